@@ -1,0 +1,158 @@
+"""What can go wrong, classed by what the caller should do next.
+
+::
+
+    RustMQError
+    ├── ConfigurationError (ValueError)      fix the program: ``field``, ``value``, ``fix``
+    │   └── MissingDriver (ImportError)      install what ``fix`` names
+    ├── ConsumerStateError (RuntimeError)    the call does not fit the consumer's state: change the order of calls
+    │   └── ConsumerClosed                   normal after ``close()``; ``async for`` ends instead
+    ├── Unsupported                          this source cannot do it, ever: choose another call or another source
+    ├── DriverError                          a slot's backend failed: ``slot``, ``operation``, and its exception as ``__cause__``
+    │   ├── TransientDriverError             may be retried, not before ``retry_after`` seconds if that is set
+    │   └── PermanentDriverError             will not heal by itself
+    │       ├── AuthenticationFailed
+    │       └── UnknownTopic
+    ├── OutcomeUnknown                       the effect may or may not have happened: look before repeating it
+    ├── CircuitOpen                          the backend is being left alone: try again in ``retry_in`` seconds
+    ├── StalePartition                       somebody else owns the partition now: stop working on it
+    └── PartitionStopped                     a message could be neither handled nor dead-lettered: do what ``fix`` says
+
+    Retry, Reject                            raised *by handlers*, to overrule the retry policy
+"""
+
+from __future__ import annotations
+
+
+class RustMQError(Exception):
+    """The root of every error this package raises on its own account."""
+
+
+class ConfigurationError(RustMQError, ValueError):
+    """A setting that cannot work, found before anything was started.
+
+    Args:
+        problem: what was expected and what came.
+        field: the setting's name, as it is written in Python, in a URL, in a file and (upper-cased) in the environment.
+        value: what was given.
+        fix: what to do about it, as an instruction.
+    """
+
+    def __init__(self, problem: str, *, field: str, value: object, fix: str) -> None:
+        self.field = field
+        self.value = value
+        self.fix = fix
+        super().__init__(f"{field}={value!r}: {problem}. {fix}")
+
+
+class MissingDriver(ConfigurationError, ImportError):
+    """The URL names a driver whose packages are not installed; ``fix`` is the exact command."""
+
+
+class ConsumerStateError(RustMQError, RuntimeError):
+    """A call that does not fit the state its consumer or producer is in."""
+
+
+class ConsumerClosed(ConsumerStateError):
+    """The consumer was closed; there will be no further messages."""
+
+
+class Unsupported(RustMQError):
+    """The source cannot do this, and the runtime cannot supply it either."""
+
+
+class DriverError(RustMQError):
+    """A slot's backend failed. The client library's own exception is ``__cause__``.
+
+    Args:
+        problem: what happened, in the backend's words where they help.
+        slot: ``"source"``, ``"sink"``, ``"state"``, ``"dead_letters"`` or ``"admin"``.
+        operation: the call that failed, for example ``"commit"``.
+    """
+
+    def __init__(self, problem: str, *, slot: str, operation: str) -> None:
+        self.slot = slot
+        self.operation = operation
+        super().__init__(f"{slot} {operation}: {problem}")
+
+
+class TransientDriverError(DriverError):
+    """May heal by itself. ``retry_after`` (seconds) is set where the backend said how long to wait."""
+
+    def __init__(self, problem: str, *, slot: str, operation: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(problem, slot=slot, operation=operation)
+
+
+class PermanentDriverError(DriverError):
+    """Will not heal by itself: somebody has to change something."""
+
+
+class AuthenticationFailed(PermanentDriverError):
+    """The backend refused who we say we are, or what we asked to do."""
+
+
+class UnknownTopic(PermanentDriverError):
+    """The topic does not exist and this backend does not create topics by itself."""
+
+
+class OutcomeUnknown(RustMQError):
+    """The request was sent and its answer was lost: its effect may or may not have happened."""
+
+
+class CircuitOpen(RustMQError):
+    """The backend failed repeatedly and is being left alone.
+
+    Args:
+        circuit: the circuit's name, for example ``"source.fetch"``.
+        retry_in: seconds until the next probe is allowed.
+    """
+
+    def __init__(self, circuit: str, retry_in: float) -> None:
+        self.circuit = circuit
+        self.retry_in = retry_in
+        super().__init__(
+            f"circuit {circuit} is open after repeated failures; the next probe is due in {retry_in:.1f} s. "
+            "Try again after that, or look at health() for the cause"
+        )
+
+
+class StalePartition(RustMQError):
+    """The partition was lost before this could be written; its new owner handles the message again."""
+
+
+class PartitionStopped(RustMQError):
+    """A message of this partition can be neither handled nor dead-lettered, so its partition waits for somebody.
+
+    Nothing behind ``offset`` is committed and nothing is lost. ``consumer.resume_partitions([(topic, partition)])``
+    tries again.
+    """
+
+    def __init__(self, topic: str, partition: int | None, offset: int | None, *, reason: str, fix: str) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.reason = reason
+        self.fix = fix
+        where = topic if partition is None else f"{topic}[{partition}]"
+        super().__init__(f"{where} is stopped at offset {offset}: {reason}. {fix}")
+
+
+class Retry(Exception):
+    """Raised by a handler: try this message again, ``delay`` seconds from now, whatever the retry policy says.
+
+    Counts as an attempt but never exhausts the message. ``delay=None`` uses the policy's backoff.
+    """
+
+    def __init__(self, delay: float | None = None, reason: str | None = None) -> None:
+        self.delay = delay
+        self.reason = reason
+        super().__init__(reason or "the handler asked for a retry")
+
+
+class Reject(Exception):
+    """Raised by a handler: this message can never be handled, dead-letter it now."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        self.reason = reason
+        super().__init__(reason or "the handler rejected the message")

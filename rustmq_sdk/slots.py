@@ -1,0 +1,361 @@
+"""The slots a driver fills, each promise numbered; ``rustmq_sdk.testing`` has a contract suite for each.
+
+Two kinds of source exist, and pretending they are one is how bugs start. A *log* has partitions, offsets and one
+committed position a partition: the runtime keeps the ledger of what is settled, the driver commits checkpoints. A
+*queue* leases and settles every message by itself: the runtime batches settlements and renews leases, the driver
+carries them.
+
+A driver declares what it can do in :class:`Capabilities`. Each claimed capability is tested by the contract suites, and
+so is that each unclaimed one raises :class:`~rustmq_sdk.errors.Unsupported`.
+
+Errors: a driver raises ``TransientDriverError`` for what may heal, ``PermanentDriverError`` for what will not, with the
+client's exception as cause, and lets nothing else of its client's escape.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from rustmq_sdk.message import DeliveryState, Message
+from rustmq_sdk.values import (
+    Assignment,
+    Broken,
+    Checkpoint,
+    CommitOutcome,
+    DeadLetter,
+    Gone,
+    OutgoingMessage,
+    ProducerSequence,
+    SentMessage,
+    TopicPartition,
+    Version,
+    Versioned,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a driver can do. The runtime supplies what is missing where it can, and refuses at start where it cannot."""
+
+    kind: Literal["log", "queue"]
+    checkpoint_room: int | None = 0
+    """Bytes of ``Checkpoint.extra`` the driver can carry, net of its own encoding. None: no limit."""
+    overshoot_messages: int = 0
+    """By how many messages one fetch may exceed ``max_messages``."""
+    overshoot_bytes: int = 0
+    """By how many bytes one fetch may exceed ``max_bytes``; one message larger than that always gets through."""
+    seek: bool = False
+    offsets_at: bool = False
+    """Can find the first offset at or after a timestamp."""
+    read: bool = False
+    """Can read single offsets again without disturbing the fetch position. Every log needs it for promise 4."""
+    dense_offsets: bool = False
+    """Offsets have no gaps, so lag is exact."""
+    lease: float | None = None
+    """Queues: seconds a message stays ours without being extended."""
+    counts_attempts: bool = False
+    """Queues: the broker counts deliveries."""
+    delayed_nack: bool = False
+    """Queues: a nack carries its own delay to the broker."""
+    idempotent_append: bool = False
+    """A repeated append of the same :class:`ProducerSequence` is stored once."""
+    dedup_letters: bool = False
+    """Keeps one of two equal dead letters."""
+    fences: bool = False
+    """Assignments carry a generation that grows with every change of owner."""
+
+
+class Receipt(NamedTuple):
+    """Queues: what settle and extend need to name one delivery. ``token`` is opaque to the runtime."""
+
+    id: str
+    token: Any
+
+
+Build: TypeAlias = Callable[[Sequence[Any], DeliveryState, int], list[Message]]
+"""``build(records, state, first)``: one :class:`Message` a record, the i-th with ``_state=state, _index=first + i``.
+
+Called by the runtime when a piece is loaded for delivery, not when it is fetched. Must not block and not keep anything.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Fetched:
+    """A piece of one partition: records in offset order, all from one fetch.
+
+    Attributes:
+        offsets: of the records, increasing; a ``range`` where they are dense. Queues: any ``range`` of that length.
+        records: the client's own, as many as ``offsets``.
+        build: turns them into messages.
+        next_offset: everything below it was scanned; larger than the last offset + 1 where compaction or transaction
+            markers left gaps. A piece may have no records and still move it.
+        size: bytes of all payloads, keys and headers, near enough for a memory budget.
+        largest: bytes of the largest record; 0 counts the whole piece until it is wholly settled.
+        broken: records that could not be decoded; their offsets are not in ``offsets``.
+        gone: what the log has lost below ``next_offset``.
+        receipts, attempts: queues only, as many as ``records``; ``attempts`` may be empty.
+    """
+
+    assignment: Assignment
+    offsets: Sequence[int]
+    records: Sequence[Any]
+    build: Build
+    next_offset: int
+    size: int
+    largest: int = 0
+    broken: Sequence[Broken] = ()
+    gone: Sequence[Gone] = ()
+    receipts: Sequence[Receipt] = ()
+    attempts: Sequence[int] = ()
+
+
+class AssignmentListener(Protocol):
+    """What a subscription tells the runtime, serially, for the first time after ``subscribe()`` was entered.
+
+    No call is made while another one is running, no fetch result crosses one.
+    """
+
+    async def assigned(
+        self, partitions: Collection[TopicPartition], generation: int | None
+    ) -> Mapping[Assignment, int | None]:
+        """The partitions are ours now. Returns an assignment for each and the offset to start at (None on queues).
+
+        The runtime calls ``committed()``, ``start_offsets()`` and so on meanwhile. Delivery begins after it returned.
+        """
+        ...
+
+    async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
+        """The partitions will be taken in ``budget`` seconds; commits for them still count until this returns.
+
+        Returns earlier when nothing is in the hands of handlers, and at once on close or cancellation.
+        """
+        ...
+
+    async def lost(self, assignments: Collection[Assignment]) -> None:
+        """The partitions are somebody else's already. Does no I/O."""
+        ...
+
+
+class Subscription(Protocol):
+    """A live subscription; everything is batch-shaped.
+
+    1. *Nothing is skipped*: fetches of an assignment return its records in offset order, from the offset that
+       ``assigned`` answered (or ``seek`` asked for) on.
+    2. *Fair*: an assignment with records waiting is served within as many fetches as there are wanted assignments.
+    3. *Wakes*: a waiting fetch returns soon after a record arrives, after ``wake()``, and after an assignment change.
+    4. *Bounded*: at most ``max_messages`` and ``max_bytes`` beyond the declared overshoot.
+    """
+
+    async def fetch(
+        self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
+    ) -> Sequence[Fetched]:
+        """Records of the wanted assignments, waiting at most ``max_wait`` seconds for the first.
+
+        ``wanted`` may be empty: that keeps the membership alive until ``max_wait`` or ``wake()``. The runtime never
+        cancels a fetch except when its own scope dies, and never runs two at once. An assignment that is not ours any
+        more is ignored.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Makes a waiting fetch return; if none is waiting, the next one does not wait. From the loop's thread."""
+        ...
+
+
+class LogSubscription(Subscription, Protocol):
+    """A subscription to a log.
+
+    5. *Commits are durable and fenced*: COMMITTED means the broker has it; a partition that is not ours is FENCED and
+       its position does not move.
+    6. *A checkpoint comes back as it was written*, ``extra`` to the byte.
+    """
+
+    async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]: ...
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Checkpoint | None]: ...
+
+    async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """One past the last record a reader may see (the last stable offset under read_committed)."""
+        ...
+
+    async def offsets_at(
+        self, partitions: Collection[TopicPartition], timestamp_ms: int
+    ) -> Mapping[TopicPartition, int]:
+        """The first offset whose record is not older than ``timestamp_ms``; the end offset where there is none."""
+        ...
+
+    def seek(self, old: Assignment, new: Assignment, offset: int) -> None:
+        """From now on ``new`` stands for the partition and is fetched from ``offset``. ``old`` is dead."""
+        ...
+
+    async def read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
+        """The records at these offsets (increasing), without moving the fetch position.
+
+        Offsets that the log no longer has are named in ``gone``.
+        """
+        ...
+
+
+class Ack(NamedTuple):
+    """Queues: handled; never comes again."""
+
+    receipt: Receipt
+
+
+class Nack(NamedTuple):
+    """Queues: comes again after ``delay`` seconds. ``counted=False`` gives it back without counting an attempt,
+    where the broker can tell."""
+
+    receipt: Receipt
+    delay: float = 0.0
+    counted: bool = True
+
+
+class Term(NamedTuple):
+    """Queues: never comes again, and was not handled (it is in the dead letters)."""
+
+    receipt: Receipt
+
+
+class SettleOutcome(enum.Enum):
+    """What became of one settlement."""
+
+    SETTLED = "settled"
+    LOST = "lost"
+    """The lease had run out: somebody else has, or will get, the message."""
+    RETRY = "retry"
+
+
+class QueueSubscription(Subscription, Protocol):
+    """A subscription to a queue; it reports one assignment a topic, with ``partition=None``.
+
+    7. *Leased*: a fetched message is nobody else's until its lease runs out; unsettled it comes again.
+    8. *Settled is settled*: SETTLED means the broker has it.
+    """
+
+    async def settle(self, settlements: Sequence[Ack | Nack | Term]) -> Sequence[SettleOutcome]:
+        """Carries many settlements in one go; answers in their order."""
+        ...
+
+    async def extend(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+        """Renews the leases; returns the receipts whose lease is lost already."""
+        ...
+
+
+AnySubscription: TypeAlias = LogSubscription | QueueSubscription
+
+
+class Source(Protocol):
+    """Configured, not connected: connecting is entering the context. Leaving it leaves the group, quickly."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def subscribe(self, listener: AssignmentListener) -> AbstractAsyncContextManager[AnySubscription]: ...
+
+
+class Sink(Protocol):
+    """Where messages are appended. The runtime chooses the partition.
+
+    1. *Durable on return.*
+    2. *In order*: messages of one append keep their order, and appends to one partition are made one after another.
+    3. *Once*, where ``idempotent_append`` is claimed: a repeated :class:`ProducerSequence` returns what the first
+       append returned and stores nothing.
+    """
+
+    async def partitions(self, topic: str) -> int:
+        """The number of partitions; creates the topic where the driver creates topics on send.
+
+        Raises:
+            UnknownTopic: where it does not.
+        """
+        ...
+
+    async def append(
+        self,
+        topic: str,
+        partition: int,
+        messages: Sequence[OutgoingMessage],
+        *,
+        sequence: ProducerSequence | None,
+    ) -> Sequence[SentMessage]:
+        """Appends; raises ``OutcomeUnknown`` where the answer was lost and the sequence is not checked."""
+        ...
+
+
+class StateStore(Protocol):
+    """Compare-and-set is the one primitive that fencing, leases and checkpoints need.
+
+    1. *Reads its writes.*
+    2. *Fences stale writers*: of two puts with the same ``if_version`` at most one succeeds.
+    """
+
+    async def get(self, key: str) -> Versioned | None: ...
+
+    async def put(self, key: str, value: bytes, *, if_version: Version | None) -> Version | None:
+        """Writes if the key still has ``if_version`` (None: if it does not exist). None if it did not."""
+        ...
+
+
+class DeadLetterQueue(Protocol):
+    """1. *Durable on return.* 2. *At least once*; one of two equal letters where ``dedup_letters`` is claimed."""
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None: ...
+
+
+class Admin(Protocol):
+    """Topics, as far as the backend lets its clients change them."""
+
+    async def create_topic(self, name: str, partitions: int, settings: Mapping[str, Any]) -> None:
+        """Creates it; does nothing if it exists with as many partitions; ``ConfigurationError`` otherwise."""
+        ...
+
+    async def delete_topic(self, name: str) -> None: ...
+
+    async def topics(self) -> Mapping[str, int]:
+        """Names and partition counts (1 for a queue)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """What a driver needs to know to configure a source."""
+
+    topics: Sequence[str]
+    group: str | None
+    lease: float
+    """Seconds after which a silent member, or an unsettled message of a queue, may be taken over."""
+    revoke_budget: float
+    """Seconds that handlers may need to finish when partitions move."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The driver's own settings from the URL."""
+
+
+class Driver(Protocol):
+    """What a URL scheme names. A part it does not have raises ``Unsupported``.
+
+    Entering the context connects (or opens the file), leaving it closes; both are idempotent in effect.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def __aenter__(self) -> Driver: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def source(self, request: SourceRequest) -> Source: ...
+
+    def sink(self) -> Sink: ...
+
+    def admin(self) -> Admin: ...
+
+    def state_store(self, name: str) -> StateStore: ...
+
+    def dead_letters(self, topic: str) -> DeadLetterQueue: ...

@@ -1,0 +1,192 @@
+"""Small values that travel between users, the runtime and the drivers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+"""Headers in order, repeated names allowed, as Kafka has them. Empty is ``()``."""
+
+
+class TopicPartition(NamedTuple):
+    """A topic and one of its partitions; ``partition`` is None on queues, which have none."""
+
+    topic: str
+    partition: int | None
+
+    def __str__(self) -> str:
+        return self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
+
+
+class Assignment:
+    """One stay of one partition with this consumer, compared by identity.
+
+    Everything in flight belongs to exactly one assignment, so that what was delivered before a rebalance or a seek can
+    never be mistaken for what came after it.
+
+    Attributes:
+        tp: the topic and partition.
+        epoch: grows with every change of owner and with every local restart of the partition (a seek):
+            driver generation x 65,536 + local restarts. None where the driver has no generations.
+    """
+
+    __slots__ = ("epoch", "tp")
+
+    def __init__(self, tp: TopicPartition, epoch: int | None) -> None:
+        self.tp = tp
+        self.epoch = epoch
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self.tp.topic
+
+    @property
+    def partition(self) -> int | None:
+        """The partition's number; None on queues."""
+        return self.tp.partition
+
+    def __repr__(self) -> str:
+        return f"<Assignment {self.tp} epoch {self.epoch}>"
+
+
+class Checkpoint(NamedTuple):
+    """A committed position and what the runtime wants remembered beside it.
+
+    Attributes:
+        offset: the watermark: every message below it is settled. The next message to handle.
+        extra: opaque to drivers; what is settled above the watermark, and more. Empty most of the time.
+    """
+
+    offset: int
+    extra: bytes = b""
+
+
+class CommitOutcome(enum.Enum):
+    """What became of one partition's commit."""
+
+    COMMITTED = "committed"
+    FENCED = "fenced"
+    """Somebody else owns the partition now. Not an error of the backend: never retried."""
+    RETRY = "retry"
+    """Not written, for a reason that may pass (a rebalance is going on)."""
+
+
+class AckResult(enum.Enum):
+    """What settling a message came to."""
+
+    RECORDED = "recorded"
+    """Settled here; the next commit carries it to the broker."""
+    DURABLE = "durable"
+    """Settled, and the broker has it. Only asked for with ``durable=True``."""
+    PENDING = "pending"
+    """Settled here, but the broker did not confirm within ``commit_timeout``. It goes on being tried."""
+    DUPLICATE = "duplicate"
+    """This delivery was settled before, or a later attempt of the message has taken its place."""
+    STALE = "stale"
+    """The partition was lost or moved by a seek meanwhile: the message is, or will be, delivered again."""
+
+
+class SentMessage(NamedTuple):
+    """Where a message was stored. ``timestamp`` is in milliseconds since the epoch."""
+
+    topic: str
+    partition: int | None
+    offset: int | None
+    timestamp: int
+
+
+class OutgoingMessage(NamedTuple):
+    """A message on its way to a topic.
+
+    Attributes:
+        payload: the body; None is a tombstone.
+        key: messages of one key go to one partition, in order.
+        headers: names and values, in order.
+        partition: overrides the choice by key.
+        timestamp: milliseconds since the epoch; None is the time of sending.
+    """
+
+    payload: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+    timestamp: int | None = None
+
+
+class ProducerSequence(NamedTuple):
+    """Names one append, so that a repeated one is recognised: sequence numbers of one producer and partition grow by
+    the number of messages in each append."""
+
+    producer_id: bytes
+    first: int
+
+
+class Gone(NamedTuple):
+    """Messages the log no longer has although they were never settled (retention, compaction).
+
+    Attributes:
+        first: the first lost offset.
+        end: one past the last one.
+        reason: in the driver's words.
+    """
+
+    tp: TopicPartition
+    first: int
+    end: int
+    reason: str
+
+
+class Broken(NamedTuple):
+    """A record the driver could not decode. It is dead-lettered with its raw bytes, never dropped."""
+
+    offset: int
+    raw: bytes
+    error: Exception
+
+
+class DeadLetter(NamedTuple):
+    """A message that will not be handled here, and everything known about why.
+
+    Attributes:
+        id: stable over repetitions: topic, partition, offset and group. A dead-letter queue that recognises it keeps
+            one of two equal letters.
+        payload, key, headers, timestamp: the message's own; ``payload`` holds the raw bytes of one that could not be
+            decoded, and is None where the body was lost.
+        tp, offset, group: where it came from.
+        reason: in one line.
+        exception_type, exception_message, stack: of the last failure; empty strings when there was none.
+        attempts: how often it was tried.
+        first_failure, last_failure: milliseconds since the epoch.
+    """
+
+    id: str
+    payload: bytes | None
+    key: bytes | None
+    headers: Headers
+    timestamp: int
+    tp: TopicPartition
+    offset: int | None
+    group: str | None
+    reason: str
+    exception_type: str
+    exception_message: str
+    stack: str
+    attempts: int
+    first_failure: int
+    last_failure: int
+
+
+class Version(NamedTuple):
+    """Opaque to callers; what a state store compares."""
+
+    token: int | str | bytes
+
+
+class Versioned(NamedTuple):
+    """A value and the version that a later :meth:`~rustmq_sdk.slots.StateStore.put` must still find."""
+
+    value: bytes
+    version: Version
