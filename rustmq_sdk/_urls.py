@@ -1,0 +1,81 @@
+"""A driver's URL taken apart, and how it may be shown: never with a secret in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from rustmq_sdk.errors import ConfigurationError
+
+# Greedy up to the last "@": a password with a raw "/", "?" or "@" in it makes a malformed URL, and the error about that
+# must not print the password either. Too much hidden is an ugly message, too little a leak.
+_CREDENTIALS = re.compile(r"(?<=://)(?P<user>[^/?#@:]*)(?P<secret>:.*)?@", re.DOTALL)
+_SECRET_OPTION = re.compile(
+    r"(?<=[?&])([^=&]*(?:password|passwd|secret|token|api_?key|credential)[^=&]*)=[^&#]*", re.IGNORECASE
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://")
+
+
+class Location(NamedTuple):
+    """A URL taken apart.
+
+    Attributes:
+        scheme: in lower case.
+        bare: the URL without its query.
+        options: what stood behind the ``?``, decoded.
+        shown: the URL as it may be printed.
+    """
+
+    scheme: str
+    bare: str
+    options: Mapping[str, str]
+    shown: str
+
+
+def redact(url: str) -> str:
+    """The URL with its passwords and tokens replaced by ``***``.
+
+    A name alone before the ``@`` is hidden too: NATS puts tokens there.
+    """
+    url = _CREDENTIALS.sub(lambda found: f"{found['user']}:***@" if found["secret"] else "***@", url)
+    return _SECRET_OPTION.sub(r"\1=***", url)
+
+
+def locate(url: str) -> Location:
+    """Takes a URL apart.
+
+    Raises:
+        ConfigurationError: it has no scheme, a fragment, or a query that is not ``name=value&name=value``.
+    """
+    shown = redact(url)
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ConfigurationError(
+            "expected a URL", field="url", value=shown, fix='Write for example "sqlite:///events.db" or "memory://"'
+        )
+
+    if "#" in url:
+        raise _malformed(shown, "a part behind # means nothing here")
+
+    bare, _, query = url.partition("?")
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        ((name, value),) = parse_qsl(part, keep_blank_values=True, strict_parsing=False) or [("", "")]
+        if "=" not in part or not _NAME.match(name):
+            raise _malformed(shown, "the part behind ? is not name=value&name=value")
+
+        if name in options:
+            raise ConfigurationError(f"the option {name} is given twice", field="url", value=shown, fix="Give it once")
+
+        options[name] = value
+
+    return Location(match["scheme"].lower(), bare, options, shown)
+
+
+def _malformed(shown: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        problem, field="url", value=shown, fix="Percent-encode # ? / @ and & inside passwords and values"
+    )
