@@ -80,7 +80,9 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     prefetch: Annotated[int, _about("Messages that wait undelivered.", ge=1)] = 1000
     max_uncommitted: Annotated[int, _about("Settled messages no commit covers yet; more stop intake.", ge=1)] = 100_000
     max_span: Annotated[int, _about("Offsets between the watermark and the newest fetched one.", ge=1)] = 100_000
-    retry: Annotated[RetryPolicy, _about("What happens to a message that failed.")] = RetryPolicy()
+    retry: Annotated[RetryPolicy, _about("What happens to a message that failed.")] = msgspec.field(
+        default_factory=RetryPolicy
+    )
     dead_letter_topic: Annotated[str | None, _about("Where messages go that cannot be handled.")] = None
     dead_letters: Annotated[Any, _about("Instead of a topic: an async callable or a DeadLetterQueue.")] = None
     on_lost: Annotated[
