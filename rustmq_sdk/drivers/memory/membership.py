@@ -1,0 +1,158 @@
+"""One subscription's life in its group: the task that tells the listener what comes and goes, one thing at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from rustmq_sdk.drivers.memory.groups import Claim, Group, Member
+from rustmq_sdk.errors import ConsumerStateError
+from rustmq_sdk.slots import AssignmentListener
+from rustmq_sdk.values import Assignment, TopicPartition
+
+OnAssigned = Callable[[Mapping[Assignment, Claim], Mapping[Assignment, int | None]], None]
+
+
+class Membership:
+    """Compares what the member has with what the group says, and closes the gap one listener call after another.
+
+    Args:
+        budget: seconds, handed to ``revoking``.
+        on_change: called when what may be fetched changes: a waiting fetch has to look again.
+        on_assigned: takes over new assignments and the offsets to start at.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        topics: Collection[str],
+        listener: AssignmentListener,
+        *,
+        budget: float,
+        fences: bool,
+        on_change: Callable[[], None],
+        on_assigned: OnAssigned,
+    ) -> None:
+        self.held: dict[Assignment, Claim] = {}
+        """Assignments that may be fetched and committed."""
+        self.revoking: dict[Assignment, Claim] = {}
+        """Assignments on their way out: committed still, fetched no more."""
+        self.failure: Exception | None = None
+        """What the listener raised; ends the membership, and the next fetch raises it."""
+        self._group = group
+        self._listener = listener
+        self._budget = budget
+        self._fences = fences
+        self._on_change = on_change
+        self._on_assigned = on_assigned
+        self._news = anyio.Event()
+        self._left = False
+        self.member = Member(topics, self._notify)
+
+    def claim_of(self, assignment: Assignment) -> Claim | None:
+        """The live claim behind an assignment; None if the partition is not ours, or not under this name."""
+        claim = self.held.get(assignment) or self.revoking.get(assignment)
+        return claim if claim is not None and claim.live else None
+
+    def rename(self, old: Assignment, new: Assignment) -> None:
+        """``new`` takes the place of ``old`` after a seek."""
+        for holding in (self.held, self.revoking):
+            if old in holding:
+                holding[new] = holding.pop(old)
+
+    async def run(self) -> None:
+        """Runs until cancelled, or until the listener fails."""
+        try:
+            # A task that was woken before it was cancelled gets one more turn; it must not join again after leave().
+            while not self._left:
+                self._news = anyio.Event()
+                if not await self._step():
+                    await self._news.wait()
+        except Exception as error:  # noqa: BLE001  # the listener's: whoever fetches gets it
+            self.failure = error
+            self._on_change()
+
+    def leave(self) -> None:
+        """Gives everything back at once, without asking the listener."""
+        self._left = True
+        self._group.leave(self.member)
+        self.held.clear()
+        self.revoking.clear()
+
+    async def _step(self) -> bool:
+        """Closes one gap; False if there is none."""
+        lost = [assignment for assignment, claim in self.held.items() if not claim.live]
+        if lost:
+            await self._lose(lost)
+            return True
+
+        if not self._group.has(self.member):
+            self._group.join(self.member)
+
+        surplus = self._group.surplus(self.member)
+        if surplus:
+            await self._give_up(surplus)
+            return True
+
+        claims = self._group.claim(self.member)
+        if claims:
+            await self._take(claims)
+
+        return bool(claims)
+
+    async def _lose(self, lost: Sequence[Assignment]) -> None:
+        for assignment in lost:
+            del self.held[assignment]
+
+        self._on_change()
+        await self._listener.lost(lost)
+
+    async def _give_up(self, surplus: Collection[Claim]) -> None:
+        leaving = [assignment for assignment, claim in self.held.items() if claim in surplus]
+        self.revoking = {assignment: self.held.pop(assignment) for assignment in leaving}
+        self._on_change()
+        if leaving:
+            await self._listener.revoking(leaving, self._budget)
+
+        self.revoking = {}
+        self._group.release(surplus)
+
+    async def _take(self, claims: Sequence[Claim]) -> None:
+        generation = claims[0].generation if self._fences else None
+        starts = await self._listener.assigned([claim.tp for claim in claims], generation)
+        by_partition = {claim.tp: claim for claim in claims}
+        taken = {assignment: by_partition.pop(assignment.tp) for assignment in starts}
+        _check_answer(list(by_partition))
+        self.held.update(taken)
+        self._on_assigned(taken, starts)
+        self._on_change()
+
+    def _notify(self) -> None:
+        self._news.set()
+
+
+def _check_answer(missing: Sequence[TopicPartition]) -> None:
+    if missing:
+        names = ", ".join(str(tp) for tp in missing)
+        raise ConsumerStateError(f"assigned() has to answer with an assignment for each partition, not for {names}")
+
+
+@asynccontextmanager
+async def running(membership: Membership) -> AsyncIterator[None]:
+    """Runs the membership beside the body; leaves the group on the way out, whatever the way."""
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(membership.run)
+        try:
+            yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # raised again below
+            # A task group would wrap it in an ExceptionGroup, and callers of ours would have to unwrap it.
+            failure = error
+        finally:
+            membership.leave()
+            tasks.cancel_scope.cancel()
+
+    if failure is not None:
+        raise failure
