@@ -37,7 +37,7 @@ class Bell:
         event = self._waiting = anyio.Event()
         self._interrupted = False
         for log in logs:
-            log.waiters.add(event)
+            log.waiters[event] = None
 
         try:
             with anyio.move_on_after(seconds):
@@ -45,6 +45,6 @@ class Bell:
         finally:
             self._waiting = None
             for log in logs:
-                log.waiters.discard(event)
+                log.waiters.pop(event, None)
 
         return self._interrupted

@@ -35,7 +35,7 @@ class MemoryBroker:
         self._wall_clock = wall_clock
         self._topics: dict[str, Sequence[PartitionLog]] = {}
         self._groups: dict[str, Group] = {}
-        self._private: set[Group] = set()
+        self._private: dict[Group, None] = {}
         self._queues: dict[tuple[str, str], Queue] = {}
         self._users = 0
         self._thread: int | None = None
@@ -131,11 +131,11 @@ class MemoryBroker:
     def private_group(self, kind: str) -> Iterator[Group]:
         """A group of one: of a consumer without a group, or of one that shares messages and not partitions."""
         group = Group("", self.partitions if kind == "log" else self._whole_topics)
-        self._private.add(group)
+        self._private[group] = None
         try:
             yield group
         finally:
-            self._private.discard(group)
+            del self._private[group]
 
     def queue(self, group: str | None, topic: str) -> Queue:
         """What ``group`` has still to do of ``topic``, from its first message on; raises ``UnknownTopic``."""

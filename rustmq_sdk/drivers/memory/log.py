@@ -68,7 +68,8 @@ class PartitionLog:
         """One past the last offset."""
         self.largest = 0
         """Bytes of the largest record there ever was: an upper bound for every piece, known without a scan."""
-        self.waiters: set[Wakeable] = set()
+        self.waiters: dict[Wakeable, None] = {}
+        """Who waits for the next record. In the order in which they came, so that a seeded schedule repeats."""
         self._entries: list[Entry] = []
         self._totals: list[int] = []
         self._total_before = 0
