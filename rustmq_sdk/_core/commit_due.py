@@ -60,7 +60,9 @@ class CommitDue:
             self._seen_at = self._idle_at = None
             return None
 
-        self._seen_at = _earliest(self._seen_at, now if since is None else since)
+        # What was settled before the last commit began is in it, whatever the caller remembers.
+        since = now if since is None else max(since, self._committed_at)
+        self._seen_at = _earliest(self._seen_at, since)
         self._idle_at = _earliest(self._idle_at, now) if idle else None
         return max(0.0, self._due_at(now, uncommitted, pressed) - now)
 
