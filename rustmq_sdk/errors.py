@@ -6,9 +6,10 @@
     ├── ConfigurationError (ValueError)      fix the program: ``field``, ``value``, ``fix``
     │   └── MissingDriver (ImportError)      install what ``fix`` names
     ├── ConsumerStateError (RuntimeError)    the call does not fit the consumer's state: change the order of calls
-    │   └── ConsumerClosed                   normal after ``close()``; ``async for`` ends instead
+    │   ├── ConsumerClosed                   normal after ``close()``; ``async for`` ends instead
+    │   └── BufferFull                       ``send_nowait()`` was too fast: ``await flush()`` first
     ├── Unsupported                          this source cannot do it, ever: choose another call or another source
-    ├── DriverError                          a slot's backend failed: ``slot``, ``operation``, and its exception as ``__cause__``
+    ├── DriverError                          a slot's backend failed: ``slot``, ``operation``, ``__cause__``
     │   ├── TransientDriverError             may be retried, not before ``retry_after`` seconds if that is set
     │   └── PermanentDriverError             will not heal by itself
     │       ├── AuthenticationFailed
@@ -55,6 +56,10 @@ class ConsumerStateError(RustMQError, RuntimeError):
 
 class ConsumerClosed(ConsumerStateError):
     """The consumer was closed; there will be no further messages."""
+
+
+class BufferFull(ConsumerStateError):
+    """``send_nowait()`` found ``max_buffered`` messages waiting to be sent already; this one was not taken."""
 
 
 class Unsupported(RustMQError):

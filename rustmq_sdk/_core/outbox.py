@@ -1,0 +1,260 @@
+"""What waits to be sent: a queue for each partition, one batch of it in flight at a time.
+
+A queue is *idle* (empty), *lingering* (it waits for company, until its linger is over), *ready* (a sender should take
+it) or *busy* (its batch is in flight; more may queue behind it). Because nothing of a busy queue is taken, a batch that
+is retried holds its partition's order; because ready queues are served first come, first served, no partition starves
+another.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage
+
+
+class Ticket:
+    """What one call waits for: where each of its messages was stored.
+
+    Attributes:
+        error: the first failure of any of its messages.
+        stored: how many are durable.
+    """
+
+    __slots__ = ("_missing", "_tell", "error", "results", "stored")
+
+    def __init__(self, size: int, tell: Callable[[], object]) -> None:
+        self.results: list[SentMessage | None] = [None] * size
+        self.error: Exception | None = None
+        self.stored = 0
+        self._missing = size
+        self._tell = tell
+
+    def settle(self, places: Sequence[int], sent: Sequence[SentMessage]) -> None:
+        """The messages at ``places`` are durable."""
+        if len(sent) == len(self.results):
+            self.results = list(sent)
+        else:
+            for place, message in zip(places, sent, strict=True):
+                self.results[place] = message
+
+        self.stored += len(sent)
+        self._arrived(len(sent))
+
+    def fail(self, count: int, error: Exception) -> None:
+        """So many of its messages will not be sent, or nobody knows whether they were."""
+        self.error = self.error or error
+        self._arrived(count)
+
+    def _arrived(self, count: int) -> None:
+        self._missing -= count
+        if not self._missing:
+            self._tell()
+
+
+class Wave:
+    """The messages between two flushes, for the second one to wait for."""
+
+    __slots__ = ("tell", "unsettled")
+
+    def __init__(self) -> None:
+        self.unsettled = 0
+        self.tell: Callable[[], object] | None = None
+
+    def settled(self, count: int) -> None:
+        """So many of them are stored, or have failed."""
+        self.unsettled -= count
+        if not self.unsettled and self.tell is not None:
+            self.tell()
+
+
+class Parcel:
+    """Messages of one call for one partition; they are sent in one append.
+
+    Attributes:
+        places: where in the ticket each message belongs.
+        ticket: None where nobody waits.
+        born: when the call was made.
+    """
+
+    __slots__ = ("born", "messages", "places", "ticket", "wave")
+
+    def __init__(
+        self, messages: list[OutgoingMessage], places: Sequence[int], ticket: Ticket | None, born: float, wave: Wave
+    ) -> None:
+        self.messages = messages
+        self.places = places
+        self.ticket = ticket
+        self.born = born
+        self.wave = wave
+
+
+class State(enum.Enum):
+    """What a partition's queue is doing."""
+
+    IDLE = enum.auto()
+    LINGERING = enum.auto()
+    READY = enum.auto()
+    BUSY = enum.auto()
+
+
+class PartitionQueue:
+    """What waits for one partition, and the sequence number of its next message.
+
+    Attributes:
+        producer_id: renewed after a batch whose fate is unknown, so that no later batch can be taken for that one and
+            none leaves a gap behind it.
+    """
+
+    __slots__ = ("count", "due", "first", "parcels", "partition", "producer_id", "state", "topic", "urgent")
+
+    def __init__(self, topic: str, partition: int, producer_id: bytes) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.producer_id = producer_id
+        self.first = 0
+        self.parcels: deque[Parcel] = deque()
+        self.count = 0
+        self.state = State.IDLE
+        self.urgent = False
+        self.due = 0.0
+
+
+class Batch:
+    """One append: the parcels at the front of a queue."""
+
+    __slots__ = ("born", "messages", "parcels", "queue", "sequence")
+
+    def __init__(self, queue: PartitionQueue, parcels: list[Parcel]) -> None:
+        self.queue = queue
+        self.parcels = parcels
+        self.born = parcels[0].born
+        self.sequence = ProducerSequence(queue.producer_id, queue.first)
+        self.messages: Sequence[OutgoingMessage] = parcels[0].messages
+        if len(parcels) > 1:
+            self.messages = [message for parcel in parcels for message in parcel.messages]
+
+
+class Outbox:
+    """The queues of one producer.
+
+    Args:
+        batch_size: messages that fill a batch. Parcels are no larger.
+        linger: seconds that messages nobody waits for may wait for company.
+    """
+
+    def __init__(self, *, batch_size: int, linger: float) -> None:
+        self._batch_size = batch_size
+        self._linger = linger
+        self._hurried_at = -math.inf
+        self._lingering: deque[tuple[float, PartitionQueue]] = deque()
+        self.ready: deque[PartitionQueue] = deque()
+
+    def put(self, queue: PartitionQueue, parcel: Parcel, now: float) -> None:
+        """Adds messages at the end of a partition's queue."""
+        queue.count += len(parcel.messages)
+        if not self._joined(queue, parcel):
+            queue.parcels.append(parcel)
+
+        # Whoever awaits a send is its own company: while its batch is in flight all others gather behind it, and alone
+        # it would gain nothing by waiting.
+        queue.urgent = queue.urgent or parcel.ticket is not None
+        if queue.state in (State.IDLE, State.LINGERING):
+            self._place(queue, now)
+
+    def take(self) -> Batch | None:
+        """The batch that should be sent next; its queue is busy until :meth:`done`."""
+        if not self.ready:
+            return None
+
+        queue = self.ready.popleft()
+        queue.state = State.BUSY
+        parcels = [queue.parcels.popleft()]
+        size = len(parcels[0].messages)
+        while queue.parcels and size + len(queue.parcels[0].messages) <= self._batch_size:
+            parcels.append(queue.parcels.popleft())
+            size += len(parcels[-1].messages)
+
+        queue.count -= size
+        return Batch(queue, parcels)
+
+    def done(self, batch: Batch, now: float, *, fresh_id: bytes | None = None) -> None:
+        """The batch is stored, or has failed: then ``fresh_id`` names the producer from here on."""
+        queue = batch.queue
+        queue.first += len(batch.messages)
+        if fresh_id is not None:
+            queue.producer_id, queue.first = fresh_id, 0
+
+        queue.state = State.IDLE
+        queue.urgent = any(parcel.ticket is not None for parcel in queue.parcels)
+        if queue.parcels:
+            self._place(queue, now)
+
+    def hurry(self, now: float) -> None:
+        """Lets nothing linger that is here now."""
+        self._hurried_at = now
+        for _, queue in self._lingering:
+            if queue.state is State.LINGERING:
+                self._make_ready(queue)
+
+        self._lingering.clear()
+
+    def wake_due(self, now: float) -> None:
+        """Makes the queues ready whose linger is over."""
+        while self._lingering and self._lingering[0][0] <= now:
+            due, queue = self._lingering.popleft()
+            if queue.state is State.LINGERING and queue.due == due:
+                self._make_ready(queue)
+
+    def next_due(self) -> float | None:
+        """When the next linger is over; earlier is harmless."""
+        return self._lingering[0][0] if self._lingering else None
+
+    def oldest_ready(self) -> float | None:
+        """When the oldest message was born that no sender has found time for."""
+        return min((queue.parcels[0].born for queue in self.ready), default=None)
+
+    def expire(self, born_before: float) -> list[tuple[str, Parcel]]:
+        """Takes back what is ready and too old to be sent still, each with its topic."""
+        expired: list[tuple[str, Parcel]] = []
+        for queue in list(self.ready):
+            while queue.parcels and queue.parcels[0].born <= born_before:
+                parcel = queue.parcels.popleft()
+                queue.count -= len(parcel.messages)
+                expired.append((queue.topic, parcel))
+
+            if not queue.parcels:
+                queue.state = State.IDLE
+                self.ready.remove(queue)
+
+        return expired
+
+    def _joined(self, queue: PartitionQueue, parcel: Parcel) -> bool:
+        """Messages nobody waits for share a parcel, so that a stream of them costs one for each batch."""
+        if not queue.parcels or parcel.ticket is not None:
+            return False
+
+        last = queue.parcels[-1]
+        room = self._batch_size - len(last.messages)
+        if last.ticket is not None or last.wave is not parcel.wave or len(parcel.messages) > room:
+            return False
+
+        last.messages.extend(parcel.messages)
+        return True
+
+    def _place(self, queue: PartitionQueue, now: float) -> None:
+        due = queue.parcels[0].born + self._linger
+        hurried = queue.parcels[0].born <= self._hurried_at
+        if queue.urgent or hurried or queue.count >= self._batch_size or due <= now:
+            self._make_ready(queue)
+        elif queue.state is State.IDLE:
+            queue.state = State.LINGERING
+            queue.due = due
+            self._lingering.append((due, queue))
+
+    def _make_ready(self, queue: PartitionQueue) -> None:
+        queue.state = State.READY
+        self.ready.append(queue)

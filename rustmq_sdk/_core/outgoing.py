@@ -1,0 +1,107 @@
+"""What a caller hands to a producer, checked and brought into one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rustmq_sdk.values import Headers, OutgoingMessage
+
+
+def outgoing(
+    payload: object,
+    key: object = None,
+    headers: Sequence[tuple[str, bytes | None]] | None = None,
+    partition: int | None = None,
+    timestamp: int | None = None,
+) -> OutgoingMessage:
+    """One message; text becomes UTF-8.
+
+    Raises:
+        TypeError: the payload or key is not text, bytes or None, or another part has the wrong type.
+        ValueError: the partition is negative.
+    """
+    if type(payload) is not bytes and payload is not None:
+        payload = _as_bytes("payload", payload)
+
+    if type(key) is not bytes and key is not None:
+        key = _as_bytes("key", key)
+
+    _check_number("partition", partition)
+    _check_number("timestamp", timestamp)
+    return OutgoingMessage(payload, key, _checked(headers) if headers else (), partition, timestamp)
+
+
+def outgoing_batch(messages: Iterable[bytes | str | OutgoingMessage | None]) -> list[OutgoingMessage]:
+    """Many messages; see :func:`outgoing`."""
+    if isinstance(messages, bytes | str):
+        raise TypeError(
+            f"expected several messages, got one {type(messages).__name__}. Put it in a list, or use send()"
+        )
+
+    # A batch costs little more than the append behind it, so what is right already passes by without a call.
+    return [
+        OutgoingMessage(item)
+        if type(item) is bytes
+        else item
+        if type(item) is OutgoingMessage
+        and type(item.payload) is bytes
+        and (item.key is None or type(item.key) is bytes)
+        and item.headers == ()
+        and item.partition is None
+        and item.timestamp is None
+        else _convert(item)
+        for item in messages
+    ]
+
+
+def keyless(messages: Sequence[OutgoingMessage]) -> bool:
+    """True if no message minds which partition it goes to."""
+    return all(message.key is None and message.partition is None for message in messages)
+
+
+def _convert(item: object) -> OutgoingMessage:
+    return outgoing(*item) if isinstance(item, OutgoingMessage) else outgoing(item)
+
+
+def _as_bytes(part: str, value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+
+    raise TypeError(
+        f"expected the {part} as bytes or str, got {type(value).__name__}. "
+        f"Encode it first, for example json.dumps({part}), which Message.json() reads back"
+    )
+
+
+def _checked(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
+    for item in headers:
+        if not _is_header(item):
+            raise TypeError(
+                f"expected headers as (str, bytes or None) pairs, got {item!r}. Write for example "
+                '[("trace", b"1f3a")]; a mapping becomes that by list(mapping.items())'
+            )
+
+    return tuple(headers)
+
+
+def _is_header(item: Any) -> bool:
+    match item:
+        case (str(), bytes() | None):
+            return True
+        case _:
+            return False
+
+
+def _check_number(part: str, value: Any) -> None:
+    if value is None:
+        return
+
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected the {part} as a whole number or None, got {type(value).__name__}")
+
+    if value < 0 and part == "partition":
+        raise ValueError(f"expected a partition of 0 or more, got {value}")

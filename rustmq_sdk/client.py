@@ -1,0 +1,190 @@
+"""The client: a URL becomes a driver; producers and consumers come from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Unpack, final
+
+from rustmq_sdk._origin import read_origin
+from rustmq_sdk._runtime.producer import Producer
+from rustmq_sdk._urls import locate
+from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
+from rustmq_sdk.drivers import open_driver
+from rustmq_sdk.errors import ConfigurationError, ConsumerStateError
+from rustmq_sdk.slots import SourceRequest
+
+if TYPE_CHECKING:
+    from rustmq_sdk._runtime.consumer import Consumer
+
+_SETTINGS = (*fields_of(ConsumerConfig), *fields_of(ProducerConfig))
+
+
+@final
+class Client:
+    """A connection to whatever the URL names; an async context manager, to be entered once.
+
+    Args:
+        url_or_config: a URL (``"sqlite:///events.db"``, ``"memory://"``, …); or a path to a YAML or TOML file, or a
+            mapping, with ``url``, ``consumer`` and ``producer``. Without it the URL is read from ``RUSTMQ_URL``, which
+            also wins over the ``url`` of a file.
+
+    Settings of consumers and producers may stand behind the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
+    ``RUSTMQ_PRODUCER_<FIELD>``, and in the file or mapping. A keyword argument wins over all of them, then the URL,
+    then the environment.
+
+    Raises:
+        ConfigurationError: the URL, the file or a setting in it cannot work. Nothing was connected yet.
+        MissingDriver: the driver's client library is not installed; the message has the command.
+    """
+
+    def __init__(self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
+        self._origin = read_origin(url_or_config)
+        self._location = locate(self._origin.url)
+        self._driver = open_driver(self._origin.url, also=_SETTINGS)
+        self._state: Literal["new", "open", "closed"] = "new"
+        # Read now for its errors alone: a wrong setting in the environment or a file is reported where the program
+        # starts, not where its first consumer does.
+        self._consumer_config({})
+        self._producer_config({})
+
+    async def __aenter__(self) -> Client:
+        """Connects. Raises what the driver raises, and ``ConsumerStateError`` if it was entered before."""
+        if self._state != "new":
+            raise ConsumerStateError(
+                f"this client is {self._state} already, and a client is entered once. "
+                "Make another Client for another `async with`"
+            )
+
+        self._state = "open"
+        try:
+            await self._driver.__aenter__()
+        except BaseException:
+            self._state = "closed"
+            raise
+
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnects. Leave its producers and consumers first."""
+        self._state = "closed"
+        await self._driver.__aexit__(kind, error, trace)
+
+    async def create_topic(self, name: str, partitions: int = 1, **settings: Any) -> None:
+        """Creates a topic; does nothing if it exists with as many partitions.
+
+        Args:
+            name: of the topic.
+            partitions: how many, at least 1.
+            settings: the driver's own, for example its retention.
+
+        Raises:
+            ConfigurationError: it exists with another number of partitions, or a setting is wrong.
+            Unsupported: this backend does not let its clients create topics.
+        """
+        self._check_open()
+        _check_topic(name)
+        if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
+            raise ConfigurationError(
+                "expected a whole number of at least 1", field="partitions", value=partitions, fix="Give 1 or more"
+            )
+
+        await self._driver.admin().create_topic(name, partitions, settings)
+
+    async def delete_topic(self, name: str) -> None:
+        """Deletes a topic and everything in it.
+
+        Raises:
+            UnknownTopic: there is none.
+            Unsupported: this backend does not let its clients delete topics.
+        """
+        self._check_open()
+        _check_topic(name)
+        await self._driver.admin().delete_topic(name)
+
+    async def topics(self) -> Mapping[str, int]:
+        """The topics and how many partitions each has (1 for a queue)."""
+        self._check_open()
+        return await self._driver.admin().topics()
+
+    def producer(self, **options: Unpack[ProducerOptions]) -> Producer:
+        """A producer, to be used as an async context manager; :class:`~rustmq_sdk.ProducerConfig` has the options."""
+        self._check_open()
+        config = self._producer_config(options)
+        return Producer(self._driver.sink(), config=config, idempotent=self._driver.capabilities.idempotent_append)
+
+    def consumer(self, *topics: str, **options: Unpack[ConsumerOptions]) -> Consumer:
+        """A consumer, to be used as an async context manager; :class:`~rustmq_sdk.ConsumerConfig` has the options.
+
+        Raises:
+            ConfigurationError: no topic, or an option that cannot work.
+        """
+        from rustmq_sdk._runtime.consumer import Consumer
+
+        self._check_open()
+        _check_topics(topics)
+        config = self._consumer_config(options)
+        source = self._driver.source(
+            SourceRequest(
+                topics=topics,
+                group=config.group,
+                lease=config.lease,
+                revoke_budget=config.close_timeout,
+                options=self._driver_options(),
+            )
+        )
+        dead_letters = config.dead_letters
+        if config.dead_letter_topic is not None:
+            dead_letters = self._driver.dead_letters(config.dead_letter_topic)
+
+        return Consumer(source, topics=topics, config=config, dead_letters=dead_letters)
+
+    def __repr__(self) -> str:
+        return f"<Client {self._location.shown}, {self._state}>"
+
+    def _consumer_config(self, options: Mapping[str, Any]) -> ConsumerConfig:
+        return self._origin.settings(ConsumerConfig, options, self._named(ConsumerConfig))
+
+    def _producer_config(self, options: Mapping[str, Any]) -> ProducerConfig:
+        return self._origin.settings(ProducerConfig, options, self._named(ProducerConfig))
+
+    def _named(self, schema: type[ConsumerConfig | ProducerConfig]) -> dict[str, str]:
+        known = fields_of(schema)
+        return {name: value for name, value in self._location.options.items() if name in known}
+
+    def _driver_options(self) -> dict[str, str]:
+        return {name: value for name, value in self._location.options.items() if name not in _SETTINGS}
+
+    def _check_open(self) -> None:
+        if self._state == "new":
+            raise ConsumerStateError("the client is not connected yet. Use it inside `async with Client(…) as client:`")
+
+        if self._state == "closed":
+            raise ConsumerStateError(
+                "the client is closed. Move the call inside its `async with` block, or make another Client"
+            )
+
+
+def _check_topics(topics: tuple[str, ...]) -> None:
+    if not topics:
+        raise ConfigurationError(
+            "expected at least one topic", field="topics", value=(), fix='Write for example client.consumer("orders")'
+        )
+
+    for position, name in enumerate(topics):
+        _check_topic(name)
+        if name in topics[:position]:
+            raise ConfigurationError("the topic is named twice", field="topics", value=name, fix="Name it once")
+
+
+def _check_topic(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            "expected a topic's name",
+            field="topic",
+            value=name,
+            fix='Give each name as an argument of its own: consumer("orders", "refunds")',
+        )
