@@ -131,13 +131,11 @@ def test_giving_back_what_was_admitted_closed_changes_nothing() -> None:
 def test_trouble_ends_the_quiet_and_calm_brings_it_back() -> None:
     gate = Gate()
     gate.trouble(5.0)
-    assert not gate.quiet
-    assert not gate.admits(4)
+    assert (gate.quiet, gate.admits(4)) == (False, False)
     gate.trouble(3.0)
     assert not gate.admits(4)
     gate.calm()
-    assert gate.quiet
-    assert gate.admits(0)
+    assert (gate.quiet, gate.admits(0)) == (True, True)
 
 
 def test_closing_forgets_all_trouble() -> None:
