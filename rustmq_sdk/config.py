@@ -6,23 +6,20 @@ query, environment (``RUSTMQ_CONSUMER_<FIELD>``, ``RUSTMQ_PRODUCER_<FIELD>``), f
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
+from rustmq_sdk._settings import about, check_values, from_text, meaning_of
+from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
 MIB = 1024 * 1024
 Ordering = Literal["partition", "key", "none"]
 Settings = TypeVar("Settings", "ConsumerConfig", "ProducerConfig")
-
-
-def _about(description: str, **bounds: Any) -> msgspec.Meta:
-    return msgspec.Meta(description=description, **bounds)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,17 +36,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             ``random``, so a seeded test does not control it.
     """
 
-    max_attempts: Annotated[int, _about("Attempts in all, the first included.", ge=1)] = 5
-    initial: Annotated[float, _about("Seconds before the second attempt.", ge=0)] = 0.5
-    multiplier: Annotated[float, _about("Growth of the pause.", ge=1)] = 2.0
-    max_delay: Annotated[float, _about("Longest pause, seconds.", ge=0)] = 60.0
-    jitter: Annotated[Literal["full", "none"], _about("How the pause is spread.")] = "full"
-    fatal: Annotated[tuple[Any, ...], _about("Exception classes that go straight to the dead letters.")] = ()
-    overrides: Annotated[Mapping[Any, Any], _about("Exception class to policy.")] = {}
-    wait: Annotated[Callable[[Any], float] | None, _about("A tenacity wait strategy.")] = None
+    max_attempts: Annotated[int, about("Attempts in all, the first included.", ge=1)] = 5
+    initial: Annotated[float, about("Seconds before the second attempt.", ge=0)] = 0.5
+    multiplier: Annotated[float, about("Growth of the pause.", ge=1)] = 2.0
+    max_delay: Annotated[float, about("Longest pause, seconds.", ge=0)] = 60.0
+    jitter: Annotated[Literal["full", "none"], about("How the pause is spread.")] = "full"
+    fatal: Annotated[tuple[Any, ...], about("Exception classes that go straight to the dead letters.")] = ()
+    overrides: Annotated[Mapping[Any, Any], about("Exception class to policy.")] = {}
+    wait: Annotated[Callable[[Any], float] | None, about("A tenacity wait strategy.")] = None
 
     def __post_init__(self) -> None:
-        _check_bounds(self, "retry.")
+        check_values(self, "retry.")
         for position, kind in enumerate(self.fatal):
             _check_exception_class(f"retry.fatal[{position}]", kind)
 
@@ -67,53 +64,53 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a consumer behaves. Durations are seconds, sizes are bytes."""
 
-    group: Annotated[str | None, _about("Members of one group share the partitions. None: no commits.")] = None
+    group: Annotated[str | None, about("Members of one group share the partitions. None: no commits.")] = None
     start: Annotated[
         Literal["earliest", "latest", "error"] | int | datetime,
-        _about("Where a partition without a committed position starts."),
+        about("Where a partition without a committed position starts."),
     ] = "earliest"
-    auto_commit: Annotated[bool, _about("Commit what is settled without being asked.")] = True
-    commit_interval: Annotated[float, _about("Longest time something settled stays uncommitted.", gt=0)] = 1.0
-    commit_every: Annotated[int, _about("Settled messages that make a commit due at once.", ge=1)] = 5000
-    max_in_flight: Annotated[int, _about("Unsettled messages, prefetched ones included.", ge=1)] = 10_000
-    max_in_flight_bytes: Annotated[int, _about("Their bytes.", ge=1)] = 64 * MIB
-    prefetch: Annotated[int, _about("Messages that wait undelivered.", ge=1)] = 1000
-    max_uncommitted: Annotated[int, _about("Settled messages no commit covers yet; more stop intake.", ge=1)] = 100_000
-    max_span: Annotated[int, _about("Offsets between the watermark and the newest fetched one.", ge=1)] = 100_000
-    retry: Annotated[RetryPolicy, _about("What happens to a message that failed.")] = msgspec.field(
+    auto_commit: Annotated[bool, about("Commit what is settled without being asked.")] = True
+    commit_interval: Annotated[float, about("Longest time something settled stays uncommitted.", gt=0)] = 1.0
+    commit_every: Annotated[int, about("Settled messages that make a commit due at once.", ge=1)] = 5000
+    max_in_flight: Annotated[int, about("Unsettled messages, prefetched ones included.", ge=1)] = 10_000
+    max_in_flight_bytes: Annotated[int, about("Their bytes.", ge=1)] = 64 * MIB
+    prefetch: Annotated[int, about("Messages that wait undelivered.", ge=1)] = 1000
+    max_uncommitted: Annotated[int, about("Settled messages no commit covers yet; more stop intake.", ge=1)] = 100_000
+    max_span: Annotated[int, about("Offsets between the watermark and the newest fetched one.", ge=1)] = 100_000
+    retry: Annotated[RetryPolicy, about("What happens to a message that failed.")] = msgspec.field(
         default_factory=RetryPolicy
     )
-    dead_letter_topic: Annotated[str | None, _about("Where messages go that cannot be handled.")] = None
-    dead_letters: Annotated[Any, _about("Instead of a topic: an async callable or a DeadLetterQueue.")] = None
+    dead_letter_topic: Annotated[str | None, about("Where messages go that cannot be handled.")] = None
+    dead_letters: Annotated[Any, about("Instead of a topic: an async callable or a DeadLetterQueue.")] = None
     on_lost: Annotated[
-        Literal["stop", "dead_letter"], _about("When the log has lost messages: stop the partition or go on.")
+        Literal["stop", "dead_letter"], about("When the log has lost messages: stop the partition or go on.")
     ] = "stop"
-    close_timeout: Annotated[float, _about("Longest close; 25 is below Kubernetes' 30.", gt=0)] = 25.0
-    commit_timeout: Annotated[float, _about("Longest wait for one commit.", gt=0)] = 10.0
-    ack_timeout: Annotated[float | None, _about("An unsettled message comes again after this. None: never.")] = None
-    stall_after: Annotated[float, _about("An older unsettled message is reported as stalled.", gt=0)] = 60.0
-    lease: Annotated[float, _about("Seconds of silence after which others take over.", gt=0)] = 30.0
-    cache_messages: Annotated[int, _about("Bodies kept for retries.", ge=0)] = 1000
-    cache_ttl: Annotated[float, _about("For how long.", gt=0)] = 300.0
-    cache_bytes: Annotated[int, _about("Their bytes.", ge=0)] = 64 * MIB
-    circuit_failures: Annotated[int, _about("Failures in a row that open a circuit.", ge=1)] = 5
-    circuit_open: Annotated[float, _about("Seconds an open circuit waits before its probe.", gt=0)] = 60.0
+    close_timeout: Annotated[float, about("Longest close; 25 is below Kubernetes' 30.", gt=0)] = 25.0
+    commit_timeout: Annotated[float, about("Longest wait for one commit.", gt=0)] = 10.0
+    ack_timeout: Annotated[float | None, about("An unsettled message comes again after this. None: never.")] = None
+    stall_after: Annotated[float, about("An older unsettled message is reported as stalled.", gt=0)] = 60.0
+    lease: Annotated[float, about("Seconds of silence after which others take over.", gt=0)] = 30.0
+    cache_messages: Annotated[int, about("Bodies kept for retries.", ge=0)] = 1000
+    cache_ttl: Annotated[float, about("For how long.", gt=0)] = 300.0
+    cache_bytes: Annotated[int, about("Their bytes.", ge=0)] = 64 * MIB
+    circuit_failures: Annotated[int, about("Failures in a row that open a circuit.", ge=1)] = 5
+    circuit_open: Annotated[float, about("Seconds an open circuit waits before its probe.", gt=0)] = 60.0
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_values(self)
         _check_consumer(self)
 
 
 class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a producer behaves. Durations are seconds."""
 
-    linger: Annotated[float, _about("Longest wait for company before a batch is sent.", ge=0)] = 0.005
-    batch_size: Annotated[int, _about("Messages that make a batch full.", ge=1)] = 500
-    max_buffered: Annotated[int, _about("Messages waiting to be sent; more make send wait.", ge=1)] = 10_000
-    send_timeout: Annotated[float, _about("Longest time for one message to become durable.", gt=0)] = 30.0
+    linger: Annotated[float, about("Longest wait for company before a batch is sent.", ge=0)] = 0.005
+    batch_size: Annotated[int, about("Messages that make a batch full.", ge=1)] = 500
+    max_buffered: Annotated[int, about("Messages waiting to be sent; more make send wait.", ge=1)] = 10_000
+    send_timeout: Annotated[float, about("Longest time for one message to become durable.", gt=0)] = 30.0
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_values(self)
         if self.batch_size > self.max_buffered:
             raise ConfigurationError(
                 f"a batch cannot be larger than the buffer ({self.max_buffered})",
@@ -168,12 +165,11 @@ def fields_of(schema: type[msgspec.Struct]) -> tuple[str, ...]:
 
 def describe(schema: type[msgspec.Struct]) -> str:
     """The schema as a table for documentation: name, default, meaning."""
-    hints = get_type_hints(schema, include_extras=True)
     rows = []
     for item in msgspec.structs.fields(schema):
         default = item.default if item.default is not msgspec.NODEFAULT else item.default_factory()
         shown = "RetryPolicy()" if isinstance(default, RetryPolicy) else repr(default)
-        rows.append(f"| `{item.name}` | `{shown}` | {_meta(hints[item.name]).description} |")
+        rows.append(f"| `{item.name}` | `{shown}` | {meaning_of(schema, item.name)} |")
 
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
 
@@ -188,77 +184,51 @@ def load(
 ) -> Settings:
     """Merges the five places a setting can come from, and validates the result.
 
+    In the URL and the environment everything is text, and read as what the setting is: ``"5"`` as 5, ``"false"`` as
+    False, a ``retry`` as a JSON object. Elsewhere a value has the right type already, or is refused.
+
+    Args:
+        schema: the settings of consumers or those of producers.
+        given: keyword arguments.
+        url: the options of the URL that belong to this schema.
+        file: the section of a file.
+        environment: ``os.environ`` if None.
+
     Raises:
         ConfigurationError: an unknown name (with the nearest known one), a value of the wrong type or out of range, or
             a combination that cannot keep the promises.
     """
-    prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
     known = fields_of(schema)
-    environment = os.environ if environment is None else environment
-    from_environment = {name: value for name in known if (value := environment.get(prefix + name.upper())) is not None}
     settings: dict[str, Any] = {}
-    for layer in (file or {}, from_environment, url or {}, given):
-        for name in layer:
+    for name, value in (file or {}).items():
+        check_known(name, known)
+        settings[name] = value
+
+    prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
+    for layer in (_from_environment(prefix, os.environ if environment is None else environment), url or {}):
+        for name, text in layer.items():
             check_known(name, known)
+            settings[name] = from_text(schema, name, text)
 
-        settings.update(layer)
+    for name, value in given.items():
+        check_known(name, known)
+        settings[name] = value
 
-    hints = get_type_hints(schema, include_extras=True)
-    return schema(**{name: _convert(name, value, hints[name]) for name, value in settings.items()})
+    if isinstance(settings.get("retry"), Mapping):
+        settings["retry"] = _retry_policy(settings["retry"])
 
-
-def check_known(name: str, known: tuple[str, ...]) -> None:
-    """Raises ``ConfigurationError`` with the nearest known name for a name nobody knows."""
-    if name in known:
-        return
-
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    fix = f"Did you mean {nearest[0]!r}?" if nearest else f"Known are {', '.join(known)}"
-    raise ConfigurationError("there is no such setting", field=name, value=name, fix=fix)
+    return schema(**settings)
 
 
-def _meta(hint: Any) -> msgspec.Meta:
-    assert get_origin(hint) is Annotated
-    meta = get_args(hint)[1]
-    assert isinstance(meta, msgspec.Meta)
-    return meta
+def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {name.removeprefix(prefix).lower(): text for name, text in environment.items() if name.startswith(prefix)}
 
 
-def _convert(name: str, value: Any, hint: Any) -> Any:
-    if name in ("dead_letters",) or isinstance(value, RetryPolicy):
-        return value
+def _retry_policy(section: Mapping[str, Any]) -> RetryPolicy:
+    for name in section:
+        check_known(name, fields_of(RetryPolicy), "retry.")
 
-    if name == "start" and isinstance(value, str) and value.lstrip("-").isdigit():
-        value = int(value)
-
-    # Only what came as text (URL, environment) may be read as a number or a truth value: prefetch="many" in Python is
-    # a mistake, and so is prefetch=True.
-    kind = get_args(hint)[0]
-    try:
-        if isinstance(value, bool) and kind is not bool:
-            raise msgspec.ValidationError(f"Expected `{getattr(kind, '__name__', kind)}`, got `bool`")
-
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(str(error), field=name, value=value, fix=_meta(hint).description or "") from error
-
-
-def _check_bounds(settings: msgspec.Struct, prefix: str = "") -> None:
-    hints = get_type_hints(type(settings), include_extras=True)
-    for name in settings.__struct_fields__:
-        value, meta = getattr(settings, name), _meta(hints[name])
-        if not isinstance(value, int | float):
-            continue
-
-        too_low = (meta.ge is not None and not value >= meta.ge) or (meta.gt is not None and not value > meta.gt)
-        if too_low:
-            least = f">= {meta.ge}" if meta.ge is not None else f"> {meta.gt}"
-            raise ConfigurationError(
-                f"expected a number {least}",
-                field=prefix + name,
-                value=value,
-                fix=f"{meta.description} Give a number {least}",
-            )
+    return RetryPolicy(**section)
 
 
 def _check_exception_class(field: str, kind: object) -> None:
@@ -312,6 +282,12 @@ def _check_consumer(config: ConsumerConfig) -> None:
         isinstance(config.start, int) and config.start < 0,
         "offsets start at 0",
         'Use "earliest", "latest", an offset, or a datetime',
+    )
+    refuse(
+        "dead_letter_topic",
+        config.dead_letter_topic == "",
+        "a topic needs a name",
+        "Use None for a consumer without dead letters",
     )
     refuse("group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit")
 

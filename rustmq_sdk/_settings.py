@@ -1,0 +1,184 @@
+"""How a schema of settings reads values: which type and range each has, and what text means where all there is is text.
+
+msgspec holds the schemas; converting is done here, because a setting may be an offset, a date or a word at once, which
+msgspec refuses, and because it would take ``True`` for 1 and a misspelt field for none at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from rustmq_sdk.errors import ConfigurationError
+
+_UNREADABLE = object()
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def about(description: str, **bounds: Any) -> msgspec.Meta:
+    """What a setting means, in one line, and its bounds (``ge``, ``gt``)."""
+    return msgspec.Meta(description=description, **bounds)
+
+
+def check_known(name: object, known: Collection[str], prefix: str = "") -> None:
+    """Raises ``ConfigurationError`` with the nearest known name for a name nobody knows."""
+    if name in known:
+        return
+
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    fix = f"Did you mean {prefix + nearest[0]!r}?" if nearest else f"Known are {', '.join(known)}"
+    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=name, fix=fix)
+
+
+def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
+    """A setting's line of documentation."""
+    return _meta(schema, name).description or ""
+
+
+def check_values(settings: msgspec.Struct, prefix: str = "") -> None:
+    """Checks every value of a schema against its type and its bounds.
+
+    Raises:
+        ConfigurationError: naming the first that does not fit.
+    """
+    schema = type(settings)
+    for name in schema.__struct_fields__:
+        value, kind, meta = getattr(settings, name), _kind(schema, name), _meta(schema, name)
+        if not _fits(value, kind):
+            raise _refusal(schema, name, value, prefix)
+
+        if not isinstance(value, int | float):
+            continue
+
+        if (meta.ge is not None and value < meta.ge) or (meta.gt is not None and value <= meta.gt):
+            least = f">= {meta.ge}" if meta.ge is not None else f"> {meta.gt}"
+            raise ConfigurationError(
+                f"expected a number {least}",
+                field=prefix + name,
+                value=value,
+                fix=f"{meta.description} Give a number {least}",
+            )
+
+
+def from_text(schema: type[msgspec.Struct], name: str, text: str) -> Any:
+    """Reads what a URL or the environment says.
+
+    Raises:
+        ConfigurationError: the text is no value of that setting.
+    """
+    value = _read(text, _kind(schema, name))
+    if value is _UNREADABLE:
+        raise _refusal(schema, name, text, "")
+
+    return value
+
+
+def _read(text: str, kind: Any) -> Any:
+    """The first type the text can be read as, or ``_UNREADABLE``."""
+    if get_origin(kind) in (Union, UnionType):
+        readings = (_read(text, one) for one in get_args(kind))
+        return next((value for value in readings if value is not _UNREADABLE), _UNREADABLE)
+
+    if get_origin(kind) is Literal:
+        return text if text in get_args(kind) else _UNREADABLE
+
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        kind = msgspec.Struct
+
+    reader = _READERS.get(kind)
+    try:
+        return _UNREADABLE if reader is None else reader(text)
+    except ValueError:
+        return _UNREADABLE
+
+
+def _read_number(text: str) -> int:
+    if re.fullmatch(r"-?[0-9]+", text) is None:  # int() takes spaces and underscores as well
+        raise ValueError(text)
+
+    return int(text)
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    bool: lambda text: _TRUTH.get(text.lower(), _UNREADABLE),
+    int: _read_number,
+    float: float,
+    NoneType: lambda text: None if text.lower() in ("none", "null") else _UNREADABLE,
+    datetime: datetime.fromisoformat,
+    msgspec.Struct: lambda text: msgspec.json.decode(text, type=dict[str, Any]),
+}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    origin = get_origin(kind)
+    if kind is Any:
+        return True
+
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+
+    if isinstance(value, bool):
+        return kind is bool
+
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    return isinstance(value, origin or kind)
+
+
+def _refusal(schema: type[msgspec.Struct], name: str, value: object, prefix: str) -> ConfigurationError:
+    shown = type(value).__name__ if not isinstance(value, str | float) else repr(value)
+    return ConfigurationError(
+        f"expected {_in_words(_kind(schema, name))}, got {shown}",
+        field=prefix + name,
+        value=value,
+        fix=meaning_of(schema, name),
+    )
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in get_args(kind))
+
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a finite number",
+        str: "text",
+        NoneType: "None",
+        datetime: "a date and time",
+    }
+    target = get_origin(kind) or kind
+    return words.get(target) or f"a {target.__name__}"
+
+
+def _kind(schema: type[msgspec.Struct], name: str) -> Any:
+    return get_args(_hints(schema)[name])[0]
+
+
+def _meta(schema: type[msgspec.Struct], name: str) -> msgspec.Meta:
+    meta = get_args(_hints(schema)[name])[1]
+    assert isinstance(meta, msgspec.Meta)
+    return meta
+
+
+@cache
+def _hints(schema: type[msgspec.Struct]) -> Mapping[str, Any]:
+    hints = get_type_hints(schema, include_extras=True)
+    assert all(get_origin(hint) is Annotated for hint in hints.values())
+    return hints
