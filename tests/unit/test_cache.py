@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rustmq_sdk._runtime.cache import Body, Key, MessageCache, size_of
+from rustmq_sdk.values import Assignment, TopicPartition
+
+HERE = Assignment(TopicPartition("quakes", 0), 1)
+THERE = Assignment(TopicPartition("quakes", 1), 1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def body(payload: bytes | None = b"12345678", key: bytes | None = b"k") -> Body:
+    return Body(payload, key, (("n", b"v"), ("m", None)), 7)
+
+
+SIZE = size_of(body())
+
+
+def cache(max_messages: int = 3, max_bytes: int = 1000, ttl: float = 10.0, clock: Clock | None = None) -> MessageCache:
+    return MessageCache(max_messages, max_bytes, ttl, clock or Clock())
+
+
+def test_bytes_are_those_of_payload_key_and_headers() -> None:
+    assert SIZE == 8 + 1 + 2 + 1
+    assert size_of(Body(None, None, (), 0)) == 0
+
+
+def test_a_body_is_given_away_once() -> None:
+    kept = cache()
+    assert kept.put((HERE, 1), body())
+    assert kept.take((HERE, 1)) == body()
+    assert kept.take((HERE, 1)) is None
+    assert (kept.hits, kept.misses) == (1, 1)
+    assert (len(kept), kept.bytes) == (0, 0)
+
+
+def test_a_tombstone_is_a_body_and_not_a_miss() -> None:
+    kept = cache()
+    kept.put((HERE, 1), Body(None, None, (), 0))
+    assert kept.take((HERE, 1)) == Body(None, None, (), 0)
+    assert kept.hits == 1
+
+
+def test_keys_are_told_apart_by_assignment_and_offset() -> None:
+    kept = cache()
+    kept.put((HERE, 1), body(b"here"))
+    kept.put((THERE, 1), body(b"there"))
+    kept.put((HERE, 2), body(b"next"))
+    assert kept.take((THERE, 1)) == body(b"there")
+    assert kept.take((Assignment(HERE.tp, 1), 1)) is None
+    assert kept.take((HERE, 1)) == body(b"here")
+
+
+def test_a_full_cache_forgets_the_longest_kept_body_and_says_so_by_none() -> None:
+    kept = cache(max_messages=2)
+    for offset in (1, 2, 3):
+        kept.put((HERE, offset), body())
+
+    assert kept.take((HERE, 1)) is None
+    assert kept.take((HERE, 2)) is not None
+    assert kept.take((HERE, 3)) is not None
+    assert kept.evictions == 1
+
+
+def test_bytes_are_a_budget_of_their_own() -> None:
+    kept = cache(max_messages=100, max_bytes=3 * SIZE)
+    for offset in range(3):
+        kept.put((HERE, offset), body())
+
+    assert kept.bytes == 3 * SIZE
+    kept.put((HERE, 9), body(b"1" * (8 + SIZE)))
+    assert kept.take((HERE, 0)) is None
+    assert kept.take((HERE, 1)) is None
+    assert kept.take((HERE, 2)) is not None
+    assert kept.evictions == 2
+
+
+def test_a_body_larger_than_the_budget_is_not_kept_and_evicts_nobody() -> None:
+    kept = cache(max_bytes=2 * SIZE)
+    kept.put((HERE, 1), body())
+    assert not kept.put((HERE, 2), body(b"1" * 1000))
+    assert kept.take((HERE, 2)) is None
+    assert kept.take((HERE, 1)) is not None
+    assert (kept.evictions, kept.refusals) == (0, 1)
+
+
+@pytest.mark.parametrize(("max_messages", "max_bytes"), [(0, 1000), (1000, 0), (0, 0)])
+def test_a_budget_of_nothing_turns_the_cache_off(max_messages: int, max_bytes: int) -> None:
+    kept = cache(max_messages, max_bytes)
+    assert not kept.put((HERE, 1), Body(None, None, (), 0))
+    assert kept.take((HERE, 1)) is None
+    kept.expire()
+    kept.forget(HERE)
+    assert len(kept) == 0
+
+
+def test_an_old_body_is_forgotten() -> None:
+    clock = Clock()
+    kept = cache(ttl=10, clock=clock)
+    kept.put((HERE, 1), body())
+    clock.now += 9.9
+    kept.put((HERE, 2), body())
+    clock.now += 0.2
+    assert kept.take((HERE, 1)) is None
+    assert kept.take((HERE, 2)) == body()
+    assert (len(kept), kept.bytes, kept.evictions) == (0, 0, 0)
+
+
+def test_an_idle_cache_is_freed_by_expire() -> None:
+    clock = Clock()
+    kept = cache(ttl=10, clock=clock)
+    kept.put((HERE, 1), body())
+    clock.now += 11
+    kept.expire()
+    assert kept.expirations == 1
+
+
+def test_a_body_put_again_replaces_the_one_before_and_counts_once() -> None:
+    clock = Clock()
+    kept = cache(max_messages=2, ttl=10, clock=clock)
+    kept.put((HERE, 1), body(b"old"))
+    kept.put((HERE, 2), body())
+    clock.now += 6
+    kept.put((HERE, 1), body(b"new"))
+    assert (len(kept), kept.evictions) == (2, 0)
+    clock.now += 6
+    assert kept.take((HERE, 1)) == body(b"new")
+    assert kept.take((HERE, 2)) is None
+
+
+def test_the_bodies_of_one_assignment_are_forgotten_together() -> None:
+    kept = cache(max_messages=10)
+    for offset in range(3):
+        kept.put((HERE, offset), body())
+        kept.put((THERE, offset), body())
+
+    kept.forget(HERE)
+    assert (len(kept), kept.bytes) == (3, 3 * SIZE)
+    assert kept.take((HERE, 1)) is None
+    assert kept.take((THERE, 1)) is not None
+    assert kept.evictions == 0
+
+
+def test_bodies_are_forgotten_by_a_predicate() -> None:
+    kept = cache(max_messages=10)
+    for offset in range(6):
+        kept.put((HERE, offset), body())
+
+    kept.forget(lambda key: key[1] < 4)
+    assert [kept.take((HERE, offset)) is not None for offset in range(6)] == [False] * 4 + [True] * 2
+
+
+def test_time_that_passes_while_bodies_are_forgotten_does_no_harm() -> None:
+    class Running(Clock):
+        def __call__(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    kept = cache(max_messages=100, ttl=20.0, clock=Running())
+    for round_ in range(50):
+        for offset in range(6):
+            kept.put((HERE, offset), body())
+
+        kept.forget(HERE) if round_ % 2 else kept.take((HERE, 0))
+
+
+def _is_from(least: int, key: Key) -> bool:
+    return key[1] >= least
+
+
+entries = st.tuples(st.sampled_from(["put", "take", "forget", "expire", "wait"]), st.integers(0, 8), st.integers(0, 40))
+
+
+@given(st.lists(entries, max_size=80), st.integers(0, 4), st.integers(0, 60))
+def test_what_is_found_is_what_was_put_and_the_budgets_hold(
+    steps: list[tuple[str, int, int]], max_messages: int, max_bytes: int
+) -> None:
+    clock = Clock()
+    kept = cache(max_messages, max_bytes, ttl=10, clock=clock)
+    latest: dict[int, tuple[Body, float]] = {}
+    for what, offset, number in steps:
+        if what == "put":
+            latest[offset] = Body(bytes(number), None, (), number), clock.now
+            assert kept.put((HERE, offset), latest[offset][0]) == (number <= max_bytes > 0 < max_messages)
+        elif what == "take":
+            found = kept.take((HERE, offset))
+            if found is not None:
+                put, since = latest.pop(offset)
+                assert found == put
+                assert clock.now - since < 10
+        elif what == "forget":
+            kept.forget(partial(_is_from, offset))
+            latest = {key: entry for key, entry in latest.items() if key < offset}
+        elif what == "expire":
+            kept.expire()
+        else:
+            clock.now += number / 10
+
+        assert len(kept) <= max_messages
+        assert kept.bytes <= max_bytes
