@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, final
 
@@ -12,8 +12,8 @@ from rustmq_sdk._runtime.producer import Producer
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
-from rustmq_sdk.errors import ConfigurationError, ConsumerStateError
-from rustmq_sdk.slots import SourceRequest
+from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, Unsupported
+from rustmq_sdk.slots import DeadLetterQueue, SourceRequest
 
 if TYPE_CHECKING:
     from rustmq_sdk._runtime.consumer import Consumer
@@ -116,8 +116,15 @@ class Client:
         config = self._producer_config(options)
         return Producer(self._driver.sink(), config=config, idempotent=self._driver.capabilities.idempotent_append)
 
-    def consumer(self, *topics: str, **options: Unpack[ConsumerOptions]) -> Consumer:
+    def consumer(
+        self, *topics: str, observers: Collection[object] = (), **options: Unpack[ConsumerOptions]
+    ) -> Consumer:
         """A consumer, to be used as an async context manager; :class:`~rustmq_sdk.ConsumerConfig` has the options.
+
+        Args:
+            topics: what to read; at least one.
+            observers: are told what happens, see :mod:`rustmq_sdk.observe`.
+            options: settings, by name.
 
         Raises:
             ConfigurationError: no topic, or an option that cannot work.
@@ -136,11 +143,20 @@ class Client:
                 options=self._driver_options(),
             )
         )
-        dead_letters = config.dead_letters
-        if config.dead_letter_topic is not None:
-            dead_letters = self._driver.dead_letters(config.dead_letter_topic)
+        return Consumer(source, config=config, route=self._dead_letters(config), observers=observers)
 
-        return Consumer(source, topics=topics, config=config, dead_letters=dead_letters)
+    def _dead_letters(self, config: ConsumerConfig) -> DeadLetterQueue | None:
+        """The driver's own place for dead letters, or a topic like any other."""
+        from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
+
+        topic = config.dead_letter_topic
+        if topic is None:
+            return None
+
+        try:
+            return self._driver.dead_letters(topic)
+        except Unsupported:
+            return TopicDeadLetters(self._driver.sink(), topic)
 
     def __repr__(self) -> str:
         return f"<Client {self._location.shown}, {self._state}>"

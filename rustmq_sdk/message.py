@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 import msgspec
 
@@ -52,6 +52,13 @@ class DeliveryState(Protocol):
 
 Span = tuple[DeliveryState, int, int]
 """A run of deliveries: their state bytes, the first index and one past the last."""
+
+Build: TypeAlias = "Callable[[Sequence[Any], DeliveryState, int], list[Message]]"
+"""``build(records, state, first)``: one :class:`Message` a record, the i-th with ``_state=state, _index=first + i``.
+
+A driver's function. Called by the runtime when a piece is loaded for delivery, not when it is fetched. Must not block
+and not keep anything.
+"""
 
 
 class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):

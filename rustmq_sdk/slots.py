@@ -15,12 +15,12 @@ client's exception as cause, and lets nothing else of its client's escape.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from rustmq_sdk.message import DeliveryState, Message
+from rustmq_sdk.message import Build as Build
 from rustmq_sdk.values import (
     Assignment,
     Broken,
@@ -76,13 +76,6 @@ class Receipt(NamedTuple):
     token: Any
 
 
-Build: TypeAlias = Callable[[Sequence[Any], DeliveryState, int], list[Message]]
-"""``build(records, state, first)``: one :class:`Message` a record, the i-th with ``_state=state, _index=first + i``.
-
-Called by the runtime when a piece is loaded for delivery, not when it is fetched. Must not block and not keep anything.
-"""
-
-
 @dataclass(slots=True, eq=False)
 class Fetched:
     """A piece of one partition: records in offset order, all from one fetch.
@@ -131,7 +124,9 @@ class AssignmentListener(Protocol):
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
         """The partitions will be taken in ``budget`` seconds; commits for them still count until this returns.
 
-        Returns earlier when nothing is in the hands of handlers, and at once on close or cancellation.
+        Returns earlier when nothing is in the hands of handlers, and at once on close or cancellation. Afterwards the
+        driver either names a partition in ``assigned()`` again (an eager rebalance that gave it back) or calls
+        ``lost()`` for it as soon as that is settled; until then late acks are recorded, not refused.
         """
         ...
 

@@ -51,6 +51,11 @@ class Group:
         """In the order in which they joined."""
         return list(self._members)
 
+    @property
+    def is_settled(self) -> bool:
+        """False while an eager rebalance waits for somebody to give up what they have."""
+        return not self._to_release
+
     def has(self, member: Member) -> bool:
         """Whether it is in the group; false before it joined and after it was expired."""
         return member in self._members

@@ -48,6 +48,7 @@ class Membership:
         self._on_change = on_change
         self._on_assigned = on_assigned
         self._news = anyio.Event()
+        self._released: list[Assignment] = []
         self._left = False
         self.member = Member(topics, self._notify)
 
@@ -84,11 +85,15 @@ class Membership:
     async def _step(self) -> bool:
         """Closes one gap; False if there is none."""
         lost = [assignment for assignment, claim in self.held.items() if not claim.live]
+        expired = not self._group.has(self.member)
+        if expired:
+            lost += self._released
+            self._released = []
+
         if lost:
             await self._lose(lost)
-            return True
 
-        if not self._group.has(self.member):
+        if expired:
             self._group.join(self.member)
 
         surplus = self._group.surplus(self.member)
@@ -97,14 +102,17 @@ class Membership:
             return True
 
         claims = self._group.claim(self.member)
+        if self._released and self._group.is_settled:
+            await self._part_with({claim.tp for claim in claims})
+
         if claims:
             await self._take(claims)
 
-        return bool(claims)
+        return bool(lost or claims)
 
     async def _lose(self, lost: Sequence[Assignment]) -> None:
         for assignment in lost:
-            del self.held[assignment]
+            self.held.pop(assignment, None)
 
         self._on_change()
         await self._listener.lost(lost)
@@ -117,7 +125,15 @@ class Membership:
             await self._listener.revoking(leaving, self._budget)
 
         self.revoking = {}
+        self._released += leaving
         self._group.release(surplus)
+
+    async def _part_with(self, regained: Collection[TopicPartition]) -> None:
+        """Reports what was given up and does not come back with the claims that are about to be reported."""
+        gone = [assignment for assignment in self._released if assignment.tp not in regained]
+        self._released = []
+        if gone:
+            await self._listener.lost(gone)
 
     async def _take(self, claims: Sequence[Claim]) -> None:
         generation = claims[0].generation if self._fences else None

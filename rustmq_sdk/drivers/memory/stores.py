@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk.drivers.memory.letters import as_message
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.letters import as_message
 from rustmq_sdk.slots import Capabilities
 from rustmq_sdk.values import (
     DeadLetter,

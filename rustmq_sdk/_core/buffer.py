@@ -1,0 +1,226 @@
+"""What waits to be delivered: who is next, pause, and taking messages back. ``order.py`` holds back by key.
+
+``ready`` holds built messages in reverse, so that ``receive()`` pops the next one off its end; it is refilled in place,
+because ``receive()`` keeps its bound ``pop``. Partitions take turns by piece.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from rustmq_sdk._core.lane import Lane, Waiting
+from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk.message import DONE, Message, Span
+
+LOAD = 256
+"""Messages to have at hand after a refill, so that tiny pieces share its cost (and the caller's checkpoint)."""
+
+
+class Buffer:
+    """The lanes of all assignments, and the messages at hand."""
+
+    def __init__(self) -> None:
+        self.ready: list[Message] = []
+        self.lanes: dict[Ledger, Lane] = {}
+        self._rotation: deque[Lane] = deque()
+        self._waiting = 0
+        self.piecemeal = False
+        """Load one message at a time, and note when: for taking messages back after a time."""
+
+    # Lanes
+
+    def add(self, lane: Lane) -> None:
+        """A new assignment."""
+        self.lanes[lane.ledger] = lane
+
+    def remove(self, ledger: Ledger) -> Lane | None:
+        """An assignment is over: nothing of it will be handed out."""
+        lane = self.lanes.pop(ledger, None)
+        if lane is not None:
+            self.take_back(lane)
+            self._waiting -= lane.backlog
+            self._unqueue(lane)
+            lane.front.clear()
+            lane.waiting.clear()
+            lane.parked.clear()
+            lane.busy.clear()
+
+        return lane
+
+    def hold(self, lane: Lane) -> None:
+        """Call after ``lane.deliverable`` turned false: messages at hand go back to the front of their lane."""
+        self.take_back(lane)
+        self._unqueue(lane)
+
+    def resume(self, lane: Lane) -> None:
+        """Call after ``lane.deliverable`` may have turned true."""
+        self._queue(lane)
+
+    def push(self, waiting: Waiting) -> None:
+        """A fetched piece, behind those of its partition that wait already."""
+        lane = self.lanes[waiting.piece.ledger]
+        lane.waiting.append(waiting)
+        self._waiting += len(waiting)
+        self._queue(lane)
+
+    def push_front(self, lane: Lane, messages: Iterable[Message]) -> None:
+        """Built messages that come before the waiting pieces of their lane, behind others of this kind."""
+        before = len(lane.front)
+        lane.front.extend(messages)
+        self._waiting += len(lane.front) - before
+        self._queue(lane, first=True)
+
+    def deliver_next(self, lane: Lane, message: Message) -> None:
+        """The very next message, if its lane may deliver."""
+        if lane.deliverable:
+            self.ready.append(message)
+        else:
+            self.push_front(lane, [message])
+
+    def _queue(self, lane: Lane, *, first: bool = False) -> None:
+        if lane.queued or not lane.deliverable or not (lane.front or lane.waiting):
+            return
+
+        lane.queued = True
+        if first:
+            self._rotation.appendleft(lane)
+        else:
+            self._rotation.append(lane)
+
+    def _unqueue(self, lane: Lane) -> None:
+        if lane.queued:
+            self._rotation.remove(lane)
+            lane.queued = False
+
+    def take_back(self, lane: Lane) -> None:
+        """Messages of the lane that are at hand go back to its front, in order."""
+        ledger = lane.ledger
+        mine = [message for message in self.ready if _ledger(message) is ledger]
+        if mine:
+            self.ready[:] = [message for message in self.ready if _ledger(message) is not ledger]
+            # ``ready`` is reversed, and so is extendleft: the order comes out right.
+            lane.front.extendleft(mine)
+            self._waiting += len(mine)
+
+    # Delivery
+
+    @property
+    def backlog(self) -> int:
+        """Messages not handed out, parked ones apart."""
+        return self._waiting + len(self.ready)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a refill would bring anything."""
+        return bool(self._rotation)
+
+    def deliverable(self, enough: int) -> int:
+        """Messages that could be handed out now; stops counting at ``enough``."""
+        count = len(self.ready)
+        for lane in self._rotation:
+            if count >= enough:
+                break
+
+            count += lane.backlog
+
+        return count
+
+    def load(self, now: float) -> int:
+        """Refills ``ready``; how many messages came in."""
+        loaded: list[Message] = []
+        limit = 1 if self.piecemeal else LOAD
+        while self._rotation and len(loaded) < limit:
+            lane = self._rotation.popleft()
+            lane.queued = False
+            part = self._next_part(lane, 1 if self.piecemeal else None, now)
+            # One piece is the common case: then its list is used as it is.
+            loaded = loaded + part if loaded else part
+            self._queue(lane)
+
+        loaded.reverse()
+        # What became ready meanwhile (nothing does today: this is one synchronous call) would still come first.
+        self.ready[:0] = loaded
+        return len(loaded)
+
+    def take_batch(self, most: int, now: float) -> tuple[list[Message], list[Span]]:
+        """Up to ``most`` messages in delivery order, and the runs of slots that they fill."""
+        messages: list[Message] = []
+        spans: list[Span] = []
+        while self.ready and len(messages) < most:
+            message = self.ready.pop()
+            messages.append(message)
+            spans.append((message._state, message._index, message._index + 1))
+
+        while self._rotation and len(messages) < most:
+            lane = self._rotation.popleft()
+            lane.queued = False
+            part = self._next_part(lane, most - len(messages), now)
+            if part:
+                spans.extend(_spans(part))
+                messages = messages + part if messages else part
+
+            self._queue(lane)
+
+        return messages, spans
+
+    def _next_part(self, lane: Lane, most: int | None, now: float) -> list[Message]:
+        """The next messages of a lane: what is in front, or of the next piece all (``most=None``) or so many."""
+        if lane.front:
+            count = len(lane.front) if most is None else min(most, len(lane.front))
+            self._waiting -= count
+            return [lane.front.popleft() for _ in range(count)]
+
+        lane.forget_settled_keys()
+        waiting = lane.waiting[0]
+        before = len(waiting)
+        part = waiting.load(before if most is None else most, now, timed=self.piecemeal)
+        self._waiting -= before - len(waiting)
+        if not len(waiting):
+            lane.waiting.popleft()
+
+        return part
+
+    # Questions
+
+    def handed_out(self, lane: Lane) -> int:
+        """Messages of the lane that are in somebody's hands: delivered, unsettled, not waiting for a retry."""
+        at_hand = sum(_ledger(message) is lane.ledger for message in self.ready)
+        premarked = sum(waiting.piece.count(DONE, waiting.first) for waiting in lane.waiting)
+        return lane.unsettled_slots() - (lane.backlog - premarked) - lane.parked_messages - at_hand
+
+    def position(self, lane: Lane) -> int:
+        """The next offset to hand out."""
+        undelivered = list(self._undelivered(lane))
+        return min(undelivered, default=lane.ledger.scanned)
+
+    def _undelivered(self, lane: Lane) -> Iterator[int]:
+        built: Iterable[Message] = (
+            *(message for message in self.ready if _ledger(message) is lane.ledger),
+            *lane.front,
+            *(message for queue in lane.parked.values() for message in queue),
+        )
+        for message in built:
+            piece = message._state
+            if isinstance(piece, InFlight) and piece.parent is None and message.offset is not None:
+                yield message.offset
+
+        if lane.waiting:
+            yield lane.waiting[0].piece.offsets[lane.waiting[0].first]
+
+
+def _ledger(message: Message) -> Ledger:
+    piece = message._state
+    assert isinstance(piece, InFlight)
+    return piece.ledger
+
+
+def _spans(messages: list[Message]) -> Iterator[Span]:
+    """Runs of neighbouring slots; a freshly loaded part of a piece is one."""
+    first, last = messages[0], messages[-1]
+    if first._state is last._state and last._index - first._index == len(messages) - 1:
+        yield first._state, first._index, last._index + 1
+        return
+
+    for message in messages:
+        yield message._state, message._index, message._index + 1

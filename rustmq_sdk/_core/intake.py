@@ -1,0 +1,115 @@
+"""How much may be fetched now, and of which partitions.
+
+Two bounds hold back the fetcher: undelivered messages (``prefetch``) and unsettled ones (``max_in_flight``, in messages
+and bytes). Neither may let one partition starve the others, whatever it is: paused with a full buffer, hot, or held
+back by order. So each partition has a floor in both, and what is left of the floors is kept free for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rustmq_sdk._core.lane import Lane
+
+BYTE_FLOORS = 8
+"""An eighth of the byte bound is shared out as floors: a floor only has to keep a partition moving."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The configured bounds (``ConsumerConfig`` says what each means)."""
+
+    prefetch: int
+    max_in_flight: int
+    max_in_flight_bytes: int
+    max_uncommitted: int
+    max_span: int
+
+
+class Demand(NamedTuple):
+    """What to ask the driver for."""
+
+    lanes: Collection[Lane]
+    max_messages: int
+    max_bytes: int
+
+
+class Intake:
+    """Decides what to fetch. Holds no counts of its own: the lanes have them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._turn = 0
+
+    def demand(self, lanes: Collection[Lane], backlog: int) -> Demand | None:
+        """What to fetch now; None if there is no room or no partition to fetch from.
+
+        Args:
+            backlog: undelivered messages of all lanes.
+        """
+        eligible = [lane for lane in lanes if self.admits(lane)]
+        if not eligible:
+            return None
+
+        limits = self.limits
+        shared = min(limits.prefetch - backlog, self._room(lanes))
+        room_bytes = self._room_bytes(lanes)
+        # A full piece costs as much as a tiny one: wait for half of the prefetch, unless somebody is waiting for us.
+        worthwhile = max(1, min(limits.prefetch, limits.max_in_flight) // 2) if backlog else 1
+        if shared >= worthwhile and room_bytes > 0:
+            return Demand(eligible, shared, room_bytes)
+
+        return self._floor_demand(eligible, len(lanes))
+
+    def admits(self, lane: Lane) -> bool:
+        """Whether the partition itself wants messages: delivered, and not too far ahead of its watermark."""
+        if not lane.deliverable or lane.pressed:
+            return False
+
+        ledger = lane.ledger
+        most = self.limits.max_span
+        return ledger.span_at_most < most or ledger.span < most
+
+    def _floor_demand(self, eligible: list[Lane], assigned: int) -> Demand | None:
+        """The shared room is used up: a partition below its floor still gets what it has kept free."""
+        limits = self.limits
+        floor = max(1, limits.prefetch // assigned)
+        in_flight_floor = min(limits.prefetch, limits.max_in_flight) // assigned
+        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // assigned
+        for step in range(len(eligible)):
+            lane = eligible[(self._turn + step) % len(eligible)]
+            room = min(floor - lane.backlog, in_flight_floor - lane.ledger.in_flight)
+            room_bytes = byte_floor - lane.ledger.in_flight_bytes
+            if room > 0 and room_bytes > 0:
+                self._turn += step + 1
+                return Demand([lane], room, room_bytes)
+
+        return None
+
+    def _room(self, lanes: Collection[Lane]) -> int:
+        used = sum(lane.ledger.in_flight for lane in lanes)
+        free = self.limits.max_in_flight - used
+        floor = min(self.limits.prefetch, self.limits.max_in_flight) // len(lanes)
+        if free - floor * len(lanes) >= self.limits.prefetch:
+            return free
+
+        return free - sum(max(0, floor - lane.ledger.in_flight) for lane in lanes)
+
+    def _room_bytes(self, lanes: Collection[Lane]) -> int:
+        used = sum(lane.ledger.in_flight_bytes for lane in lanes)
+        free = self.limits.max_in_flight_bytes - used
+        floor = self.limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
+        if free > self.limits.max_in_flight_bytes // 2:
+            return free - floor * len(lanes)
+
+        return free - sum(max(0, floor - lane.ledger.in_flight_bytes) for lane in lanes)
+
+    def short_of_room(self, lanes: Collection[Lane]) -> bool:
+        """Whether it is unsettled messages that hold intake back, so that counting them again may help."""
+        return bool(lanes) and (self._room(lanes) < self.limits.prefetch or self._room_bytes(lanes) <= 0)
+
+    def too_much_uncommitted(self, lanes: Collection[Lane]) -> bool:
+        """Settled messages that no commit covers have reached their bound: nothing more is fetched."""
+        return sum(lane.ledger.uncommitted for lane in lanes) >= self.limits.max_uncommitted

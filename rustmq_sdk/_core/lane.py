@@ -1,0 +1,120 @@
+"""One partition's messages on their way to the user."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk.errors import PartitionStopped
+from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Build, Message
+
+Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
+"""A slot that keeps a key busy, and in a batch the one of the same key before it."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A piece whose messages are not built yet: that is done when it is its turn, not when it is fetched."""
+
+    piece: InFlight
+    records: Sequence[Any]
+    build: Build
+    first: int = 0
+    """Records below this index were handed out already."""
+
+    def __len__(self) -> int:
+        return len(self.piece) - self.first
+
+    def load(self, most: int, now: float, *, timed: bool) -> list[Message]:
+        """Builds up to ``most`` messages, in order. What was settled before a restart is left out.
+
+        ``timed`` notes when; then ``most`` should be 1, so that it is also when they are handed out.
+        """
+        piece, first = self.piece, self.first
+        end = min(first + most, len(piece))
+        records = self.records if end - first == len(piece) else self.records[first:end]
+        messages = self.build(records, piece, first)
+        self.first = end
+        piece.loaded_at = now
+        if timed:
+            piece.times = {**(piece.times or {}), **dict.fromkeys(range(first, end), now)}
+
+        if piece.counted:
+            messages = [message for message in messages if piece[message._index] != DONE]
+
+        due = piece.ledger.due_attempts
+        return [_as_retry(message, due) for message in messages] if due else messages
+
+
+def _as_retry(message: Message, due: dict[int, int]) -> Message:
+    """The message as the attempt it would have been, had the consumer not been restarted meanwhile."""
+    offset = message.offset
+    attempts = due.pop(offset, None) if offset is not None else None
+    if attempts is None:
+        return message
+
+    piece = message._state
+    assert isinstance(piece, InFlight)
+    parent, index = piece.ledger.take(piece, message._index)
+    child = piece.ledger.retry(parent, index, attempts + 1)
+    child.loaded_at = piece.loaded_at
+    return Message(message.payload, message.key, message.headers, offset, message.timestamp, child, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What of one assignment waits to be delivered, and whether it may be."""
+
+    ledger: Ledger
+    front: deque[Message] = field(default_factory=deque)
+    """Built messages that come first: retries, released keys, and what a pause took back."""
+    waiting: deque[Waiting] = field(default_factory=deque)
+    parked: dict[bytes | None, deque[Message]] = field(default_factory=dict)
+    """Order by key: messages behind an unsettled one of the same key."""
+    busy: dict[bytes | None, Holder] = field(default_factory=dict)
+    """Order by key: the slot that was handed out last for a key. A settled slot holds nobody back."""
+    paused: bool = False
+    stopped: PartitionStopped | None = None
+    draining: bool = False
+    pressed: bool = False
+    """Its checkpoint is nearly full of what is settled above the watermark: no new messages until it has moved."""
+    queued: bool = False
+    """In the buffer's rotation."""
+
+    @property
+    def deliverable(self) -> bool:
+        """Nothing forbids handing out its messages."""
+        return not (self.paused or self.draining or self.stopped is not None)
+
+    @property
+    def backlog(self) -> int:
+        """Messages in this lane that were not handed out and are not parked."""
+        return len(self.front) + sum(map(len, self.waiting))
+
+    @property
+    def parked_messages(self) -> int:
+        """Messages held back by order."""
+        return sum(map(len, self.parked.values()))
+
+    def unsettled_slots(self) -> int:
+        """Slots that are in the user's hands, in the buffer, or parked; not those waiting for a retry."""
+        ledger = self.ledger
+        roots = sum(piece.count(FREE) + piece.count(WATCH) for piece in ledger.open.values())
+        return roots + sum(child[0] == WATCH for child in ledger.children.values())
+
+    def forget_settled_keys(self) -> None:
+        """Keys whose last message is settled hold nobody back; with many different keys they would add up."""
+        if len(self.busy) > 2 * self.ledger.in_flight + 1000:
+            self.busy = {key: slot for key, slot in self.busy.items() if is_unsettled(slot)}
+
+
+def is_unsettled(holder: Holder) -> bool:
+    """Whether a slot of the chain still holds its key: FREE, WATCH or TAKEN, not DONE or STALE."""
+    piece, index, before = holder
+    return piece[index] in _HOLDS or (before is not None and is_unsettled(before))
+
+
+_HOLDS = (FREE, WATCH, TAKEN)

@@ -1,0 +1,404 @@
+"""What one assignment has in flight, what of it is settled, and how far the watermark has come.
+
+Rules of this file:
+
+1. A *piece* is what one fetch brought of one partition: one state byte a message (see ``message.py`` for the states).
+   ``ack()`` flips FREE to DONE without telling anybody. Everything else here is arranged so that this is enough.
+2. *Somebody always notices the end.* While a piece has an unsettled slot, at least one unsettled slot is not FREE, so
+   that settling it comes here: WATCH (at first the first slot, for latency, and the last), or TAKEN (a retry or dead
+   letter is on its way, and settling that comes here). When a WATCH is settled and FREE slots are left, another slot
+   becomes WATCH. In random order that happens about ln(n) times a piece.
+3. *Counts are late, never wrong.* What is settled in an open piece is counted when somebody looks: at a WATCH, or when
+   room is short. It is counted as unsettled until then.
+4. *What is not in an open piece and below* ``scanned`` *is settled*, or never existed. So a wholly settled piece costs
+   nothing: it is forgotten, even above the watermark, and an hour-long nack at full speed holds bytes, not gigabytes.
+5. Retries hang below the slot they retry: a child piece of one slot, whose settling settles the parent's. The old
+   handle finds TAKEN and cannot.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rustmq_sdk._core.checkpoint import Remembered, encode
+from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
+from rustmq_sdk.values import Assignment, Checkpoint
+
+_UNSETTLED_RUN = re.compile(rb"[^\x01]+")
+_TO_STALE = bytes(DONE if state == DONE else STALE for state in range(256))
+_FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256))
+_OPEN_TO_DONE = bytes(DONE if state in (FREE, WATCH) else state for state in range(256))
+
+Runs = list[tuple[int, int]]
+"""Ascending, disjoint ``[first, end)`` runs of offsets."""
+
+
+class InFlight(bytearray):
+    """The state bytes of one piece of deliveries, and what they have in common. Compared by identity.
+
+    It never refers to its messages: they refer to it, and such a cycle would never be collected.
+    """
+
+    __slots__ = (
+        "assignment",
+        "attempt",
+        "counted",
+        "held",
+        "hooks",
+        "largest",
+        "ledger",
+        "loaded_at",
+        "offsets",
+        "owner",
+        "parent",
+        "parent_index",
+        "times",
+    )
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # bytearray is unhashable; a piece is its identity
+
+    def __init__(self, ledger: Ledger, offsets: Sequence[int], *, size: int, largest: int, owner: Settler) -> None:
+        super().__init__(len(offsets))
+        self.ledger = ledger
+        self.assignment: Assignment = ledger.assignment
+        self.owner = owner
+        self.offsets = offsets
+        self.attempt = 1
+        self.counted = 0
+        self.held = size
+        self.largest = largest or size
+        self.loaded_at = 0.0
+        self.hooks: dict[int, bytes | None] | None = None
+        """Order by key: slots whose settling frees a key that others wait for."""
+        self.times: dict[int, float] | None = None
+        """When each slot was handed out (loop time), kept only where messages are taken back after a time."""
+        self.parent: InFlight | None = None
+        self.parent_index = 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def attempt_at(self, index: int) -> int:
+        """Attempts are counted by piece: a retry has a piece of its own."""
+        return self.attempt
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """Topic, partition and offset name a message of a log for good."""
+        return f"{self.assignment.tp.topic}/{self.assignment.tp.partition}/{offset}"
+
+    def settle_range(self, first: int, end: int) -> int:
+        """Settles what is FREE or WATCH in ``[first, end)``; how many that were."""
+        part = self[first:end]
+        before = part.count(DONE)
+        part = part.translate(_OPEN_TO_DONE)
+        self[first:end] = part
+        return part.count(DONE) - before
+
+    def first_unsettled(self) -> int:
+        """The index of the first slot that is not settled; the length if all are."""
+        return len(self) - len(self.lstrip(b"\x01"))
+
+
+class Settled(NamedTuple):
+    """What settling changed, for the runtime to carry out: the ledger calls nobody."""
+
+    messages: int
+    """Messages of in-flight room freed."""
+    bytes: int
+    completed: bool
+    """A whole piece is settled: the ack-handler should know."""
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint about to be written, and what it will have covered once it is."""
+
+    checkpoint: Checkpoint
+    runs: Runs
+    """What is settled above the watermark and fits into the checkpoint."""
+    settled: int
+    """The count of settled messages it covers, on the scale of ``Ledger.settled``."""
+    pressed: bool
+    """More than three quarters of the checkpoint's room are used: intake should slow down."""
+
+
+class Ledger:
+    """One assignment's deliveries.
+
+    Args:
+        assignment: replaced when the partition comes back in the directly following generation.
+        start: the first offset to fetch; everything below counts as settled.
+        remembered: settled above ``start`` and attempts, from the last committed checkpoint.
+    """
+
+    def __init__(self, assignment: Assignment, start: int, remembered: Remembered | None = None) -> None:
+        self.assignment = assignment
+        self.scanned = start
+        self.fenced = False
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+        self.settled = 0
+        self.covered = 0
+        self.told = False
+        """Already in the ack-handler's channel; tells it at most once."""
+        self.must_write = False
+        """A seek: the next commit is written even if it lowers the position."""
+        self.open: OrderedDict[int, InFlight] = OrderedDict()
+        self.children: dict[int, InFlight] = {}
+        self.attempts: dict[int, int] = dict(remembered.attempts) if remembered else {}
+        self.first_failures: dict[int, int] = {}
+        """Milliseconds since the epoch, of nacked, unsettled messages: for their dead letters."""
+        self.due_attempts: dict[int, int] = dict(self.attempts)
+        """Attempts from before a restart whose messages were not delivered since."""
+        self.skip: Runs = list(remembered.settled) if remembered else []
+        self.written = Checkpoint(start)
+        self.written_runs: Runs = list(self.skip)
+
+    # Intake
+
+    def admit(
+        self, offsets: Sequence[int], next_offset: int, *, size: int, largest: int, owner: Settler
+    ) -> tuple[InFlight | None, int]:
+        """Takes in what a fetch brought; answers the piece (None if nothing is new) and how many records to cut off.
+
+        A driver that was rewound to the committed offset brings again what is known here, in flight or settled. That
+        prefix is cut off; marking it settled instead would claim what still runs.
+        """
+        if next_offset <= self.scanned:
+            return None, len(offsets)
+
+        cut = bisect_left(offsets, self.scanned) if offsets and offsets[0] < self.scanned else 0
+        kept = offsets[cut:] if cut else offsets
+        self.scanned = next_offset
+        if not kept:
+            self._forget_skipped()
+            return None, cut
+
+        share = size * len(kept) // len(offsets)
+        piece = InFlight(self, kept, size=share, largest=largest, owner=owner)
+        if self.skip:
+            self._mark_remembered(piece)
+            if piece.counted == len(piece):
+                return None, len(offsets)
+
+        self.open[kept[0]] = piece
+        self._watch_ends(piece)
+        self.in_flight += len(piece) - piece.counted
+        self.in_flight_bytes += piece.held
+        return piece, cut
+
+    def _mark_remembered(self, piece: InFlight) -> None:
+        offsets = piece.offsets
+        for first, end in self.skip:
+            if first > offsets[-1]:
+                break
+
+            low, high = bisect_left(offsets, first), bisect_left(offsets, end)
+            piece[low:high] = bytes([DONE]) * (high - low)
+
+        piece.counted = piece.count(DONE)
+        self._forget_skipped()
+
+    def _forget_skipped(self) -> None:
+        self.skip = [(max(first, self.scanned), end) for first, end in self.skip if end > self.scanned]
+
+    def _watch_ends(self, piece: InFlight) -> None:
+        for index in (piece.find(FREE), piece.rfind(FREE)):
+            if index >= 0:
+                piece[index] = WATCH
+
+    # Settling
+
+    def note(self, piece: InFlight, index: int) -> Settled:
+        """After slot ``index`` became DONE by the slow path: counts, frees, completes, keeps the watch."""
+        parent = piece.parent
+        if parent is not None:
+            offset = parent.offsets[piece.parent_index]
+            self.children.pop(offset, None)
+            parent[piece.parent_index] = DONE
+            piece, index = parent, piece.parent_index
+
+        if self.attempts:
+            self.attempts.pop(piece.offsets[index], None)
+            self.first_failures.pop(piece.offsets[index], None)
+
+        return self.recount(piece)
+
+    def recount(self, piece: InFlight) -> Settled:
+        """Counts what was settled in ``piece`` since somebody last looked."""
+        done = piece.count(DONE)
+        fresh = done - piece.counted
+        piece.counted = done
+        unsettled = len(piece) - done
+        held = min(piece.held, unsettled * piece.largest)
+        freed = piece.held - held
+        piece.held = held
+        self.settled += fresh
+        self.in_flight -= fresh
+        self.in_flight_bytes -= freed
+        if unsettled:
+            self._keep_watch(piece)
+        else:
+            # Forgotten: rule 4. A piece that was fenced meanwhile is in no table any more.
+            if self.open.get(piece.offsets[0]) is piece:
+                del self.open[piece.offsets[0]]
+
+        return Settled(fresh, freed, not unsettled)
+
+    def recount_all(self) -> Settled:
+        """Counts all open pieces, because somebody is short of room or wants exact numbers."""
+        messages = size = 0
+        for piece in list(self.open.values()):
+            counted = self.recount(piece)
+            messages += counted.messages
+            size += counted.bytes
+
+        return Settled(messages, size, completed=False)
+
+    def _keep_watch(self, piece: InFlight) -> None:
+        if piece.find(WATCH) < 0:
+            index = piece.rfind(FREE)
+            if index >= 0:
+                piece[index] = WATCH
+
+    def watch_everything(self) -> None:
+        """Room is so short that the very next ack must be noticed, whichever it is."""
+        for piece in self.open.values():
+            piece[:] = piece.translate(_FREE_TO_WATCH)
+
+    def take(self, piece: InFlight, index: int) -> tuple[InFlight, int]:
+        """The slot is on its way to a retry or a dead letter; the old handle can settle it no more.
+
+        Answers the slot that a retry hangs below: the first delivery's.
+        """
+        piece[index] = TAKEN
+        if piece.parent is not None:
+            return piece.parent, piece.parent_index
+
+        self._keep_watch(piece)
+        return piece, index
+
+    def retry(self, parent: InFlight, index: int, attempt: int) -> InFlight:
+        """A piece of one slot for the next attempt of the message at ``parent[index]``."""
+        offset = parent.offsets[index]
+        child = InFlight(self, (offset,), size=0, largest=0, owner=parent.owner)
+        child.assignment = parent.assignment
+        child.attempt = attempt
+        child.parent = parent
+        child.parent_index = index
+        child[0] = WATCH
+        self.children[offset] = child
+        return child
+
+    def fence(self) -> None:
+        """The assignment is over: late settling answers STALE and moves nothing."""
+        self.fenced = True
+        for piece in (*self.open.values(), *self.children.values()):
+            piece[:] = piece.translate(_TO_STALE)
+
+        self.open.clear()
+        self.children.clear()
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+
+    # Position
+
+    @property
+    def watermark(self) -> int:
+        """Every offset below it is settled; the next one to handle after a restart."""
+        for piece in self.open.values():
+            index = piece.first_unsettled()
+            if index < len(piece):
+                return piece.offsets[index]
+
+        return self.scanned
+
+    @property
+    def span(self) -> int:
+        """Offsets between the watermark and the newest fetched one."""
+        return self.scanned - self.watermark
+
+    @property
+    def span_at_most(self) -> int:
+        """The same from above, without looking into the first open piece."""
+        return self.scanned - next(iter(self.open), self.scanned)
+
+    @property
+    def uncommitted(self) -> int:
+        """Settled messages (as far as counted) that the last written checkpoint does not cover."""
+        return self.settled - self.covered
+
+    def lag(self, end: int) -> int:
+        """Messages below ``end`` that are not settled; an upper bound where offsets have gaps."""
+        above = sum(min(last, end) - first for first, last in self.settled_above() if first < end)
+        return max(0, end - self.watermark - above)
+
+    def settled_above(self) -> Runs:
+        """What is settled above the watermark, gaps that never held a message included."""
+        runs: Runs = []
+        cursor = self.watermark
+        for first, end in self._unsettled_runs():
+            if first > cursor:
+                runs.append((cursor, first))
+
+            cursor = end
+
+        if cursor < self.scanned:
+            runs.append((cursor, self.scanned))
+
+        for first, end in self.skip:
+            if runs and runs[-1][1] == first:
+                runs[-1] = (runs[-1][0], end)
+            else:
+                runs.append((first, end))
+
+        # All below the watermark is settled by definition: nothing to say about it.
+        return [run for run in runs if run[0] > self.watermark] if runs else runs
+
+    def _unsettled_runs(self) -> Iterator[tuple[int, int]]:
+        for piece in self.open.values():
+            for run in _UNSETTLED_RUN.finditer(piece):
+                yield piece.offsets[run.start()], piece.offsets[run.end() - 1] + 1
+
+    def snapshot(self, room: int | None) -> Snapshot | None:
+        """The checkpoint to write now; None if the last one written says the same."""
+        self.recount_all()
+        watermark = self.watermark
+        runs = self.settled_above()
+        if runs or self.attempts:
+            extra, covered = encode(watermark, Remembered(runs, self.attempts, None), room)
+        else:
+            extra, covered = b"", self.scanned
+
+        fitting = [(first, min(end, covered)) for first, end in runs if first < covered]
+        left_out = sum(end - first for first, end in runs) - sum(end - first for first, end in fitting)
+        checkpoint = Checkpoint(watermark, extra)
+        snapshot = Snapshot(
+            checkpoint,
+            fitting,
+            self.settled - left_out,
+            pressed=room is not None and (len(extra) * 4 > room * 3 or left_out > 0),
+        )
+        if checkpoint == self.written and not self.must_write:
+            self.wrote(snapshot)
+            return None
+
+        return snapshot
+
+    def wrote(self, snapshot: Snapshot) -> None:
+        """The broker has it."""
+        self.written = snapshot.checkpoint
+        self.written_runs = snapshot.runs
+        self.covered = max(self.covered, snapshot.settled)
+        self.must_write = False
+
+    def is_written(self, offset: int) -> bool:
+        """Whether the last written checkpoint says that ``offset`` is settled."""
+        if offset < self.written.offset:
+            return True
+
+        index = bisect_left(self.written_runs, (offset + 1, 0)) - 1
+        return index >= 0 and self.written_runs[index][0] <= offset < self.written_runs[index][1]

@@ -1,0 +1,173 @@
+"""Holding messages back for order: behind an unsettled message of the same key, or of the same partition.
+
+A key is busy while the slot that was handed out last for it is unsettled. That is looked at when the next message of the
+key comes up, so an ack needs no hook as long as nobody waits. A message that finds its key busy is parked; then the slot
+becomes WATCH and gets a hook, and settling it lets the next parked message go.
+
+In a batch, messages of one key may follow each other: they are handled by one call, in order. Their slots form a chain,
+and the key is busy until all of them are settled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from rustmq_sdk._core.buffer import Buffer
+from rustmq_sdk._core.lane import Holder, is_unsettled
+from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk.message import FREE, WATCH, Message, Span
+
+
+class KeyOrder:
+    """Takes messages out of the buffer in the order of their keys.
+
+    Args:
+        whole_partition: one key for each partition, whatever the messages' own.
+    """
+
+    def __init__(self, buffer: Buffer, *, whole_partition: bool) -> None:
+        self._buffer = buffer
+        self._ready = buffer.ready
+        self._whole_partition = whole_partition
+        self._batch: set[tuple[InFlight, int]] | None = None
+
+    def pop(self) -> Message:
+        """The next message whose key is free; those before it are parked. IndexError when none is at hand."""
+        pop = self._ready.pop
+        lanes = self._buffer.lanes
+        whole_partition = self._whole_partition
+        while True:
+            message = pop()
+            key = None if whole_partition else message.key
+            if key is None and not whole_partition:
+                return message
+
+            # Inlined from _is_free for the common case: a free key of a first delivery.
+            piece, index = message._state, message._index
+            if piece.parent is None:  # type: ignore[attr-defined]
+                lane = lanes[piece.ledger]  # type: ignore[attr-defined]
+                holder = lane.busy.get(key)
+                if holder is None:
+                    lane.busy[key] = (piece, index, None)  # type: ignore[assignment]
+                    return message
+
+            if self._is_free(message, key):
+                return message
+
+    def take_batch(self, most: int, now: float) -> tuple[list[Message], list[Span]]:
+        """Up to ``most`` messages whose keys are free, or busy only with messages of this batch."""
+        messages: list[Message] = []
+        self._batch = set()
+        try:
+            while len(messages) < most:
+                try:
+                    message = self.pop()
+                except IndexError:
+                    if not self._buffer.load(now):
+                        break
+                else:
+                    messages.append(message)
+                    self._batch.add(slot_of(message))
+        finally:
+            self._batch = None
+
+        return messages, [(message._state, message._index, message._index + 1) for message in messages]
+
+    def _is_free(self, message: Message, key: bytes | None) -> bool:
+        piece, index = slot_of(message)
+        lane = self._buffer.lanes[piece.ledger]
+        holder = lane.busy.get(key)
+        if holder is None or not is_unsettled(holder):
+            lane.busy[key] = (piece, index, None)
+            return True
+
+        # Its own slot: a retry, or a message that was let go by the one before it.
+        if holder[0] is piece and holder[1] == index:
+            return True
+
+        if self._batch is not None and (holder[0], holder[1]) in self._batch and key not in lane.parked:
+            lane.busy[key] = (piece, index, holder)
+            return True
+
+        queue = lane.parked.get(key)
+        if queue is None:
+            queue = lane.parked[key] = deque()
+            _hook(holder, key)
+
+        queue.append(message)
+        return False
+
+
+def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
+    """A slot with a hook was settled: the next message of its key may go. True if there was one."""
+    hooks = piece.hooks
+    lane = buffer.lanes.get(piece.ledger)
+    if hooks is None or index not in hooks or lane is None:
+        return False
+
+    key = hooks.pop(index)
+    queue = lane.parked.get(key)
+    if not queue:
+        return False
+
+    holder = lane.busy[key]
+    if is_unsettled(holder):
+        _hook(holder, key)
+        return False
+
+    message = queue.popleft()
+    lane.busy[key] = (*slot_of(message), None)
+    if queue:
+        _hook(lane.busy[key], key)
+    else:
+        del lane.parked[key]
+
+    buffer.deliver_next(lane, message)
+    return True
+
+
+def unpark_all(buffer: Buffer) -> None:
+    """Order is not asked for any more: parked messages go back to the front of their lanes, in offset order."""
+    for lane in buffer.lanes.values():
+        buffer.take_back(lane)
+        parked = [message for queue in lane.parked.values() for message in queue]
+        lane.parked.clear()
+        lane.busy.clear()
+        if parked:
+            buffer.push_front(lane, parked)
+            lane.front = deque(sorted(lane.front, key=_offset))
+
+        buffer.resume(lane)
+
+
+def slot_of(message: Message) -> tuple[InFlight, int]:
+    """Where the first delivery of the message is; a retry holds its key by the slot that it retries."""
+    piece = message._state
+    assert isinstance(piece, InFlight)
+    if piece.parent is not None:
+        return piece.parent, piece.parent_index
+
+    return piece, message._index
+
+
+def _offset(message: Message) -> int:
+    return message.offset or 0
+
+
+def _hook(holder: Holder, key: bytes | None) -> None:
+    """Watches the first unsettled slot of the chain."""
+    last: Holder | None = holder
+    while last is not None:
+        if is_unsettled((last[0], last[1], None)):
+            holder = last
+
+        last = last[2]
+
+    piece, index, _ = holder
+    if piece[index] == FREE:
+        piece[index] = WATCH
+
+    if piece.hooks is None:
+        piece.hooks = {}
+
+    piece.hooks[index] = key

@@ -1,0 +1,122 @@
+"""Which partitions are ours, and whether one that comes back is still the same.
+
+::
+
+    (nobody's) ──assign──→ owned ──revoke──→ released ──assign, directly next generation,──→ owned again
+                             │                  │        committed is what we wrote last       (same ledger)
+                             └──────lose────────┴────lose, or anything else──→ lost (fenced)
+
+Kafka's eager rebalance takes every partition away and gives most of them back a moment later. Starting those from the
+committed offset would run a second time what is running right now. So a released partition keeps its ledger until it
+is known where it went.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
+
+RESTARTS = 65_536
+"""An epoch is generation x 65,536 + local restarts: a fence that grows with both."""
+
+
+@dataclass(slots=True, eq=False)
+class Owned:
+    """One partition that is, or until a moment ago was, ours."""
+
+    ledger: Ledger
+    generation: int | None
+    restarts: int = 0
+    released: bool = False
+
+
+class Ownership:
+    """The partitions of one consumer."""
+
+    def __init__(self) -> None:
+        self._owned: dict[TopicPartition, Owned] = {}
+        self._by_assignment: dict[Assignment, Owned] = {}
+
+    def comes_back(
+        self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None
+    ) -> Ledger | None:
+        """The ledger to go on with, if nobody else can have touched the partition since it was released.
+
+        It must come back in the directly following generation, and the broker must have what we wrote last: otherwise
+        somebody else owned it meanwhile, or an operator moved the group.
+        """
+        owned = self._owned.get(tp)
+        if owned is None or not owned.released or generation is None or owned.generation is None:
+            return None
+
+        if generation != owned.generation + 1:
+            return None
+
+        # Nothing was ever committed: then there is nothing anybody could have moved.
+        untouched = committed is None or committed == owned.ledger.written
+        return owned.ledger if untouched else None
+
+    def assign(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
+        """The partition is ours, with this ledger."""
+        self.forget(tp)
+        self._owned[tp] = owned = Owned(ledger, generation)
+        self._by_assignment[ledger.assignment] = owned
+
+    def restart(self, tp: TopicPartition, ledger: Ledger) -> None:
+        """A seek: the same owner starts over with a new ledger."""
+        before = self._owned[tp]
+        self._by_assignment.pop(before.ledger.assignment, None)
+        self._owned[tp] = owned = Owned(ledger, before.generation, before.restarts + 1)
+        self._by_assignment[ledger.assignment] = owned
+
+    def release(self, assignment: Assignment) -> Ledger | None:
+        """Revoked: not ours any more unless it comes back."""
+        owned = self._by_assignment.get(assignment)
+        if owned is None:
+            return None
+
+        owned.released = True
+        return owned.ledger
+
+    def forget(self, tp: TopicPartition) -> Ledger | None:
+        """Lost for good."""
+        owned = self._owned.pop(tp, None)
+        if owned is None:
+            return None
+
+        self._by_assignment.pop(owned.ledger.assignment, None)
+        return owned.ledger
+
+    def epoch(self, tp: TopicPartition, generation: int | None, *, restart: bool = False) -> int | None:
+        """The fence of an assignment that is about to be made."""
+        if generation is None:
+            return None
+
+        owned = self._owned.get(tp)
+        restarts = owned.restarts + 1 if restart and owned is not None else 0
+        return generation * RESTARTS + restarts
+
+    def generation(self, tp: TopicPartition) -> int | None:
+        """The driver's generation under which the partition came to us."""
+        return self._owned[tp].generation
+
+    def ledger_of(self, assignment: Assignment) -> Ledger | None:
+        """The ledger of an assignment that is ours right now; None for one that was released, lost or restarted."""
+        owned = self._by_assignment.get(assignment)
+        return owned.ledger if owned is not None and not owned.released else None
+
+    def get(self, tp: TopicPartition) -> Ledger | None:
+        """The ledger of a partition that is ours right now."""
+        owned = self._owned.get(tp)
+        return owned.ledger if owned is not None and not owned.released else None
+
+    def known(self, assignment: Assignment) -> Ledger | None:
+        """The ledger of an assignment, released ones included."""
+        owned = self._by_assignment.get(assignment)
+        return owned.ledger if owned is not None else None
+
+    def current(self) -> list[Ledger]:
+        """The ledgers of the partitions that are ours right now, in the order they came."""
+        return [owned.ledger for owned in self._owned.values() if not owned.released]

@@ -1,0 +1,1 @@
+"""The core put to work, on anyio alone."""

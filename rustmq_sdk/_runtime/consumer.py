@@ -1,0 +1,535 @@
+"""The consumer's public face: it delegates, and owns the TaskGroup that everything lives in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NoReturn, Self, Unpack, cast, final
+
+import anyio
+import anyio.abc
+
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._runtime.health import explain, health, statistics
+from rustmq_sdk._runtime.partitions import patiently
+from rustmq_sdk._runtime.route import route_of
+from rustmq_sdk._runtime.session import Session, observers_of
+from rustmq_sdk._runtime.shutdown import shut_down
+from rustmq_sdk._runtime.wiring import Parts
+from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler
+from rustmq_sdk._threads import Mailbox
+from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, Ordering, load
+from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError, Unsupported
+from rustmq_sdk.message import Message, Messages
+from rustmq_sdk.observe import Health, Statistics
+from rustmq_sdk.slots import DeadLetterQueue, LogSubscription, Source
+from rustmq_sdk.values import TopicPartition
+
+
+@final
+class Consumer:
+    """Receives messages and settles them one by one; loses nothing.
+
+    An async context manager, entered and left in the same task. All its tasks live in one TaskGroup: one for the
+    subscription, one fetches, one handles acks, one redelivers, one writes dead letters if there is a route.
+
+    Made by ``client.consumer(…)``, or from hand-made slots: ``Consumer(source, group=…, …)``.
+
+    Args:
+        source: configured, not connected.
+        config: instead of ``options``.
+        route: where dead letters go, instead of the ``dead_letters`` of the options.
+        observers: objects with some of the methods of :class:`~rustmq_sdk.Observer`.
+        options: see :class:`~rustmq_sdk.ConsumerConfig`.
+
+    Raises:
+        ConfigurationError: a setting that cannot work, alone or with this source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        config: ConsumerConfig | None = None,
+        route: DeadLetterQueue | Callable[..., Any] | None = None,
+        observers: Collection[object] = (),
+        **options: Unpack[ConsumerOptions],
+    ) -> None:
+        self._source = source
+        self._config = config = config or load(ConsumerConfig, dict(options), environment={})
+        _check_source(source, config)
+        self._put = route_of(route if route is not None else config.dead_letters)
+        if self._put is None and config.dead_letter_topic is not None:
+            raise ConfigurationError(
+                "a consumer made from hand-made slots has no sink to write a topic with",
+                field="dead_letter_topic",
+                value=config.dead_letter_topic,
+                fix="Give dead_letters=…, or use client.consumer(…)",
+            )
+
+        self._session = session = Session(config, source.capabilities, observers_of(observers))
+        self._pop: Callable[[], Message] = session.buffer.ready.pop
+        self._parts: Parts | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+        self._scopes = Scopes()
+        self._task_id: int | None = None
+        self._mailbox: Mailbox | None = None
+        self._closed: anyio.Event | None = None
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        """Subscribes and starts the tasks; returns before partitions are assigned.
+
+        Raises:
+            ConsumerStateError: it was entered before.
+            DriverError: the source could not be reached.
+        """
+        if self._session.state != "new":
+            raise ConsumerStateError("a consumer is entered once. Make another one for another `async with`")
+
+        session = self._session
+        session.state = "starting"
+        self._task_id = anyio.get_current_task().id
+        self._mailbox = Mailbox.current()
+        self._parts = parts = Parts(session, self._put, explain=lambda: explain(session))
+        self._group = group = anyio.create_task_group()
+        await group.__aenter__()
+        try:
+            await group.start(self._subscribe, name="rustmq_sdk subscription")
+        except BaseException as error:
+            session.state = "failed"
+            self._scopes.cancel()
+            await group.__aexit__(None, None, None)
+            raise unwrapped(error) from error.__cause__
+
+        for name, task in parts.tasks():
+            group.start_soon(self._guarded, task, name=f"rustmq_sdk {name}")
+
+        session.state = "running"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes; see :meth:`close`. Waits for ``run()`` handlers only: what ``receive()`` handed out is released.
+
+        Raises:
+            ConsumerStateError: left in another task than the one that entered.
+            Exception: what ended the consumer, if no call has raised it yet.
+        """
+        if anyio.get_current_task().id != self._task_id:
+            raise ConsumerStateError(
+                "the consumer is left in another task than the one that entered it, and its tasks cannot follow. "
+                "Async-generator fixtures of pytest-asyncio do that: enter the consumer inside the test, or use "
+                "anyio's pytest plugin"
+            )
+
+        try:
+            await self._close(wait_for_receivers=False)
+        finally:
+            assert self._group is not None
+            await self._group.__aexit__(None, None, None)
+
+        failure = self._session.failure
+        if failure is not None and not self._session.failure_seen and error is None:
+            self._session.failure_seen = True
+            raise failure
+
+    async def _subscribe(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        session, parts = self._session, self._running
+        try:
+            with self._scopes.shielded():
+                async with self._source.subscribe(parts.partitions) as subscription:
+                    session.subscription = subscription
+                    task_status.started()
+                    await parts.leave.wait()
+        except Exception as error:
+            if session.state == "starting":
+                raise
+
+            session.fail(unwrapped(error))
+        finally:
+            parts.left.set()
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runtime tasks let no exception escape: the first is kept for the user."""
+        with self._scopes.shielded():
+            try:
+                await task()
+            except Exception as error:
+                self._session.fail(unwrapped(error))
+
+    async def close(self) -> None:
+        """Stops fetching, lets in-flight finish, settles, commits, leaves; ends within ``close_timeout``.
+
+        From another task it waits for what handlers and ``receive()`` loops hold. Inside a handler of ``run()`` it only
+        asks, as :meth:`stop`; leaving the context does the rest. Closing twice is fine.
+        """
+        if in_handler.get():
+            self.stop()
+            return
+
+        await self._close(wait_for_receivers=True)
+
+    async def _close(self, *, wait_for_receivers: bool) -> None:
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+
+        if self._parts is None or self._group is None:
+            self._session.state = "closed"
+            return
+
+        self._closed = closed = anyio.Event()
+        self._pop = _nothing
+        session = self._session
+        try:
+            await shut_down(self._parts, wait_for_receivers=wait_for_receivers)
+        finally:
+            session.closing = True
+            self._scopes.cancel()
+            session.buffer.ready.clear()
+            session.state = "closed" if session.failure is None else "failed"
+            session.wake_receivers()
+            closed.set()
+
+    def stop(self) -> None:
+        """Asks for the end: ``async for`` and ``run()`` end normally, waiting receives raise ``ConsumerClosed``.
+
+        May be called from any thread and from signal handlers. What is in flight can still be settled; leaving the
+        context commits it.
+        """
+        # Two plain assignments, so that it is safe between any two bytecodes of the loop's thread. The buffer is left
+        # alone: receive() looks for the next message through ``_pop``.
+        self._session.stopping = True
+        self._pop = _nothing
+        if self._mailbox is not None:
+            self._mailbox.post(self._stopped)
+
+    def _stopped(self) -> None:
+        self._session.wake_receivers()
+        if self._parts is not None and not self._session.closing:
+            self._parts.fetcher.kick()
+
+    # Messages
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        """The next message, in offset order within its partition.
+
+        Does not suspend while messages are at hand, but reaches a checkpoint at least every few hundred messages. May
+        be called from many tasks. A cancelled call has taken nothing.
+
+        Raises:
+            TimeoutError: none came within ``timeout`` seconds.
+            ConsumerClosed: after ``stop()`` or ``close()``.
+            PartitionStopped: every assigned partition waits for somebody.
+            ConsumerStateError: beside ``run()``.
+        """
+        try:
+            return self._pop()
+        except IndexError:
+            return await self._receive(timeout)
+
+    async def _receive(self, timeout: float | None) -> Message:
+        delivery = self._receiving.delivery
+        if timeout is None:
+            return await delivery.next(self._pop)
+
+        with anyio.fail_after(timeout):
+            return await delivery.next(self._pop)
+
+    async def receive_batch(
+        self, max_messages: int = 500, max_wait: float = 0.1, timeout: float | None = None
+    ) -> Messages:
+        """Up to ``max_messages``: waits for the first, then at most ``max_wait`` seconds for more. Never empty.
+
+        Raises as :meth:`receive`; a cancelled call has taken nothing.
+        """
+        if max_messages < 1:
+            raise ConfigurationError(
+                "expected at least 1", field="max_messages", value=max_messages, fix="Give the size of a full batch"
+            )
+
+        delivery = self._receiving.delivery
+        take = self._session.buffer.take_batch
+        if timeout is None:
+            return await delivery.next_batch(take, max_messages, max_wait)
+
+        with anyio.fail_after(timeout):
+            return await delivery.next_batch(take, max_messages, max_wait)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """As :meth:`receive`; ends after ``stop()`` or ``close()``."""
+        try:
+            return self._pop()
+        except IndexError:
+            try:
+                return await self._receive(None)
+            except ConsumerClosed:
+                raise StopAsyncIteration from None
+
+    async def run(
+        self,
+        handler: Handler,
+        *,
+        concurrency: int = 1,
+        ordering: Ordering | None = None,
+        batch_size: int | None = None,
+        batch_wait: float = 0.1,
+    ) -> None:
+        """Calls ``handler`` for every message until the consumer is stopped.
+
+        Returning acks, raising nacks (with the retry policy's backoff), ``raise Retry(…)`` and ``raise Reject(…)``
+        overrule the policy; a cancelled handler's message is released without counting an attempt.
+
+        Args:
+            handler: async, or plain: then it runs in a daemon thread (which cannot be cancelled), with a copy of the
+                context variables. Takes a ``Message``, or ``Messages`` where ``batch_size`` is given.
+            concurrency: handlers at work at the same time; exactly as many tasks are added.
+            ordering: ``"key"`` (default on logs; messages without a key are free), ``"partition"``, or ``"none"``
+                (default on queues). A message that waits for its retry holds back only its own key (or partition).
+            batch_size: hand out batches of at most so many. What the handler left unsettled is acked or nacked.
+            batch_wait: seconds a batch waits for more after its first message.
+
+        Raises:
+            ConfigurationError: an argument that cannot work.
+            ConsumerStateError: beside another ``run()`` or a waiting ``receive()``.
+            PartitionStopped: every assigned partition waits for somebody.
+        """
+        ordering = check_run(
+            self._session, concurrency=concurrency, ordering=ordering, batch_size=batch_size, batch_wait=batch_wait
+        )
+        parts = self._receiving
+        if parts.delivery.waiting:
+            raise ConsumerStateError(
+                "run() beside a waiting receive() would share the messages by chance. Use one of the two at a time"
+            )
+
+        if self._session.stopping:
+            return
+
+        parts.workers = workers = Workers(
+            self._session,
+            parts.delivery,
+            handler,
+            concurrency=concurrency,
+            ordering=ordering,
+            batch_size=batch_size,
+            batch_wait=batch_wait,
+        )
+        # From here on receive() takes its slow path, and is refused there.
+        self._pop = _nothing
+        try:
+            await workers.run()
+        finally:
+            parts.workers = None
+            if not self._session.stopping:
+                self._pop = self._session.buffer.ready.pop
+
+    # Positions
+
+    async def commit(self) -> None:
+        """Commits what is settled now; returns when the broker has it.
+
+        Raises:
+            StalePartition: a partition was lost meanwhile.
+            CircuitOpen, TransientDriverError: it did not work within ``commit_timeout``; the next commit carries it.
+            Unsupported: without a group.
+        """
+        self._session.check_failure()
+        await self._running.acknowledger.commit()
+
+    async def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Goes on at ``offset``, lower or higher. What is in flight turns stale; the next commit writes the new place.
+
+        Raises:
+            ConsumerStateError: the partition is not assigned.
+            Unsupported: the source cannot seek.
+        """
+        self._require(self._session.capabilities.seek, "seek()")
+        if offset < 0:
+            raise ConfigurationError("offsets start at 0", field="offset", value=offset, fix="Give 0 or more")
+
+        self._running.partitions.seek(TopicPartition(topic, partition), offset)
+        await anyio.lowlevel.checkpoint()
+
+    async def seek_all(self, offset: int) -> None:
+        """:meth:`seek` for every assigned partition."""
+        for tp in self.assigned_partitions:
+            await self.seek(tp.topic, cast(int, tp.partition), offset)
+
+    async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
+        """Goes on at the first message that is not older than ``timestamp_ms`` (milliseconds since the epoch)."""
+        self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
+        tp = TopicPartition(topic, partition)
+        self._running.partitions.lane_of(tp)
+        offsets = await self._ask(self._log.offsets_at, [tp], timestamp_ms)
+        await self.seek(topic, partition, offsets[tp])
+
+    async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
+        """:meth:`seek_to_timestamp` for every assigned partition."""
+        for tp in self.assigned_partitions:
+            await self.seek_to_timestamp(tp.topic, cast(int, tp.partition), timestamp_ms)
+
+    async def position(self, topic: str, partition: int) -> int:
+        """The next offset to hand out."""
+        lane = self._log_lane(topic, partition, "position()")
+        return self._session.buffer.position(lane)
+
+    async def committed_offset(self, topic: str, partition: int) -> int | None:
+        """The watermark that the broker has; None if nothing was ever committed.
+
+        Raises ``Unsupported`` without a group.
+        """
+        self._running.acknowledger.require_group("committed_offset()")
+        self._log_lane(topic, partition, "committed_offset()")
+        tp = TopicPartition(topic, partition)
+        checkpoints = await self._ask(self._log.committed, [tp])
+        checkpoint = checkpoints.get(tp)
+        return checkpoint.offset if checkpoint is not None else None
+
+    async def get_lag(self) -> Mapping[TopicPartition, int]:
+        """Messages not settled yet, of every assigned partition: end - watermark - settled above it.
+
+        An upper bound where offsets have gaps.
+        """
+        self._require(self._session.capabilities.kind == "log", "get_lag()")
+        lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
+        ends = await self._ask(self._log.end_offsets, list(lanes))
+        return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
+
+    # Partitions
+
+    @property
+    def assigned_partitions(self) -> frozenset[TopicPartition]:
+        """The partitions that are ours right now."""
+        return frozenset(ledger.assignment.tp for ledger in self._running.partitions.ownership.current())
+
+    @property
+    def paused_partitions(self) -> frozenset[TopicPartition]:
+        """What :meth:`pause_partitions` named, whether it is assigned right now or not."""
+        return frozenset(self._running.partitions.paused)
+
+    def pause_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
+        """Hands out nothing of these until they are resumed; what was fetched is kept, others flow.
+
+        Survives rebalances. What was handed out before can be settled.
+        """
+        chosen = [TopicPartition(*tp) for tp in partitions]
+        self._running.partitions.pause(chosen)
+        self._running.fetcher.kick()
+        self._session.observers("paused", chosen)
+
+    def resume_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
+        """Goes on, and tries again what a partition had stopped for (``PartitionStopped``)."""
+        chosen = [TopicPartition(*tp) for tp in partitions]
+        self._running.partitions.resume(chosen)
+        self._running.fetcher.kick()
+        self._session.observers("resumed", chosen)
+
+    # Looking in
+
+    def statistics(self) -> Statistics:
+        """Counts since the start and levels now; counts exactly what is in flight, so not for every message."""
+        return statistics(self._session, self._parts)
+
+    def health(self) -> Health:
+        """Whether messages flow, and what holds them back if not."""
+        return health(self._session, self._parts)
+
+    def __repr__(self) -> str:
+        return f"<Consumer group {self._config.group!r}, {self._session.state}>"
+
+    # What the calls above need
+
+    @property
+    def _running(self) -> Parts:
+        if self._parts is None:
+            raise ConsumerStateError("the consumer is not entered yet. Use it inside `async with … as consumer:`")
+
+        return self._parts
+
+    @property
+    def _receiving(self) -> Parts:
+        parts = self._running
+        if parts.workers is not None and not in_handler.get():
+            raise ConsumerStateError(
+                "receive() or run() beside a run() would share the messages by chance. Use one of the two at a time"
+            )
+
+        return parts
+
+    @property
+    def _log(self) -> LogSubscription:
+        self._require(self._session.capabilities.kind == "log", "this")
+        return cast(LogSubscription, self._session.subscription)
+
+    async def _ask(self, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        """A question to the broker, asked again while it fails for reasons that may pass."""
+        with anyio.fail_after(self._config.commit_timeout):
+            return await patiently(operation, *args)
+
+    def _log_lane(self, topic: str, partition: int, what: str) -> Lane:
+        self._require(self._session.capabilities.kind == "log", what)
+        return self._running.partitions.lane_of(TopicPartition(topic, partition))
+
+    def _require(self, able: bool, what: str) -> None:
+        if not able:
+            raise Unsupported(f"{what}: this source cannot do that. Its capabilities are {self._session.capabilities}")
+
+
+class Scopes:
+    """The cancel scopes of the consumer's tasks: shielded from whatever cancels the user's code around them.
+
+    Without the shield a cancelled ``async with`` would kill the ack-handler and leave the group before the last commit.
+    They are ended by us, in the order of ``shutdown.py``.
+    """
+
+    def __init__(self) -> None:
+        self._scopes: list[anyio.CancelScope] = []
+        self._cancelled = False
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """One task's scope."""
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.append(scope)
+            if self._cancelled:
+                scope.cancel()
+
+            yield
+
+    def cancel(self) -> None:
+        """Ends all tasks, also those that were started and did not run yet."""
+        self._cancelled = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """The exception itself where a task group has wrapped a single one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+
+    return error
+
+
+def _nothing() -> NoReturn:
+    """Takes the place of the buffer's pop where receive() has to look closer first."""
+    raise IndexError
+
+
+def _check_source(source: Source, config: ConsumerConfig) -> None:
+    capabilities = source.capabilities
+    if capabilities.kind == "log" and not capabilities.read:
+        raise ConfigurationError(
+            "this log cannot read single offsets again, so a retry could lose its body",
+            field="source",
+            value=type(source).__name__,
+            fix="The driver has to claim and fill `read`; see docs/writing-a-driver.md",
+        )

@@ -1,0 +1,189 @@
+"""The dead-letter route: the task that writes letters, and the three kinds of place they can go to.
+
+A message's slot is settled only after its letter is durable, so no position passes a letter that is not written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import anyio
+
+from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._runtime.channel import Channel
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
+from rustmq_sdk.letters import as_message
+from rustmq_sdk.message import STALE
+from rustmq_sdk.slots import Sink
+from rustmq_sdk.values import DeadLetter, OutgoingMessage
+
+BATCH = 100
+"""Letters written in one go."""
+PAUSE = (0.5, 30.0)
+"""Seconds after a failed write, doubled up to the second number; then the circuit takes over."""
+
+Put: TypeAlias = Callable[[Sequence[DeadLetter]], Awaitable[object]]
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """A dead letter on its way, and the slot that is settled when it has arrived."""
+
+    letter: DeadLetter
+    parent: InFlight
+    index: int
+
+    @property
+    def is_over(self) -> bool:
+        """The partition was lost or moved by a seek: the message is delivered again, by whoever has it now."""
+        return self.parent[self.index] == STALE
+
+
+class DeadLetterWriter:
+    """Writes letters in order, in batches, until they are durable.
+
+    While the route is down the letters wait, and with them their messages: those count as in flight, so intake stops
+    before memory runs out. A route that refuses a letter for good stops the letter's partition.
+
+    Args:
+        put: durable on return.
+        settle_slot: called for each letter's message once it is.
+        on_refused: called for a letter that the route will never take.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        put: Put,
+        *,
+        settle_slot: Callable[[InFlight, int], None],
+        on_refused: Callable[[Letter, Exception], None],
+    ) -> None:
+        self._session = session
+        self._put = put
+        self._settle_slot = settle_slot
+        self._on_refused = on_refused
+        self._circuit = session.circuit("dead_letters.put")
+        # Every letter stands for an unsettled message, and of those there are no more than this.
+        self._inbox: Channel[Letter] = Channel(2**31)
+        self._waiting: list[Letter] = []
+        self._failures = 0
+        self._empty: anyio.Event | None = None
+        self.failing_since: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Letters not yet written."""
+        return len(self._inbox) + len(self._waiting)
+
+    def add(self, letter: Letter) -> None:
+        """Takes over a letter; never waits."""
+        self._inbox.put(letter)
+
+    async def written(self) -> None:
+        """Returns when no letter waits."""
+        while self.waiting:
+            if self._empty is None:
+                self._empty = anyio.Event()
+
+            await self._empty.wait()
+
+    async def run(self) -> None:
+        """Writes letters until cancelled."""
+        while True:
+            if not self._waiting:
+                if self._empty is not None and not len(self._inbox):
+                    self._empty.set()
+                    self._empty = None
+
+                await self._inbox.wait(None)
+
+            self._waiting += self._inbox.drain()
+            self._waiting = [letter for letter in self._waiting if not letter.is_over]
+            if self._waiting:
+                await self._write(self._waiting[:BATCH])
+
+    async def _write(self, batch: list[Letter]) -> None:
+        letters = [letter.letter for letter in batch]
+        try:
+            await self._circuit.run(self._put, letters)
+        except (TransientDriverError, OutcomeUnknown, TimeoutError, OSError) as error:
+            # Unknown counts as not written: a letter twice is better than none.
+            await self._pause_after(error)
+        except Exception as error:
+            await self._refused(batch, error)
+        else:
+            self._written(batch)
+
+    def _written(self, batch: list[Letter]) -> None:
+        self._failures = 0
+        self.failing_since = None
+        del self._waiting[: len(batch)]
+        session = self._session
+        session.counts.dead_lettered += len(batch)
+        session.observers("dead_lettered", [letter.letter for letter in batch])
+        for letter in batch:
+            log(
+                logging.WARNING,
+                "dead_lettered",
+                "%s offset %s after %d attempts: %s",
+                letter.letter.tp,
+                letter.letter.offset,
+                letter.letter.attempts,
+                letter.letter.reason,
+            )
+            self._settle_slot(letter.parent, letter.index)
+
+    async def _refused(self, batch: list[Letter], error: Exception) -> None:
+        # One bad letter must not take the others down with it: a refused batch is tried one by one.
+        if len(batch) > 1:
+            for letter in batch:
+                await self._write([letter])
+
+            return
+
+        self._waiting.remove(batch[0])
+        self._on_refused(batch[0], error)
+
+    async def _pause_after(self, error: Exception) -> None:
+        first, most = PAUSE
+        pause = min(most, first * 2.0**self._failures)
+        self._failures += 1
+        if self.failing_since is None:
+            self.failing_since = self._session.clock()
+
+        log(
+            logging.WARNING,
+            "dead_letters_failed",
+            "%d dead letters wait, trying again in %.1f s: %s",
+            self.waiting,
+            pause,
+            error,
+        )
+        await anyio.sleep(pause)
+
+
+class TopicDeadLetters:
+    """Dead letters as messages of a topic (``letters.py`` says how), for drivers with nothing better.
+
+    A letter goes to the partition with its origin's number, modulo theirs (as in Kafka's KIP-1191), so letters of one
+    key stay in order.
+    """
+
+    def __init__(self, sink: Sink, topic: str) -> None:
+        self._sink = sink
+        self._topic = topic
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Appends the letters; durable on return."""
+        partitions = await self._sink.partitions(self._topic)
+        by_partition: dict[int, list[OutgoingMessage]] = {}
+        for letter in letters:
+            by_partition.setdefault((letter.tp.partition or 0) % partitions, []).append(as_message(letter))
+
+        for partition, messages in by_partition.items():
+            await self._sink.append(self._topic, partition, messages, sequence=None)

@@ -1,0 +1,278 @@
+"""What becomes of a message that was not acked: a retry, a dead letter, or, without a route for it, a stopped partition.
+
+No branch here ends without the message being somewhere: in the redelivery's heap, in the dead-letter writer's queue, or
+stuck at its partition, which then waits for somebody.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.retry import decide
+from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
+from rustmq_sdk._runtime.redelivery import Redelivery, Retry
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import PartitionStopped
+from rustmq_sdk.message import Message, Settler
+from rustmq_sdk.values import Broken, DeadLetter, Gone
+
+STACK_BYTES = 8192
+"""Of a traceback that travel in a dead letter's header: enough to see, small beside Kafka's 1 MiB a record."""
+NO_ROUTE = (
+    "Give the consumer dead_letter_topic=… or dead_letters=… and restart it, or repair the cause and call "
+    "consumer.resume_partitions(…) to try the message again"
+)
+
+
+@dataclass(slots=True, eq=False)
+class Stuck:
+    """A message that its partition stopped for, and what resuming the partition does about it."""
+
+    kind: Literal["retry", "letter", "accept"]
+    parent: InFlight
+    index: int
+    message: Message | None = None
+    letter: Letter | None = None
+
+
+class Failures:
+    """Routes failed messages. Wired to its neighbours by ``connect``: they know each other."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._stuck: dict[Ledger, list[Stuck]] = defaultdict(list)
+        self._redelivery: Redelivery
+        self._letters: DeadLetterWriter | None
+        self._settler: Settler
+        self._settle_slot: Callable[[InFlight, int], None]
+
+    def connect(
+        self,
+        *,
+        redelivery: Redelivery,
+        letters: DeadLetterWriter | None,
+        settler: Settler,
+        settle_slot: Callable[[InFlight, int], None],
+    ) -> None:
+        """``letters`` is None where there is no route."""
+        self._redelivery = redelivery
+        self._letters = letters
+        self._settler = settler
+        self._settle_slot = settle_slot
+
+    # From handlers
+
+    def failed(self, message: Message, delay: float | None, reason: str | None, error: Exception | None) -> None:
+        """A nack: another attempt, or none."""
+        piece = _piece(message)
+        attempt = piece.attempt_at(message._index)
+        wait = decide(self._session.config.retry, attempt, error, delay=delay, rng=self._session.rng)
+        if wait is None:
+            self._give_up(message, reason or _because(error, f"gave up after attempt {attempt}"), error)
+            return
+
+        ledger = piece.ledger
+        parent, index = ledger.take(piece, message._index)
+        offset = parent.offsets[index]
+        ledger.attempts[offset] = attempt
+        ledger.first_failures.setdefault(offset, self._session.wall())
+        self._redelivery.add(message, parent, index, attempt=attempt + 1, delay=wait)
+        self._session.observers("retried", ledger.assignment.tp, offset, attempt, wait)
+
+    def rejected(self, message: Message, reason: str | None, error: Exception | None) -> None:
+        """Straight to the dead letters."""
+        self._give_up(message, reason or _because(error, "rejected"), error)
+
+    def released(self, message: Message) -> None:
+        """Comes again at once, as the attempt that it was."""
+        piece = _piece(message)
+        parent, index = piece.ledger.take(piece, message._index)
+        self._redelivery.at_once(message, parent, index, attempt=piece.attempt_at(message._index))
+
+    def timed_out(self, piece: InFlight, index: int) -> None:
+        """Handed out and not settled within ``ack_timeout``: the handle is void and an attempt is counted.
+
+        The body is in nobody's reach any more, so the retry is read again from the log.
+        """
+        ledger = piece.ledger
+        attempt = piece.attempt_at(index)
+        parent, root = ledger.take(piece, index)
+        offset = parent.offsets[root]
+        ledger.attempts[offset] = attempt
+        ledger.first_failures.setdefault(offset, self._session.wall())
+        self._redelivery.read_later(parent, root, attempt=attempt + 1)
+        log(logging.WARNING, "ack_timeout", "%s offset %s: attempt %d timed out", parent.assignment.tp, offset, attempt)
+        self._session.observers("retried", ledger.assignment.tp, offset, attempt, 0.0)
+
+    def _give_up(self, message: Message, reason: str, error: Exception | None) -> None:
+        piece = _piece(message)
+        ledger = piece.ledger
+        attempt = piece.attempt_at(message._index)
+        parent, index = ledger.take(piece, message._index)
+        offset = parent.offsets[index]
+        ledger.attempts[offset] = attempt
+        if self._letters is None:
+            self._stop(ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
+            return
+
+        letter = self._letter(parent, index, message, reason, error, attempt)
+        self._letters.add(Letter(letter, parent, index))
+
+    # From the log
+
+    def broken(self, lane: Lane, broken: Broken) -> None:
+        """A record that could not be decoded: dead-lettered with its raw bytes, or its partition stops."""
+        piece = self._hold_place(lane, broken.offset)
+        if piece is not None:
+            self._route_broken(piece, 0, broken)
+
+    def broken_retry(self, retry: Retry, broken: Broken) -> None:
+        """The same, found when the body was read again."""
+        self._route_broken(retry.parent, retry.index, broken)
+
+    def gone(self, lane: Lane, gone: Gone) -> None:
+        """The log has lost messages before they were delivered."""
+        first = max(gone.first, lane.ledger.scanned)
+        piece = self._hold_place(lane, first) if first < gone.end else None
+        if piece is not None:
+            # The rest of the range needs no slots: one that is not settled holds the watermark.
+            lane.ledger.scanned = max(lane.ledger.scanned, gone.end)
+            self._route_gone(piece, 0, gone._replace(first=first))
+
+    def gone_retry(self, retry: Retry, gone: Gone) -> None:
+        """The log has lost a message that waited for its next attempt, and the cache had let it go."""
+        offset = retry.offset
+        self._route_gone(retry.parent, retry.index, gone._replace(first=offset, end=offset + 1))
+
+    def _hold_place(self, lane: Lane, offset: int) -> InFlight | None:
+        ledger = lane.ledger
+        piece, _ = ledger.admit((offset,), offset + 1, size=0, largest=0, owner=self._settler)
+        if piece is not None:
+            ledger.take(piece, 0)
+
+        return piece
+
+    def _route_broken(self, parent: InFlight, index: int, broken: Broken) -> None:
+        reason = f"could not be decoded: {broken.error}"
+        body = Message(broken.raw, None, (), broken.offset, self._session.wall(), parent, index)
+        if self._letters is None:
+            self._stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE)
+            return
+
+        letter = self._letter(parent, index, body, reason, broken.error, parent.ledger.attempts.get(broken.offset, 0))
+        self._letters.add(Letter(letter, parent, index))
+
+    def _route_gone(self, parent: InFlight, index: int, gone: Gone) -> None:
+        session = self._session
+        session.counts.lost += gone.end - gone.first
+        session.observers("lost", gone)
+        reason = f"offsets {gone.first} to {gone.end - 1} are gone: {gone.reason}"
+        log(logging.ERROR, "lost", "%s: %s", gone.tp, reason)
+        if session.config.on_lost == "dead_letter" and self._letters is not None:
+            body = Message(None, None, (), gone.first, session.wall(), parent, index)
+            letter = self._letter(parent, index, body, reason, None, parent.ledger.attempts.get(gone.first, 0))
+            self._letters.add(Letter(letter, parent, index))
+            return
+
+        fix = (
+            "consumer.resume_partitions(…) accepts the loss and goes on behind it; on_lost='dead_letter' writes a "
+            "letter instead of stopping"
+        )
+        self._stop(parent.ledger, Stuck("accept", parent, index), reason, fix)
+
+    # Letters that cannot be written, partitions that stop
+
+    def undeliverable(self, letter: Letter, error: Exception) -> None:
+        """The dead-letter route refused it for good."""
+        fix = "Repair the dead-letter route and call consumer.resume_partitions(…) to write the letter again"
+        stuck = Stuck("letter", letter.parent, letter.index, letter=letter)
+        self._stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix)
+
+    def _stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
+        session = self._session
+        self._stuck[ledger].append(stuck)
+        lane = session.buffer.lanes.get(ledger)
+        if lane is None:
+            return
+
+        tp = ledger.assignment.tp
+        error = PartitionStopped(
+            tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix
+        )
+        log(logging.ERROR, "partition_stopped", "%s", error)
+        session.observers("stopped", error)
+        if lane.stopped is None:
+            lane.stopped = error
+            session.buffer.hold(lane)
+
+        # Whoever waits has to know if this was the last partition that could bring something.
+        session.wake_receivers()
+
+    def resume(self, lane: Lane) -> None:
+        """Tries again what the partition stopped for."""
+        lane.stopped = None
+        for stuck in self._stuck.pop(lane.ledger, []):
+            if stuck.kind == "accept":
+                self._settle_slot(stuck.parent, stuck.index)
+            elif stuck.letter is not None and self._letters is not None:
+                self._letters.add(stuck.letter)
+            elif stuck.message is not None:
+                attempt = lane.ledger.attempts.get(stuck.parent.offsets[stuck.index], 0)
+                self._redelivery.at_once(stuck.message, stuck.parent, stuck.index, attempt=attempt + 1)
+
+    def forget(self, ledger: Ledger) -> None:
+        """The partition is somebody else's."""
+        self._stuck.pop(ledger, None)
+
+    def _letter(
+        self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempts: int
+    ) -> DeadLetter:
+        now = self._session.wall()
+        offset = parent.offsets[index]
+        group = self._session.config.group
+        return DeadLetter(
+            id=f"{parent.id_at(index, offset)}@{group or ''}",
+            payload=message.payload,
+            key=message.key,
+            headers=message.headers,
+            timestamp=message.timestamp,
+            tp=parent.assignment.tp,
+            offset=offset,
+            group=group,
+            reason=reason,
+            exception_type=_type_name(error),
+            exception_message=str(error) if error is not None else "",
+            stack=_stack(error),
+            attempts=attempts,
+            first_failure=parent.ledger.first_failures.get(offset, now),
+            last_failure=now,
+        )
+
+
+def _piece(message: Message) -> InFlight:
+    piece = message._state
+    assert isinstance(piece, InFlight)
+    return piece
+
+
+def _because(error: Exception | None, otherwise: str) -> str:
+    return f"{type(error).__name__}: {error}" if error is not None else otherwise
+
+
+def _type_name(error: Exception | None) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}" if error is not None else ""
+
+
+def _stack(error: Exception | None) -> str:
+    if error is None:
+        return ""
+
+    # The end of a traceback says what failed; the beginning is our own worker.
+    return "".join(traceback.format_exception(error))[-STACK_BYTES:]

@@ -1,0 +1,218 @@
+"""The task that fetches: asks the driver for what there is room for, and puts it into the buffer."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+
+import anyio
+
+from rustmq_sdk._core.intake import Demand, Intake, Limits
+from rustmq_sdk._core.lane import Lane, Waiting
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import TransientDriverError
+from rustmq_sdk.message import Settler
+from rustmq_sdk.slots import Fetched
+from rustmq_sdk.values import Assignment, Broken, Gone
+
+MAX_WAIT = 1.0
+"""Seconds one fetch may wait. What ends a wait earlier (data, room, pause) wakes it; this is only a rhythm for
+drivers that have to be polled."""
+PAUSE_AFTER_FAILURE = (0.1, 2.0)
+"""Seconds after the first failure in a row, doubled up to the second number; then the circuit takes over."""
+
+
+class Fetcher:
+    """Keeps the buffer filled.
+
+    Args:
+        settler: whom the messages tell that they are settled.
+        find_lane: the lane of an assignment; None for one that is not ours any more.
+        on_broken: takes over a record that could not be decoded, before anything behind it is delivered.
+        on_gone: takes over the report that the log lost messages.
+        on_taken_in: something new is in flight.
+        press_commit: asks for a commit because too much is uncommitted.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        settler: Settler,
+        find_lane: Callable[[Assignment], Lane | None],
+        on_broken: Callable[[Lane, Broken], None],
+        on_gone: Callable[[Lane, Gone], None],
+        on_taken_in: Callable[[], None],
+        press_commit: Callable[[], None],
+    ) -> None:
+        config = session.config
+        self._session = session
+        self._settler = settler
+        self._find_lane = find_lane
+        self._on_broken = on_broken
+        self._on_gone = on_gone
+        self._on_taken_in = on_taken_in
+        self._press_commit = press_commit
+        self.intake = Intake(
+            Limits(
+                prefetch=config.prefetch,
+                max_in_flight=config.max_in_flight,
+                max_in_flight_bytes=config.max_in_flight_bytes,
+                max_uncommitted=config.max_uncommitted,
+                max_span=config.max_span,
+            )
+        )
+        self._circuit = session.circuit("source.fetch")
+        self._blocked = False
+        self._failures = 0
+
+    # Called from the tasks that make room
+
+    def low(self) -> None:
+        """The buffer was drawn from: wakes a fetcher that waits for room there."""
+        if self._blocked and self._session.buffer.backlog <= self._session.config.prefetch // 2:
+            self.kick()
+
+    def room(self) -> None:
+        """Something was settled: wakes a fetcher that waits for room."""
+        if self._blocked:
+            self.kick()
+
+    def kick(self) -> None:
+        """What is wanted has changed (room, pause, seek, a new assignment): ends a waiting fetch."""
+        self._blocked = False
+        self._session.subscription.wake()
+
+    # The task
+
+    async def run(self) -> None:
+        """Fetches until cancelled."""
+        while True:
+            demand = self._demand()
+            # From now on whoever makes room ends the wait.
+            self._blocked = demand is None
+            try:
+                fetched = await self._circuit.run(self._fetch, demand, void=_is_empty)
+            except TransientDriverError as error:
+                await self._pause_after(error)
+                continue
+            except TimeoutError as error:
+                await self._pause_after(error)
+                continue
+
+            self._failures = 0
+            self._blocked = False
+            if fetched:
+                self._take_in(fetched)
+
+    async def _fetch(self, demand: Demand | None) -> Sequence[Fetched]:
+        subscription = self._session.subscription
+        if demand is None:
+            # No room, or nothing to fetch from: this only keeps the membership alive until something changes.
+            return await subscription.fetch((), max_messages=1, max_bytes=1, max_wait=MAX_WAIT)
+
+        return await subscription.fetch(
+            [lane.ledger.assignment for lane in demand.lanes],
+            max_messages=demand.max_messages,
+            max_bytes=demand.max_bytes,
+            max_wait=MAX_WAIT,
+        )
+
+    async def _pause_after(self, error: Exception) -> None:
+        first, most = PAUSE_AFTER_FAILURE
+        pause = min(most, first * 2.0**self._failures)
+        self._failures += 1
+        log(logging.WARNING, "fetch_failed", "a fetch failed, trying again in %.1f s: %s", pause, error)
+        await anyio.sleep(pause)
+
+    def _demand(self) -> Demand | None:
+        session = self._session
+        lanes = session.lanes
+        if not lanes or session.stopping:
+            return None
+
+        if self.intake.too_much_uncommitted(lanes):
+            self._press_commit()
+            return None
+
+        backlog = session.buffer.backlog
+        demand = self.intake.demand(lanes, backlog)
+        if demand is None and self.intake.short_of_room(lanes):
+            # Counts are late: much of what seems unsettled may be settled since.
+            for lane in lanes:
+                session.counts.settled += lane.ledger.recount_all().messages
+
+            demand = self.intake.demand(lanes, backlog)
+            if demand is None and not session.buffer.runnable and not session.buffer.ready:
+                for lane in lanes:
+                    lane.ledger.watch_everything()
+
+        return demand
+
+    # What came
+
+    def _take_in(self, fetched: Collection[Fetched]) -> None:
+        for piece in fetched:
+            lane = self._find_lane(piece.assignment)
+            # A piece of an assignment that is over: its messages are, or will be, somebody else's.
+            if lane is None:
+                continue
+
+            for gone in piece.gone:
+                self._on_gone(lane, gone)
+
+            if piece.broken:
+                self._take_broken(lane, piece)
+            else:
+                self._take_piece(lane, piece)
+
+        self._on_taken_in()
+        self._session.wake_receiver()
+
+    def _take_piece(self, lane: Lane, fetched: Fetched) -> None:
+        taken, cut = lane.ledger.admit(
+            fetched.offsets, fetched.next_offset, size=fetched.size, largest=fetched.largest, owner=self._settler
+        )
+        if taken is None:
+            return
+
+        session = self._session
+        session.counts.received += len(taken) - taken.counted
+        session.observers("received", lane.ledger.assignment.tp, len(taken) - taken.counted, taken.held)
+        records = fetched.records[cut:] if cut else fetched.records
+        session.buffer.push(Waiting(taken, records, fetched.build))
+
+    def _take_broken(self, lane: Lane, fetched: Fetched) -> None:
+        """Splits the piece around each broken record, which is a piece of its own: offsets stay in demand."""
+        for part, broken in split_at_broken(fetched):
+            self._take_piece(lane, part)
+            if broken is not None:
+                self._on_broken(lane, broken)
+
+
+def split_at_broken(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | None]]:
+    """The good records before each broken one, and after the last."""
+    offsets, records = fetched.offsets, fetched.records
+    share = fetched.size // max(1, len(offsets))
+    done = 0
+    for broken in fetched.broken:
+        cut = bisect_left(offsets, broken.offset, done)
+        part = replace(
+            fetched,
+            offsets=offsets[done:cut],
+            records=records[done:cut],
+            next_offset=broken.offset,
+            size=share * (cut - done),
+            broken=(),
+        )
+        yield part, broken
+        done = cut
+
+    yield replace(fetched, offsets=offsets[done:], records=records[done:], size=share * (len(offsets) - done)), None
+
+
+def _is_empty(fetched: Sequence[Fetched]) -> bool:
+    # A dead cluster answers with nothing as well: it says nothing about its health.
+    return not fetched

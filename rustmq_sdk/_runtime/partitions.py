@@ -1,0 +1,314 @@
+"""Which partitions are ours: what the driver tells, and what the user does to them (pause, seek)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from typing import TypeVar, cast
+
+import anyio
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from rustmq_sdk._core.checkpoint import CorruptCheckpoint, Remembered, decode
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.ownership import Ownership
+from rustmq_sdk._runtime.acknowledger import Acknowledger
+from rustmq_sdk._runtime.failures import Failures
+from rustmq_sdk._runtime.redelivery import Redelivery
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.settler import LedgerSettler
+from rustmq_sdk.errors import ConsumerStateError, TransientDriverError
+from rustmq_sdk.slots import LogSubscription
+from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
+
+T = TypeVar("T")
+
+DRAIN_SHARE = 0.8
+"""Of the revoke budget that handlers may use; the rest is for the commit."""
+ATTEMPTS = 20
+"""Of a control call (committed positions, start offsets) before the consumer fails: about a minute."""
+
+
+class Partitions:
+    """Fills ``AssignmentListener``: called serially by the driver."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.ownership = Ownership()
+        self.paused: set[TopicPartition] = set()
+        self.revoking_now = False
+        self._acknowledger: Acknowledger
+        self._settler: LedgerSettler
+        self._redelivery: Redelivery
+        self._failures: Failures
+        self._kick_fetcher: Callable[[], None]
+
+    def connect(
+        self,
+        *,
+        acknowledger: Acknowledger,
+        settler: LedgerSettler,
+        redelivery: Redelivery,
+        failures: Failures,
+        kick_fetcher: Callable[[], None],
+    ) -> None:
+        """The parts know each other."""
+        self._acknowledger = acknowledger
+        self._settler = settler
+        self._redelivery = redelivery
+        self._failures = failures
+        self._kick_fetcher = kick_fetcher
+
+    # What the driver tells
+
+    async def assigned(
+        self, partitions: Collection[TopicPartition], generation: int | None
+    ) -> Mapping[Assignment, int | None]:
+        """Makes the assignments and says where to start."""
+        answer: dict[Assignment, int | None] = {}
+        committed = await self._committed(partitions)
+        fresh: list[TopicPartition] = []
+        for tp in partitions:
+            ledger = self.ownership.comes_back(tp, generation, committed.get(tp))
+            if ledger is None:
+                fresh.append(tp)
+            else:
+                answer[self._continue(tp, generation, ledger)] = ledger.scanned
+
+        answer |= await self._start(fresh, generation, committed)
+        self._acknowledger.inbox.bound = max(1, 2 * len(self._session.buffer.lanes))
+        names = ", ".join(map(str, partitions))
+        log(logging.INFO, "rebalanced", "assigned %s (generation %s)", names, generation)
+        self._session.observers("rebalanced", tuple(partitions), (), "assigned")
+        self._kick_fetcher()
+        return answer
+
+    def _continue(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> Assignment:
+        """The same ledger goes on: what runs is adopted, and nothing of it is fetched again."""
+        assignment = Assignment(tp, self.ownership.epoch(tp, generation))
+        ledger.assignment = assignment
+        self.ownership.assign(tp, generation, ledger)
+        lane = self._session.buffer.lanes[ledger]
+        lane.draining = False
+        self._session.buffer.resume(lane)
+        self._session.wake_receiver()
+        return assignment
+
+    async def _start(
+        self,
+        partitions: Collection[TopicPartition],
+        generation: int | None,
+        committed: Mapping[TopicPartition, Checkpoint | None],
+    ) -> dict[Assignment, int | None]:
+        starts = await self._starts([tp for tp in partitions if committed.get(tp) is None])
+        answer: dict[Assignment, int | None] = {}
+        for tp in partitions:
+            self._drop(tp)
+            checkpoint = committed.get(tp)
+            assignment = Assignment(tp, self.ownership.epoch(tp, generation))
+            if checkpoint is None:
+                ledger = Ledger(assignment, starts[tp])
+            else:
+                ledger = Ledger(assignment, checkpoint.offset, _remembered(tp, checkpoint))
+                ledger.written = checkpoint
+
+            self._install(tp, generation, ledger)
+            answer[assignment] = ledger.scanned
+
+        return answer
+
+    def _install(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
+        self.ownership.assign(tp, generation, ledger)
+        self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
+
+    async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
+        """Waits for what handlers hold, inside the budget, then commits what is settled."""
+        session = self._session
+        lanes = self._lanes(assignments)
+        for lane in lanes:
+            lane.draining = True
+            session.buffer.hold(lane)
+
+        self.revoking_now = True
+        try:
+            if not session.closing:
+                with anyio.move_on_after(budget * DRAIN_SHARE):
+                    await self.drained(lanes)
+
+                with anyio.move_on_after(budget * (1 - DRAIN_SHARE)):
+                    await self._acknowledger.commit_now([lane.ledger for lane in lanes])
+        finally:
+            self.revoking_now = False
+            for assignment in assignments:
+                self.ownership.release(assignment)
+
+        tps = [assignment.tp for assignment in assignments]
+        log(logging.INFO, "rebalanced", "revoked %s", ", ".join(map(str, tps)))
+
+    async def drained(self, lanes: Collection[Lane]) -> None:
+        """Waits until nothing of the lanes is in anybody's hands. Messages in backoff are not waited for."""
+        buffer = self._session.buffer
+        while not self._session.closing and any(buffer.handed_out(lane) > 0 for lane in lanes):
+            for lane in lanes:
+                lane.ledger.watch_everything()
+
+            await self._settler.wait_for_progress()
+
+    async def lost(self, assignments: Collection[Assignment]) -> None:
+        """Fences: late settling answers STALE from here on."""
+        gone = [assignment.tp for assignment in assignments if self._lose(assignment)]
+        if gone:
+            log(logging.INFO, "rebalanced", "lost %s", ", ".join(map(str, gone)))
+            self._session.observers("rebalanced", (), gone, "lost")
+
+    def fenced(self, assignment: Assignment) -> None:
+        """A commit said so before the driver did."""
+        if self._lose(assignment):
+            log(logging.WARNING, "rebalanced", "%s belongs to somebody else now", assignment.tp)
+            self._session.observers("rebalanced", (), (assignment.tp,), "fenced")
+
+    def _lose(self, assignment: Assignment) -> bool:
+        if self.ownership.known(assignment) is None:
+            return False
+
+        self._drop(assignment.tp)
+        return True
+
+    def _drop(self, tp: TopicPartition) -> None:
+        ledger = self.ownership.forget(tp)
+        if ledger is None:
+            return
+
+        self._discard(ledger)
+
+    def _discard(self, ledger: Ledger) -> None:
+        ledger.fence()
+        self._session.buffer.remove(ledger)
+        self._redelivery.forget(ledger)
+        self._failures.forget(ledger)
+        # Handlers of a key-ordered run may wait for a message that will not come any more.
+        self._session.wake_receivers()
+
+    # What the runtime asks
+
+    def lane(self, assignment: Assignment) -> Lane | None:
+        """The lane of an assignment that is ours right now."""
+        ledger = self.ownership.ledger_of(assignment)
+        return self._session.buffer.lanes.get(ledger) if ledger is not None else None
+
+    def lane_of(self, tp: TopicPartition) -> Lane:
+        """The lane of a partition; ``ConsumerStateError`` if it is not ours."""
+        ledger = self.ownership.get(tp)
+        if ledger is None:
+            assigned = ", ".join(str(ledger.assignment.tp) for ledger in self.ownership.current()) or "none"
+            raise ConsumerStateError(
+                f"{tp} is not assigned to this consumer (assigned: {assigned}). Look at assigned_partitions first"
+            )
+
+        return self._session.buffer.lanes[ledger]
+
+    def _lanes(self, assignments: Collection[Assignment]) -> list[Lane]:
+        return [lane for assignment in assignments if (lane := self.lane(assignment)) is not None]
+
+    # What the user does
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Nothing of these is handed out from here on; what was fetched is kept."""
+        self.paused.update(partitions)
+        for tp in partitions:
+            lane = self._find(tp)
+            if lane is not None:
+                lane.paused = True
+                self._session.buffer.hold(lane)
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Goes on, and tries again what a partition had stopped for."""
+        self.paused.difference_update(partitions)
+        for tp in partitions:
+            lane = self._find(tp)
+            if lane is not None:
+                lane.paused = False
+                if lane.stopped is not None:
+                    self._failures.resume(lane)
+
+                self._session.buffer.resume(lane)
+
+        self._session.wake_receivers()
+
+    def _find(self, tp: TopicPartition) -> Lane | None:
+        ledger = self.ownership.get(tp)
+        return self._session.buffer.lanes.get(ledger) if ledger is not None else None
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Starts the partition over at ``offset``, under a new epoch: everything in flight is stale."""
+        before = self.lane_of(tp).ledger
+        generation = self.ownership.generation(tp)
+        assignment = Assignment(tp, self.ownership.epoch(tp, generation, restart=True))
+        ledger = Ledger(assignment, offset)
+        ledger.written = before.written
+        # The user's word counts even downwards: the next commit says the new position, lower or higher.
+        ledger.must_write = True
+        self.ownership.restart(tp, ledger)
+        self._discard(before)
+        self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
+        subscription = cast(LogSubscription, self._session.subscription)
+        subscription.seek(before.assignment, assignment, offset)
+        self._acknowledger.tell_later()
+        self._kick_fetcher()
+
+    # Where to start
+
+    async def _committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Checkpoint | None]:
+        if self._session.config.group is None or self._session.capabilities.kind == "queue":
+            return {}
+
+        subscription = cast(LogSubscription, self._session.subscription)
+        return await patiently(subscription.committed, partitions)
+
+    async def _starts(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        if not partitions:
+            return {}
+
+        start = self._session.config.start
+        subscription = cast(LogSubscription, self._session.subscription)
+        if start == "earliest":
+            return await patiently(subscription.start_offsets, partitions)
+
+        if start == "latest":
+            return await patiently(subscription.end_offsets, partitions)
+
+        if isinstance(start, datetime):
+            return await patiently(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
+
+        if isinstance(start, int):
+            return dict.fromkeys(partitions, start)
+
+        raise ConsumerStateError(
+            f"{', '.join(map(str, partitions))} has no committed position in group {self._session.config.group!r} and "
+            'start="error". Give start="earliest" or "latest", or commit a position first'
+        )
+
+
+async def patiently(operation: Callable[..., Awaitable[T]], *args: object) -> T:
+    """A control call, tried again while it fails for reasons that may pass."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((TransientDriverError, TimeoutError)),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        stop=stop_after_attempt(ATTEMPTS),
+        reraise=True,
+    ):
+        with attempt:
+            return await operation(*args)
+
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _remembered(tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
+    try:
+        return decode(checkpoint.offset, checkpoint.extra)
+    except CorruptCheckpoint as error:
+        # Safe: the position itself is valid, and what was settled above it runs again.
+        log(logging.WARNING, "checkpoint_unreadable", "%s at %s: %s", tp, checkpoint.offset, error)
+        return Remembered()

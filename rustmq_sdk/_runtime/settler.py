@@ -1,0 +1,213 @@
+"""Settling: whom messages tell. Synchronous bookkeeping in the caller's task; only a durable ack waits.
+
+A full inbox that made ``ack()`` wait would deadlock: 32 workers waiting to ack above a nacked offset leave nobody to
+run the retry. So nothing here waits for anything, and back-pressure is on intake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
+from rustmq_sdk._core.order import unpark
+from rustmq_sdk._runtime.acknowledger import Acknowledger
+from rustmq_sdk._runtime.failures import Failures
+from rustmq_sdk._runtime.session import Session
+from rustmq_sdk.errors import StalePartition
+from rustmq_sdk.message import DONE, FREE, STALE, WATCH, DeliveryState, Message, Span
+from rustmq_sdk.values import AckResult
+
+OPEN = (FREE, WATCH)
+_LEAST_CERTAIN_FIRST = (AckResult.STALE, AckResult.PENDING, AckResult.RECORDED, AckResult.DURABLE)
+
+
+class LedgerSettler:
+    """The ``Settler`` of every message of one consumer.
+
+    Args:
+        acknowledger: is told what is settled, and asked for durability.
+        failures: what becomes of messages that were not acked.
+        on_room: something was settled: the fetcher may go on.
+        on_key_freed: a message that was held back by its key can be delivered.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        acknowledger: Acknowledger,
+        failures: Failures,
+        on_room: Callable[[], None],
+        on_key_freed: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._acknowledger = acknowledger
+        self._failures = failures
+        self._on_room = on_room
+        self._on_key_freed = on_key_freed
+        self._progress: anyio.Event | None = None
+
+    # What messages call
+
+    async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult:
+        """The slow path of ``Message.ack``: everything but a FREE slot."""
+        piece = _piece(state)
+        if durable:
+            self._acknowledger.require_group("ack(durable=True)")
+
+        byte = piece[index]
+        if byte == STALE:
+            return self._stale(piece, durable)
+
+        if byte in OPEN:
+            piece[index] = DONE
+            self._settled(piece, index)
+        elif byte != DONE or not durable:
+            return AckResult.DUPLICATE
+
+        if not durable:
+            return AckResult.RECORDED
+
+        return await self._acknowledger.until_written(piece.ledger, _root_offset(piece, index))
+
+    async def ack_spans(self, spans: Iterable[Span], durable: bool) -> AckResult:
+        """Settles whole runs of slots at once."""
+        if durable:
+            self._acknowledger.require_group("ack(durable=True)")
+
+        results: set[AckResult] = set()
+        highest: dict[Ledger, int] = {}
+        for state, first, end in spans:
+            piece = _piece(state)
+            if piece.ledger.fenced:
+                results.add(self._stale(piece, durable))
+                continue
+
+            if self._settle_run(piece, first, end):
+                results.add(AckResult.RECORDED)
+
+            highest[piece.ledger] = max(highest.get(piece.ledger, -1), _root_offset(piece, end - 1))
+
+        if durable:
+            results.discard(AckResult.RECORDED)
+            for ledger, offset in highest.items():
+                results.add(await self._acknowledger.until_written(ledger, offset))
+
+        return next((result for result in _LEAST_CERTAIN_FIRST if result in results), AckResult.DUPLICATE)
+
+    def _settle_run(self, piece: InFlight, first: int, end: int) -> int:
+        hooked = [index for index in piece.hooks or () if first <= index < end and piece[index] in OPEN]
+        settled = piece.settle_range(first, end)
+        if settled:
+            self._settled(piece, end - 1)
+            for index in hooked:
+                self._free_key(piece, index)
+
+        return settled
+
+    async def nack(
+        self, message: Message, delay: float | None, reason: str | None, error: Exception | None
+    ) -> AckResult:
+        """Gives the message back; what follows is the retry policy's business."""
+        refused = _refused(message)
+        if refused is None:
+            self._session.counts.nacked += 1
+            self._failures.failed(message, delay, reason, error)
+            self._taken()
+
+        return refused or AckResult.RECORDED
+
+    async def reject(self, message: Message, reason: str | None, error: Exception | None) -> AckResult:
+        """Sends the message to the dead letters."""
+        refused = _refused(message)
+        if refused is None:
+            self._session.counts.rejected += 1
+            self._failures.rejected(message, reason, error)
+            self._taken()
+
+        return refused or AckResult.RECORDED
+
+    def release(self, message: Message) -> None:
+        """The message comes again and no attempt is counted."""
+        if _refused(message) is None:
+            self._failures.released(message)
+            self._taken()
+
+    # What they cause
+
+    def settle_slot(self, piece: InFlight, index: int) -> None:
+        """A slot that was taken (its dead letter is durable) is settled now."""
+        if piece[index] != STALE:
+            piece[index] = DONE
+            self._settled(piece, index)
+
+    async def wait_for_progress(self) -> None:
+        """Returns when something was settled or given back: for whoever waits for handlers to finish.
+
+        Call ``Ledger.watch_everything`` before, or fast acks go by unnoticed.
+        """
+        if self._progress is None:
+            self._progress = anyio.Event()
+
+        await self._progress.wait()
+
+    def _settled(self, piece: InFlight, index: int) -> None:
+        ledger = piece.ledger
+        root, root_index = (piece, index) if piece.parent is None else (piece.parent, piece.parent_index)
+        settled = ledger.note(piece, index)
+        if root.hooks:
+            self._free_key(root, root_index)
+
+        self._account(ledger, settled)
+
+    def _account(self, ledger: Ledger, settled: Settled) -> None:
+        if settled.messages:
+            self._session.counts.settled += settled.messages
+            self._session.observers("settled", ledger.assignment.tp, settled.messages)
+            self._on_room()
+
+        self._note_progress()
+        self._acknowledger.tell(ledger, settled.completed)
+
+    def _taken(self) -> None:
+        self._note_progress()
+        # What was nacked travels in the checkpoint: there is something to commit even if nothing was acked.
+        self._acknowledger.tell_later()
+
+    def _note_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    def _free_key(self, piece: InFlight, index: int) -> None:
+        if piece[index] == DONE and unpark(self._session.buffer, piece, index):
+            self._on_key_freed()
+
+    def _stale(self, piece: InFlight, durable: bool) -> AckResult:
+        if durable:
+            raise StalePartition(
+                f"{piece.assignment.tp} was lost, or moved by a seek, before the message was settled; "
+                "it is, or will be, delivered again"
+            )
+
+        return AckResult.STALE
+
+
+def _piece(state: DeliveryState) -> InFlight:
+    assert isinstance(state, InFlight)
+    return state
+
+
+def _root_offset(piece: InFlight, index: int) -> int:
+    return piece.offsets[index]
+
+
+def _refused(message: Message) -> AckResult | None:
+    """Why this handle cannot settle its message; None if it can."""
+    byte = message._state[message._index]
+    if byte in OPEN:
+        return None
+
+    return AckResult.STALE if byte == STALE else AckResult.DUPLICATE

@@ -1,0 +1,117 @@
+"""Looking for messages that nobody settles: reported when they stall, taken back where that is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.message import FREE, WATCH
+from rustmq_sdk.values import TopicPartition
+
+LOOKS = 4
+"""Looks within the shortest period that matters: a message is noticed at most a quarter of it late."""
+
+Slot = tuple[InFlight, int]
+
+
+class Watch:
+    """Looks through what is in flight a few times per ``stall_after`` and ``ack_timeout``.
+
+    No clock is read when a message is handed out. So a stall is found by looking: the same handed-out slot has held its
+    partition's watermark at each look for ``stall_after`` seconds. Only with ``ack_timeout`` times are kept, and
+    messages loaded one by one for it.
+
+    Args:
+        take_back: gets a slot that was handed out longer than ``ack_timeout`` ago.
+    """
+
+    def __init__(self, session: Session, *, take_back: Callable[[InFlight, int], None]) -> None:
+        config = session.config
+        self._session = session
+        self._take_back = take_back
+        self._period = min(config.stall_after, config.ack_timeout or config.stall_after) / LOOKS
+        self._next = 0.0
+        self._seen: dict[Lane, tuple[Slot, float]] = {}
+        self.stalled: dict[TopicPartition, tuple[int, float]] = {}
+        """The offset that holds a partition's watermark for too long, and since when (loop time)."""
+
+    def __call__(self, now: float) -> float | None:
+        """Looks, if it is time to; seconds until the next look, None while nothing is in flight."""
+        lanes = list(self._session.lanes)
+        if not any(lane.ledger.in_flight for lane in lanes):
+            self._seen.clear()
+            self.stalled.clear()
+            return None
+
+        if now >= self._next:
+            self._next = now + self._period
+            for lane in lanes:
+                lane.ledger.recount_all()
+                self._look_for_stall(lane, now)
+
+            if self._session.config.ack_timeout is not None:
+                self._take_back_late(now - self._session.config.ack_timeout)
+
+        return self._next - now
+
+    def _look_for_stall(self, lane: Lane, now: float) -> None:
+        tp = lane.ledger.assignment.tp
+        slot = self._holding_slot(lane)
+        if slot is None:
+            self._seen.pop(lane, None)
+            self.stalled.pop(tp, None)
+            return
+
+        before = self._seen.get(lane)
+        if before is None or before[0][0] is not slot[0] or before[0][1] != slot[1]:
+            self._seen[lane] = (slot, now)
+            self.stalled.pop(tp, None)
+            return
+
+        age = now - before[1]
+        if age >= self._session.config.stall_after and tp not in self.stalled:
+            offset = slot[0].offsets[slot[1]]
+            self.stalled[tp] = (offset, before[1])
+            text = "%s: offset %s is unsettled for %.0f s and holds the watermark"
+            log(logging.WARNING, "stalled", text, tp, offset, age)
+            self._session.observers("stalled", tp, offset, age)
+
+    def _holding_slot(self, lane: Lane) -> Slot | None:
+        """The first unsettled slot of the partition, if it is in the user's hands."""
+        for piece in lane.ledger.open.values():
+            index = piece.first_unsettled()
+            child = lane.ledger.children.get(piece.offsets[index]) if index < len(piece) else None
+            slot = (piece, index) if child is None else (child, 0)
+            in_hand = slot[0][slot[1]] in (FREE, WATCH) and slot[0].loaded_at > 0
+            return slot if in_hand and not self._is_at_hand(slot) else None
+
+        return None
+
+    def _is_at_hand(self, slot: Slot) -> bool:
+        """Still in the buffer: then it is the user who does not ask, not a message that stalls."""
+        piece, index = slot
+        buffer = self._session.buffer
+        lane = buffer.lanes[piece.ledger]
+        waiting = any(entry.piece is piece and index >= entry.first for entry in lane.waiting)
+        built = (*buffer.ready, *lane.front, *(message for queue in lane.parked.values() for message in queue))
+        return waiting or any(message._state is piece and message._index == index for message in built)
+
+    def _take_back_late(self, before: float) -> None:
+        for lane in list(self._session.lanes):
+            for piece, index in list(_late(lane, before)):
+                if not self._is_at_hand((piece, index)):
+                    self._take_back(piece, index)
+
+
+def _late(lane: Lane, before: float) -> Iterator[Slot]:
+    for piece in lane.ledger.open.values():
+        for index, since in (piece.times or {}).items():
+            if since <= before and piece[index] in (FREE, WATCH):
+                yield piece, index
+
+    for child in lane.ledger.children.values():
+        if child[0] == WATCH and 0 < child.loaded_at <= before:
+            yield child, 0

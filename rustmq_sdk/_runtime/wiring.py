@@ -1,0 +1,118 @@
+"""The parts of one running consumer, and how they know each other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import anyio
+
+from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._runtime.acknowledger import Acknowledger
+from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Put
+from rustmq_sdk._runtime.delivery import Delivery
+from rustmq_sdk._runtime.failures import Failures
+from rustmq_sdk._runtime.fetcher import Fetcher
+from rustmq_sdk._runtime.partitions import Partitions
+from rustmq_sdk._runtime.redelivery import Redelivery
+from rustmq_sdk._runtime.session import Session
+from rustmq_sdk._runtime.settler import LedgerSettler
+from rustmq_sdk._runtime.watch import Watch
+from rustmq_sdk._runtime.workers import Workers
+
+
+class Parts:
+    """Everything that runs between a subscription and the user.
+
+    Args:
+        session: state common to all parts.
+        put: writes dead letters durably; None where there is no route.
+        explain: what is waited for, in one line.
+    """
+
+    def __init__(self, session: Session, put: Put | None, *, explain: Callable[[], str]) -> None:
+        self.session = session
+        self.partitions = partitions = Partitions(session)
+        self.failures = failures = Failures(session)
+        self.acknowledger = Acknowledger(
+            session,
+            ledgers=partitions.ownership.current,
+            on_fenced=partitions.fenced,
+            on_relief=self._room,
+        )
+        self.settler = LedgerSettler(
+            session,
+            acknowledger=self.acknowledger,
+            failures=failures,
+            on_room=self._room,
+            on_key_freed=self._key_freed,
+        )
+        self.letters = (
+            None
+            if put is None
+            else DeadLetterWriter(
+                session, put, settle_slot=self.settler.settle_slot, on_refused=failures.undeliverable
+            )
+        )
+        self.watch = Watch(session, take_back=self._take_back)
+        self.redelivery = Redelivery(
+            session, on_gone=failures.gone_retry, on_broken=failures.broken_retry, inspect=self.watch
+        )
+        self.fetcher = Fetcher(
+            session,
+            settler=self.settler,
+            find_lane=partitions.lane,
+            on_broken=failures.broken,
+            on_gone=failures.gone,
+            on_taken_in=self.redelivery.arm,
+            press_commit=self.acknowledger.press,
+        )
+        self.delivery = Delivery(session, low=self.fetcher.low, explain=explain)
+        self.workers: Workers | None = None
+        self.leave = anyio.Event()
+        self.left = anyio.Event()
+        failures.connect(
+            redelivery=self.redelivery,
+            letters=self.letters,
+            settler=self.settler,
+            settle_slot=self.settler.settle_slot,
+        )
+        partitions.connect(
+            acknowledger=self.acknowledger,
+            settler=self.settler,
+            redelivery=self.redelivery,
+            failures=failures,
+            kick_fetcher=self.fetcher.kick,
+        )
+        session.buffer.piecemeal = session.config.ack_timeout is not None
+
+    def tasks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The fixed set of tasks beside the subscription's: names and coroutine functions."""
+        tasks: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("fetcher", self.fetcher.run),
+            ("ack-handler", self.acknowledger.run),
+            ("redelivery", self.redelivery.run),
+        ]
+        if self.letters is not None:
+            tasks.append(("dead letters", self.letters.run))
+
+        return tasks
+
+    async def finish_settling(self) -> None:
+        """The last commit of what is settled."""
+        await self.acknowledger.commit_now(self.partitions.ownership.current())
+
+    def lanes_without_messages(self) -> Collection[str]:
+        """For explanations: partitions that are assigned and have delivered nothing."""
+        return [str(lane.ledger.assignment.tp) for lane in self.session.lanes]
+
+    # The callbacks that cross from one part to another. They look the other part up when they are called, because some
+    # of them are needed before it exists.
+
+    def _room(self) -> None:
+        self.fetcher.room()
+
+    def _key_freed(self) -> None:
+        self.session.wake_receiver()
+
+    def _take_back(self, piece: InFlight, index: int) -> None:
+        self.failures.timed_out(piece, index)

@@ -1,0 +1,241 @@
+"""``run()``: a fixed number of tasks that take a message, hand it to the handler, and settle it by how that ended."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import anyio
+
+from rustmq_sdk._core.order import KeyOrder, unpark_all
+from rustmq_sdk._runtime.delivery import Delivery, Pop
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._threads import run_in_daemon_thread
+from rustmq_sdk.config import Ordering
+from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, Reject, Retry
+from rustmq_sdk.message import Message, settle_after
+
+Handler: TypeAlias = Callable[[Any], Awaitable[object] | object]
+"""Async or plain; takes a ``Message``, or ``Messages`` where ``batch_size`` is given."""
+
+TRACEBACK_EVERY = 60.0
+"""Seconds between two tracebacks of the same fingerprint; the failures between are one line each."""
+FINGERPRINTS = 1000
+"""Different failures remembered for that."""
+
+in_handler: ContextVar[bool] = ContextVar("rustmq_sdk_in_handler", default=False)
+"""Whether this code was called by a handler of ``run()``: closing from there only asks."""
+
+
+class Workers:
+    """One ``run()``.
+
+    Args:
+        handler: called for every message (or batch); see :data:`Handler`.
+        concurrency: handlers at work at the same time.
+        ordering: which messages wait for which.
+        batch_size: messages a batch holds at most; None hands them out one by one.
+        batch_wait: seconds a batch waits for more after its first message.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        delivery: Delivery,
+        handler: Handler,
+        *,
+        concurrency: int,
+        ordering: Ordering,
+        batch_size: int | None,
+        batch_wait: float,
+    ) -> None:
+        self._session = session
+        self._delivery = delivery
+        self._call = as_async(handler)
+        self._concurrency = concurrency
+        self._order = None if ordering == "none" else KeyOrder(session.buffer, whole_partition=ordering == "partition")
+        self._pop: Pop = session.buffer.ready.pop if self._order is None else self._order.pop
+        self._take_batch = session.buffer.take_batch if self._order is None else self._order.take_batch
+        self._batch_size = batch_size
+        self._batch_wait = batch_wait
+        self._reports = FailureReports(session)
+        self._error: BaseException | None = None
+        self._scope: anyio.CancelScope | None = None
+        self.finished = anyio.Event()
+
+    async def run(self) -> None:
+        """Works until the consumer is stopped; raises what ended it otherwise."""
+        try:
+            async with anyio.create_task_group() as group:
+                self._scope = group.cancel_scope
+                for number in range(self._concurrency):
+                    group.start_soon(self._work, name=f"rustmq_sdk worker {number}")
+        finally:
+            self._scope = None
+            unpark_all(self._session.buffer)
+            self.finished.set()
+
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Handlers had their time: their messages are released."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _work(self) -> None:
+        in_handler.set(True)
+        try:
+            if self._batch_size is None:
+                await self._work_singly()
+            else:
+                await self._work_in_batches(self._batch_size)
+        except ConsumerClosed:
+            return
+        except Exception as error:
+            # What ends the consumer ends all workers, and reaches the caller of run() as itself.
+            self._error = self._error or error
+            self.cancel()
+
+    async def _work_singly(self) -> None:
+        session, pop, call = self._session, self._pop, self._call
+        while not session.stopping:
+            try:
+                message = pop()
+            except IndexError:
+                message = await self._delivery.next(pop)
+
+            try:
+                await call(message)
+            except BaseException as error:
+                await self._failed([message], error)
+            else:
+                await message.ack()
+
+    async def _work_in_batches(self, size: int) -> None:
+        while not self._session.stopping:
+            batch = await self._delivery.next_batch(self._take_batch, size, self._batch_wait)
+            try:
+                await self._call(batch)
+            except BaseException as error:
+                await self._failed(batch, error)
+            else:
+                await batch.ack()
+
+    async def _failed(self, messages: list[Message], error: BaseException) -> None:
+        for message in messages:
+            if isinstance(error, Exception):
+                self._reports.report(message, error)
+
+            await settle_after(message, error)
+
+        if not isinstance(error, Exception):
+            raise error
+
+
+class FailureReports:
+    """One WARNING a failure; a traceback once a minute for failures that look alike."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[tuple[str, str, int], float] = {}
+
+    def report(self, message: Message, error: Exception) -> None:
+        """Logs, unless the handler asked for what happened."""
+        if isinstance(error, Retry | Reject):
+            return
+
+        now = self._session.clock()
+        mark = fingerprint(error)
+        last = self._seen.get(mark)
+        fresh = last is None or now - last >= TRACEBACK_EVERY
+        if fresh:
+            if len(self._seen) >= FINGERPRINTS:
+                self._seen.clear()
+
+            self._seen[mark] = now
+
+        log(
+            logging.WARNING,
+            "handler_failed",
+            "handler failed on %s, attempt %d: %s: %s",
+            message.id,
+            message.attempt,
+            type(error).__name__,
+            error,
+            exc_info=error if fresh else None,
+        )
+
+
+def fingerprint(error: Exception) -> tuple[str, str, int]:
+    """The class of a failure and the line that raised it: what makes two failures look alike."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+
+    if trace is None:
+        return type(error).__qualname__, "", 0
+
+    return type(error).__qualname__, trace.tb_frame.f_code.co_filename, trace.tb_lineno
+
+
+def as_async(handler: Handler) -> Callable[[Any], Awaitable[object]]:
+    """An async handler as it is; a plain one in a daemon thread, with the caller's context variables."""
+    if not callable(handler):
+        raise ConfigurationError(
+            "expected a function", field="handler", value=handler, fix="Give run() an async or plain function"
+        )
+
+    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
+    if inspect.iscoroutinefunction(inspect.unwrap(getattr(target, "func", target))):
+        return handler  # type: ignore[return-value]
+
+    async def in_thread(messages: Any) -> object:
+        result = await run_in_daemon_thread(handler, messages)
+        # A plain function may still answer with something to await, as functools.partial and decorators do.
+        return await result if inspect.isawaitable(result) else result
+
+    return in_thread
+
+
+def check_run(
+    session: Session, *, concurrency: int, ordering: Ordering | None, batch_size: int | None, batch_wait: float
+) -> Ordering:
+    """Refuses arguments that cannot work; answers the ordering to use."""
+    is_log = session.capabilities.kind == "log"
+    if ordering is None:
+        ordering = "key" if is_log else "none"
+
+    refusals = (
+        (concurrency < 1, "concurrency", concurrency, "expected at least 1", "Give the number of handlers at work"),
+        (
+            ordering not in ("key", "partition", "none"),
+            "ordering",
+            ordering,
+            "there is no such ordering",
+            'Use "key", "partition" or "none"',
+        ),
+        (
+            not is_log and ordering != "none",
+            "ordering",
+            ordering,
+            "a queue hands out its messages in no particular order",
+            'Use ordering="none", or a source with partitions',
+        ),
+        (
+            batch_size is not None and not 1 <= batch_size <= session.config.max_in_flight,
+            "batch_size",
+            batch_size,
+            f"expected 1 to max_in_flight ({session.config.max_in_flight})",
+            "Lower batch_size or raise max_in_flight",
+        ),
+        (batch_wait < 0, "batch_wait", batch_wait, "expected seconds >= 0", "0 takes what is there"),
+    )
+    for wrong, field, value, problem, fix in refusals:
+        if wrong:
+            raise ConfigurationError(problem, field=field, value=value, fix=fix)
+
+    return ordering

@@ -1,0 +1,33 @@
+"""A dead letter as a message, so that a dead-letter topic can be read like any other."""
+
+from __future__ import annotations
+
+from rustmq_sdk.values import DeadLetter, OutgoingMessage
+
+PREFIX = "rustmq-dead-letter-"
+
+
+def as_message(letter: DeadLetter) -> OutgoingMessage:
+    """The body as it was, its own headers first and unchanged, and what is known about its failure behind them.
+
+    Added headers are named ``rustmq-dead-letter-…`` and hold text: ``id``, ``topic``, ``partition``, ``offset``,
+    ``timestamp``, ``group``, ``reason``, ``exception-type``, ``exception-message``, ``stack``, ``attempts``,
+    ``first-failure`` and ``last-failure``. What is unknown is left out.
+    """
+    about = {
+        "id": letter.id,
+        "topic": letter.tp.topic,
+        "partition": letter.tp.partition,
+        "offset": letter.offset,
+        "timestamp": letter.timestamp,
+        "group": letter.group,
+        "reason": letter.reason,
+        "exception-type": letter.exception_type or None,
+        "exception-message": letter.exception_message or None,
+        "stack": letter.stack or None,
+        "attempts": letter.attempts,
+        "first-failure": letter.first_failure,
+        "last-failure": letter.last_failure,
+    }
+    added = [(PREFIX + name, str(value).encode()) for name, value in about.items() if value is not None]
+    return OutgoingMessage(letter.payload, letter.key, (*letter.headers, *added))
