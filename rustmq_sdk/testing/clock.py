@@ -57,3 +57,8 @@ def virtual_time(backend: Backend) -> Mapping[str, Any]:
     from trio.testing import MockClock
 
     return {"clock": MockClock(autojump_threshold=0)}
+
+
+def is_virtual(options: Mapping[str, Any]) -> bool:
+    """Whether these ``backend_options`` are of :func:`virtual_time`."""
+    return "clock" in options or options.get("loop_factory") is VirtualTimeLoop

@@ -47,14 +47,14 @@ def run(
 
     options = dict(virtual_time(backend)) if virtual else {}
     with _schedule(backend, seed, options):
-        return anyio.run(_within, test, limit, backend=backend, backend_options=options)
+        return anyio.run(within, limit, test, backend=backend, backend_options=options)
 
 
-async def _within(test: Callable[[], Awaitable[T]], limit: float | None) -> T:
-    with anyio.move_on_after(limit) as scope:
+async def within(limit: float | None, test: Callable[[], Awaitable[T]]) -> T:
+    """Awaits ``test()``; ``TimeoutError`` with an explanation if that takes longer than the limit."""
+    with anyio.move_on_after(limit):
         return await test()
 
-    assert scope.cancelled_caught
     raise TimeoutError(f"no end after {limit:g} s of the loop's time: every task waits for what none will do")
 
 
@@ -107,5 +107,3 @@ def _shuffling(base: type[asyncio.SelectorEventLoop], rng: random.Random) -> asy
 
 def _is_turn_of_a_task(handle: asyncio.Handle) -> bool:
     return isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)  # type: ignore[attr-defined]
-
-

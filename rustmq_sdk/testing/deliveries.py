@@ -1,0 +1,54 @@
+"""State bytes for messages that no consumer delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rustmq_sdk.message import Settler
+from rustmq_sdk.slots import Fetched
+from rustmq_sdk.values import Assignment
+
+
+class Deliveries(bytearray):
+    """Fills :class:`~rustmq_sdk.message.DeliveryState`: one byte a message, compared by identity.
+
+    Args:
+        count: of messages.
+        assignment: they belong to.
+        owner: is told by ``nack()`` and the like; without one only a plain ``ack()`` works.
+        attempts: of each message; empty means the first.
+    """
+
+    __slots__ = ("_attempts", "_owner", "assignment")
+
+    def __init__(
+        self, count: int, assignment: Assignment, *, owner: Settler | None = None, attempts: Sequence[int] = ()
+    ) -> None:
+        super().__init__(count)
+        self.assignment = assignment
+        self._owner = owner
+        self._attempts = attempts
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a bytearray has none
+    __eq__ = object.__eq__
+
+    @classmethod
+    def of(cls, piece: Fetched) -> Deliveries:
+        """For the records of one fetched piece."""
+        return cls(len(piece.records), piece.assignment, attempts=piece.attempts)
+
+    @property
+    def owner(self) -> Settler:
+        """Whom messages tell that they are settled."""
+        if self._owner is None:
+            raise RuntimeError("this message was fetched by hand: nobody listens to how it is settled")
+
+        return self._owner
+
+    def attempt_at(self, index: int) -> int:
+        """The attempt of one message; 1 if nobody counted."""
+        return self._attempts[index] if self._attempts else 1
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """Topic, partition and offset, or the index where there is no offset."""
+        return f"{self.assignment.tp}@{index if offset is None else offset}"
