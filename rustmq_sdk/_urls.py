@@ -24,7 +24,7 @@ class Location(NamedTuple):
 
     Attributes:
         scheme: in lower case.
-        bare: the URL without its query.
+        bare: the URL without its query, the scheme in lower case.
         options: what stood behind the ``?``, decoded.
         shown: the URL as it may be printed.
     """
@@ -40,6 +40,11 @@ def redact(url: str) -> str:
 
     A name alone before the ``@`` is hidden too: NATS puts tokens there.
     """
+    if "://" not in url:
+        # Not a URL at all, perhaps because its slashes were forgotten; the password would be there all the same.
+        head, at, tail = url.rpartition("@")
+        return f"***@{tail}" if at and ":" in head else url
+
     url = _CREDENTIALS.sub(lambda found: f"{found['user']}:***@" if found["secret"] else "***@", url)
     return _SECRET_OPTION.sub(r"\1=***", url)
 
@@ -60,7 +65,8 @@ def locate(url: str) -> Location:
     if "#" in url:
         raise _malformed(shown, "a part behind # means nothing here")
 
-    bare, _, query = url.partition("?")
+    scheme = match["scheme"].lower()
+    bare, _, query = f"{scheme}{url[len(scheme) :]}".partition("?")
     options: dict[str, str] = {}
     for part in filter(None, query.split("&")):
         ((name, value),) = parse_qsl(part, keep_blank_values=True, strict_parsing=False) or [("", "")]
@@ -72,7 +78,7 @@ def locate(url: str) -> Location:
 
         options[name] = value
 
-    return Location(match["scheme"].lower(), bare, options, shown)
+    return Location(scheme, bare, options, shown)
 
 
 def _malformed(shown: str, problem: str) -> ConfigurationError:

@@ -1,0 +1,342 @@
+"""One schema: its defaults, its bounds, where values come from, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, TypedDict, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+
+from rustmq_sdk import ConfigurationError, ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, RetryPolicy
+from rustmq_sdk.config import describe, fields_of, load
+
+MIB = 1024 * 1024
+
+
+def consumer(given: dict[str, Any] | None = None, **places: Any) -> ConsumerConfig:
+    return load(ConsumerConfig, given or {}, **{"environment": {}, **places})
+
+
+def test_the_consumers_defaults_are_the_documented_ones() -> None:
+    assert msgspec.structs.asdict(ConsumerConfig()) == {
+        "group": None,
+        "start": "earliest",
+        "auto_commit": True,
+        "commit_interval": 1.0,
+        "commit_every": 5000,
+        "max_in_flight": 10_000,
+        "max_in_flight_bytes": 64 * MIB,
+        "prefetch": 1000,
+        "max_uncommitted": 100_000,
+        "max_span": 100_000,
+        "retry": RetryPolicy(
+            max_attempts=5, initial=0.5, multiplier=2, max_delay=60, jitter="full", fatal=(), overrides={}, wait=None
+        ),
+        "dead_letter_topic": None,
+        "dead_letters": None,
+        "on_lost": "stop",
+        "close_timeout": 25,
+        "commit_timeout": 10,
+        "ack_timeout": None,
+        "stall_after": 60,
+        "lease": 30,
+        "cache_messages": 1000,
+        "cache_ttl": 300,
+        "cache_bytes": 64 * MIB,
+        "circuit_failures": 5,
+        "circuit_open": 60,
+    }
+
+
+def test_the_producers_defaults_are_the_documented_ones() -> None:
+    assert msgspec.structs.asdict(ProducerConfig()) == {
+        "linger": 0.005,
+        "batch_size": 500,
+        "max_buffered": 10_000,
+        "send_timeout": 30,
+    }
+
+
+@pytest.mark.parametrize(("schema", "options"), [(ConsumerConfig, ConsumerOptions), (ProducerConfig, ProducerOptions)])
+def test_the_options_for_editors_are_the_schema(
+    schema: type[msgspec.Struct],
+    options: type[TypedDict],  # type: ignore[valid-type]
+) -> None:
+    of_schema = {name: get_args(hint)[0] for name, hint in get_type_hints(schema, include_extras=True).items()}
+    assert get_type_hints(options) == of_schema
+    assert options.__total__ is False
+
+
+@pytest.mark.parametrize("schema", [ConsumerConfig, ProducerConfig, RetryPolicy])
+def test_every_setting_says_what_it_means(schema: type[msgspec.Struct]) -> None:
+    for hint in get_type_hints(schema, include_extras=True).values():
+        assert get_origin(hint) is Annotated
+        assert get_args(hint)[1].description.endswith(".")
+
+
+def test_the_schema_describes_itself_as_a_table() -> None:
+    table = describe(ProducerConfig)
+    assert "| `linger` | `0.005` | Longest wait for company before a batch is sent. |" in table
+    assert describe(ConsumerConfig).count("\n") == len(fields_of(ConsumerConfig)) + 1
+
+
+class TestOrder:
+    """Keyword argument, URL, environment, file, default: the first of these wins."""
+
+    file: ClassVar[dict[str, Any]] = {"prefetch": 1}
+    environment: ClassVar[dict[str, str]] = {"RUSTMQ_CONSUMER_PREFETCH": "2"}
+    url: ClassVar[dict[str, str]] = {"prefetch": "3"}
+
+    def test_a_keyword_argument_wins_over_the_url(self) -> None:
+        assert consumer({"prefetch": 4}, url=self.url, environment=self.environment, file=self.file).prefetch == 4
+
+    def test_the_url_wins_over_the_environment(self) -> None:
+        assert consumer(url=self.url, environment=self.environment, file=self.file).prefetch == 3
+
+    def test_the_environment_wins_over_the_file(self) -> None:
+        assert consumer(environment=self.environment, file=self.file).prefetch == 2
+
+    def test_the_file_wins_over_the_default(self) -> None:
+        assert consumer(file=self.file).prefetch == 1
+
+    def test_places_are_merged_setting_by_setting(self) -> None:
+        config = consumer({"group": "g"}, url={"lease": "60"}, environment=self.environment, file={"commit_every": 7})
+        assert (config.group, config.lease, config.prefetch, config.commit_every) == ("g", 60, 2, 7)
+
+    def test_none_as_a_keyword_argument_wins_too(self) -> None:
+        assert consumer({"group": None}, file={"group": "g"}).group is None
+
+    def test_the_real_environment_is_read_where_none_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_PRODUCER_BATCH_SIZE", "17")
+        assert load(ProducerConfig, {}).batch_size == 17
+        assert ConsumerConfig().prefetch == 1000
+
+
+class TestText:
+    """In URLs and the environment all is text, and read as what the setting is."""
+
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("prefetch", "5", 5),
+            ("commit_interval", "0.25", 0.25),
+            ("commit_interval", "2", 2.0),
+            ("auto_commit", "false", False),
+            ("auto_commit", "True", True),
+            ("auto_commit", "0", False),
+            ("group", "7", "7"),
+            ("group", "none", "none"),
+            ("ack_timeout", "none", None),
+            ("ack_timeout", "12.5", 12.5),
+            ("on_lost", "dead_letter", "dead_letter"),
+            ("start", "latest", "latest"),
+            ("start", "120", 120),
+            ("start", "2024-05-01T12:00:00Z", datetime(2024, 5, 1, 12, tzinfo=UTC)),
+            ("start", "2024-05-01T12:00:00+00:00", datetime(2024, 5, 1, 12, tzinfo=UTC)),
+            ("retry", '{"max_attempts": 3, "jitter": "none"}', RetryPolicy(max_attempts=3, jitter="none")),
+        ],
+    )
+    def test_text_is_read_as_the_settings_type(self, name: str, text: str, value: object) -> None:
+        for config in (consumer(url={name: text}), consumer(environment={f"RUSTMQ_CONSUMER_{name.upper()}": text})):
+            assert getattr(config, name) == value
+            assert type(getattr(config, name)) is type(value)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("prefetch", "many"),
+            ("prefetch", "1_000"),
+            ("prefetch", " 5"),
+            ("prefetch", "5.0"),
+            ("prefetch", ""),
+            ("commit_interval", "nan"),
+            ("commit_interval", "inf"),
+            ("commit_interval", "1s"),
+            ("auto_commit", "no"),
+            ("on_lost", "ignore"),
+            ("start", "yesterday"),
+            ("start", "-1"),
+            ("start", "2024-05-01"),
+            ("retry", "5"),
+            ("retry", "{not json"),
+            ("retry", '{"max_attempts": 0}'),
+            ("group", ""),
+            ("dead_letters", "queue"),
+        ],
+    )
+    def test_text_that_cannot_be_read_is_refused_by_name_and_value(self, name: str, text: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            consumer(url={name: text})
+
+        assert caught.value.field.partition(".")[0] == name
+        assert caught.value.fix
+
+    @pytest.mark.parametrize(("name", "value"), [("prefetch", "5"), ("lease", "60"), ("auto_commit", "true")])
+    def test_text_is_no_number_in_python_or_in_a_file(self, name: str, value: str) -> None:
+        for place in ({"given": {name: value}}, {"given": {}, "file": {name: value}}):
+            with pytest.raises(ConfigurationError, match=name):
+                load(ConsumerConfig, environment={}, **place)
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("prefetch", True),
+            ("prefetch", 5.0),
+            ("prefetch", None),
+            ("lease", True),
+            ("lease", float("nan")),
+            ("lease", float("inf")),
+            ("auto_commit", 1),
+            ("group", 5),
+            ("group", b"g"),
+            ("start", True),
+            ("start", 1.5),
+            ("on_lost", None),
+            ("retry", RetryPolicy),
+            ("retry", 3),
+            ("dead_letters", 5),
+        ],
+    )
+    def test_a_value_of_the_wrong_type_is_refused_wherever_the_config_is_made(self, name: str, value: Any) -> None:
+        for make in (lambda: consumer({name: value}), lambda: ConsumerConfig(**{name: value})):
+            with pytest.raises(ConfigurationError) as caught:
+                make()
+
+            assert caught.value.field == name
+
+    def test_a_whole_number_will_do_where_a_fraction_may_stand(self) -> None:
+        assert ConsumerConfig(lease=31).lease == 31
+
+    def test_the_message_says_what_was_expected_what_came_and_what_it_is_for(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            ConsumerConfig(prefetch="many")  # type: ignore[arg-type]
+
+        assert str(caught.value) == (
+            "prefetch='many': expected a whole number, got 'many'. Messages that wait undelivered."
+        )
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("max_in_flight", 0),
+            ("prefetch", 0),
+            ("commit_every", -1),
+            ("commit_interval", 0),
+            ("close_timeout", 0),
+            ("lease", -1),
+            ("cache_messages", -1),
+            ("circuit_failures", 0),
+        ],
+    )
+    def test_a_value_below_its_bound_is_refused(self, name: str, value: float) -> None:
+        with pytest.raises(ConfigurationError, match=rf"^{name}=.*expected a number (>|>=) "):
+            ConsumerConfig(**{name: value})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("name", "value"), [("cache_messages", 0), ("cache_bytes", 0), ("prefetch", 1)])
+    def test_a_value_on_its_bound_is_fine(self, name: str, value: int) -> None:
+        assert getattr(consumer({name: value}), name) == value
+
+    def test_a_producer_may_not_linger_a_negative_time(self) -> None:
+        assert ProducerConfig(linger=0).linger == 0
+        with pytest.raises(ConfigurationError, match="linger"):
+            ProducerConfig(linger=-0.001)
+
+
+class TestContradictions:
+    @pytest.mark.parametrize(
+        ("settings", "field"),
+        [
+            ({"close_timeout": 30}, "close_timeout"),
+            ({"lease": 20}, "close_timeout"),
+            ({"lease": 26, "commit_timeout": 26}, "commit_timeout"),
+            ({"ack_timeout": 0}, "ack_timeout"),
+            ({"dead_letters": print, "dead_letter_topic": "t"}, "dead_letters"),
+            ({"dead_letter_topic": ""}, "dead_letter_topic"),
+            ({"group": ""}, "group"),
+            ({"start": -1}, "start"),
+            ({"start": datetime(2024, 1, 1)}, "start"),  # noqa: DTZ001 - that it has no zone is the point
+        ],
+    )
+    def test_settings_that_cannot_hold_together_are_refused(self, settings: dict[str, Any], field: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            consumer(settings)
+
+        assert caught.value.field == field
+
+    def test_a_batch_larger_than_the_buffer_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="batch_size=600"):
+            ProducerConfig(batch_size=600, max_buffered=500)
+
+    def test_a_slot_or_a_callable_will_do_for_dead_letters(self) -> None:
+        class Slot:
+            def put(self) -> None: ...
+
+        assert consumer({"dead_letters": (slot := Slot())}).dead_letters is slot
+        assert consumer({"dead_letters": print}).dead_letters is print
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        "places",
+        [
+            {"given": {"prefech": 5}},
+            {"given": {}, "url": {"prefech": "5"}},
+            {"given": {}, "environment": {"RUSTMQ_CONSUMER_PREFECH": "5"}},
+            {"given": {}, "file": {"prefech": 5}},
+        ],
+    )
+    def test_a_misspelt_name_is_refused_with_the_nearest_known_one(self, places: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError, match="Did you mean 'prefetch'"):
+            load(ConsumerConfig, **{"environment": {}, **places})
+
+    def test_a_name_like_no_other_is_refused_with_all_known_ones(self) -> None:
+        with pytest.raises(ConfigurationError, match="Known are linger, batch_size, max_buffered, send_timeout"):
+            load(ProducerConfig, {"zzz": 1}, environment={})
+
+    def test_a_name_in_a_file_that_is_no_text_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="1=1"):
+            consumer(file={1: 2})
+
+    def test_a_misspelt_part_of_the_retry_policy_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"Did you mean 'retry\.max_attempts'"):
+            consumer(file={"retry": {"max_attempt": 3}})
+
+    def test_other_variables_of_the_environment_are_none_of_our_business(self) -> None:
+        assert consumer(environment={"RUSTMQ_URL": "x", "PREFETCH": "1", "RUSTMQ_PRODUCER_X": "1"}) == ConsumerConfig()
+
+
+class TestRetryPolicy:
+    def test_a_section_of_a_file_is_a_policy(self) -> None:
+        assert consumer(file={"retry": {"max_attempts": 3, "max_delay": 5}}).retry == RetryPolicy(
+            max_attempts=3, max_delay=5
+        )
+
+    @pytest.mark.parametrize(
+        ("settings", "field"),
+        [
+            ({"max_attempts": 0}, "retry.max_attempts"),
+            ({"max_attempts": True}, "retry.max_attempts"),
+            ({"multiplier": 0.5}, "retry.multiplier"),
+            ({"jitter": "some"}, "retry.jitter"),
+            ({"fatal": ValueError}, "retry.fatal"),
+            ({"fatal": ("ValueError",)}, "retry.fatal[0]"),
+            ({"fatal": (KeyboardInterrupt,)}, "retry.fatal[0]"),
+            ({"overrides": {ValueError: 3}}, "retry.overrides[ValueError]"),
+            ({"overrides": {"ValueError": RetryPolicy()}}, "retry.overrides"),
+            ({"wait": 3}, "retry.wait"),
+        ],
+    )
+    def test_a_policy_that_cannot_work_is_refused(self, settings: dict[str, Any], field: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            RetryPolicy(**settings)
+
+        assert caught.value.field == field
+
+    def test_a_policy_of_exceptions_and_strategies_is_fine(self) -> None:
+        policy = RetryPolicy(fatal=(ValueError,), overrides={OSError: RetryPolicy(max_attempts=9)}, wait=lambda _: 1.0)
+        assert consumer({"retry": policy}).retry is policy

@@ -1,0 +1,216 @@
+"""A URL becomes a driver, or an error that names the fix and never a secret."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rustmq_sdk.drivers
+from rustmq_sdk import ConfigurationError, ConsumerConfig, MissingDriver, ProducerConfig
+from rustmq_sdk._urls import locate, redact
+from rustmq_sdk.config import fields_of
+from rustmq_sdk.drivers import BUILT_IN, BuiltIn, open_driver
+
+FIELDS = {*fields_of(ConsumerConfig), *fields_of(ProducerConfig)}
+
+
+class Pigeon:
+    """What a driver of another project would be: here only the URL it got."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+@pytest.fixture
+def pigeon(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    module = types.ModuleType("pigeon_driver")
+    module.open = Pigeon  # type: ignore[attr-defined]
+    module.OPTIONS = ("loft", "feed")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pigeon_driver", module)
+    announce(monkeypatch, "pigeon_driver:open")
+    return module
+
+
+def announce(monkeypatch: pytest.MonkeyPatch, *targets: str) -> None:
+    points = tuple(EntryPoint("pigeon", target, "rustmq_sdk.drivers") for target in targets)
+
+    def entry_points(*, group: str) -> tuple[EntryPoint, ...]:
+        assert group == "rustmq_sdk.drivers"
+        return points
+
+    monkeypatch.setattr(rustmq_sdk.drivers, "entry_points", entry_points)
+
+
+def opened(url: str) -> Any:
+    return open_driver(url, also=FIELDS)
+
+
+def test_a_built_in_driver_is_found_by_its_scheme_in_any_case() -> None:
+    assert type(open_driver("memory://")).__name__ == "MemoryDriver"
+    assert type(open_driver("MEMORY://")).__name__ == "MemoryDriver"
+
+
+def test_a_driver_of_another_project_is_found_by_its_entry_point(pigeon: types.ModuleType) -> None:
+    assert isinstance(opened("pigeon://home"), Pigeon)
+
+
+def test_the_driver_sees_its_own_options_and_no_others(pigeon: types.ModuleType) -> None:
+    driver = opened("pigeon://home:1,away:2/x?loft=a%20b%26c&prefetch=7&linger=0")
+    assert locate(driver.url).bare == "pigeon://home:1,away:2/x"
+    assert locate(driver.url).options == {"loft": "a b&c"}
+    assert opened("pigeon://home").url == "pigeon://home"
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_known_one(pigeon: types.ModuleType) -> None:
+    with pytest.raises(ConfigurationError, match="'lofd': did you mean 'loft'"):
+        opened("pigeon://home?lofd=1")
+
+    with pytest.raises(ConfigurationError, match="'prefech': did you mean 'prefetch'"):
+        opened("pigeon://home?prefech=1")
+
+    with pytest.raises(ConfigurationError, match="its own options are loft, feed"):
+        opened("pigeon://home?zzzzzz=1")
+
+
+def test_two_packages_with_one_scheme_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    announce(monkeypatch, "one:open", "two:open")
+    with pytest.raises(ConfigurationError, match=r"one:open, two:open.*Uninstall all but one"):
+        opened("pigeon://home")
+
+
+def test_an_unknown_scheme_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"no driver answers to sqlit://\. Did you mean sqlite://"):
+        open_driver("sqlit:///x.db")
+
+    with pytest.raises(ConfigurationError, match=r"Known are memory://.*sqlite://"):
+        open_driver("xyzzy://")
+
+
+def test_nothing_is_imported_before_a_url_names_it(pigeon: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUILT_IN, "ghost", BuiltIn("no_such_module_at_all:open"))
+    opened("pigeon://home")
+
+
+class TestMissing:
+    """Only the absence of the driver's own client is the user's to mend."""
+
+    @pytest.fixture(autouse=True)
+    def ghost(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        (tmp_path / "ghost_driver.py").write_text("import ghost_client.wire\n")
+        (tmp_path / "broken_driver.py").write_text("import something_else\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in ("ghost", "broken"):
+            built_in = BuiltIn(f"{name}_driver:open", extra="spirits", needs=frozenset({"ghost_client"}))
+            monkeypatch.setitem(BUILT_IN, name, built_in)
+
+    def test_a_missing_client_is_named_with_the_exact_command(self) -> None:
+        with pytest.raises(MissingDriver) as caught:
+            open_driver("ghost://user:hunter2@host")
+
+        assert "the ghost driver needs the package ghost_client" in str(caught.value)
+        assert caught.value.fix == "Run: pip install 'rustmq-sdk[spirits]'"
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+        assert "hunter2" not in str(caught.value)
+
+    def test_it_is_an_import_error_and_a_configuration_error(self) -> None:
+        for kind in (ImportError, ConfigurationError, ValueError):
+            with pytest.raises(kind):
+                open_driver("ghost://")
+
+    def test_another_missing_module_is_not_explained_away(self) -> None:
+        with pytest.raises(ModuleNotFoundError, match="something_else") as caught:
+            open_driver("broken://")
+
+        assert not isinstance(caught.value, MissingDriver)
+
+    def test_an_entry_point_whose_module_is_gone_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        announce(monkeypatch, "pigeon_that_flew_away:open")
+        with pytest.raises(ModuleNotFoundError, match="pigeon_that_flew_away"):
+            opened("pigeon://home")
+
+
+SECRETS = [
+    "kafka://user:hunter2@host:9092/t",
+    "kafka://user:hunter2@a:9092,user:hunter2@b:9092",
+    "nats://hunter2@host",
+    "kafka://user:hun/ter2@host",
+    "kafka://user:pre@hunter2@host",
+    "kafka://user:x?hunter2@host",
+    "kafka://user:x#hunter2@host",
+    "kafka://host?password=hunter2",
+    "kafka://host?sasl_password=hunter2&x=1",
+    "kafka://host?x=1&API_KEY=hunter2",
+    "kafka://host?token=hunter2#frag",
+    "kafka:user:hunter2@host",
+    "user:hunter2@host",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_an_error_about_a_url_shows_no_secret(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_driver(url)
+
+    shown = f"{caught.value} {caught.value!r} {caught.value.value!r} {caught.value.fix}"
+    assert "hunter2" not in shown
+    assert "ter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("kafka://user:secret@host:9092", "kafka://user:***@host:9092"),
+        ("nats://token@host", "nats://***@host"),
+        ("sqlite:///a/b.db?prefetch=5", "sqlite:///a/b.db?prefetch=5"),
+        ("kafka://a:9092,b:9092", "kafka://a:9092,b:9092"),
+        ("redis://:secret@host", "redis://:***@host"),
+        ("kafka://host?x=1&password=abc&y=2", "kafka://host?x=1&password=***&y=2"),
+    ],
+)
+def test_the_rest_of_a_url_stays_readable(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "expected a URL"),
+        ("events.db", "expected a URL"),
+        ("memory:", "expected a URL"),
+        ("memory://?prefetch", "not name=value"),
+        ("memory://?=5", "not name=value"),
+        ("memory://?a b=5", "not name=value"),
+        ("memory://x#y", "behind #"),
+        ("memory://?prefetch=1&prefetch=2", "given twice"),
+    ],
+)
+def test_a_malformed_url_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        opened(url)
+
+
+def test_a_url_is_taken_apart() -> None:
+    location = locate("Kafka://a:1,b:2/p?x=1%2B1&y=&z=a+b")
+    assert (location.scheme, location.bare) == ("kafka", "kafka://a:1,b:2/p")
+    assert location.options == {"x": "1+1", "y": "", "z": "a b"}
+
+
+@pytest.mark.parametrize("scheme", sorted(BUILT_IN))
+def test_a_built_in_drivers_options_are_not_those_of_consumers_and_producers(scheme: str) -> None:
+    module = importlib.import_module(BUILT_IN[scheme].target.partition(":")[0])
+    assert FIELDS.isdisjoint(module.OPTIONS)
+
+
+def test_the_extras_that_errors_name_exist() -> None:
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert {built_in.extra for built_in in BUILT_IN.values() if built_in.extra} <= set(extras)

@@ -1,0 +1,228 @@
+"""The queues of a producer: order, one batch in flight a partition, company, and nobody forgotten."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rustmq_sdk import OutgoingMessage, SentMessage
+from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, State, Ticket, Wave
+
+LINGER = 1.0
+BATCH_SIZE = 4
+
+
+class Desk:
+    """An outbox and its queues, as a producer keeps them."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(batch_size=BATCH_SIZE, linger=LINGER)
+        self.queues = [PartitionQueue("t", number, b"id") for number in range(3)]
+        self.wave = Wave()
+        self.told: list[str] = []
+
+    def put(self, queue: int, names: str, now: float = 0.0, *, awaited: bool = False) -> Ticket | None:
+        messages = [OutgoingMessage(name.encode()) for name in names]
+        ticket = Ticket(len(messages), lambda: self.told.append(names)) if awaited else None
+        self.wave.unsettled += len(messages)
+        parcel = Parcel(messages, range(len(messages)), ticket, now, self.wave)
+        self.outbox.put(self.queues[queue], parcel, now)
+        return ticket
+
+    def take(self) -> str | None:
+        batch = self.outbox.take()
+        return None if batch is None else text(batch)
+
+
+def text(batch: Batch) -> str:
+    return b"".join(message.payload or b"" for message in batch.messages).decode()
+
+
+def test_whoever_awaits_does_not_linger() -> None:
+    desk = Desk()
+    desk.put(0, "a", awaited=True)
+    assert desk.take() == "a"
+
+
+def test_messages_nobody_awaits_linger_for_company() -> None:
+    desk = Desk()
+    desk.put(0, "a")
+    desk.put(0, "b", now=0.5)
+    assert desk.take() is None
+    desk.outbox.wake_due(0.99)
+    assert desk.take() is None
+    assert desk.outbox.next_due() == LINGER
+    desk.outbox.wake_due(LINGER)
+    assert desk.take() == "ab"
+
+
+def test_a_full_batch_does_not_linger() -> None:
+    desk = Desk()
+    for name in "abcd":
+        desk.put(0, name)
+
+    assert desk.take() == "abcd"
+
+
+def test_an_awaited_message_takes_the_lingering_ones_along() -> None:
+    desk = Desk()
+    desk.put(0, "a")
+    desk.put(0, "b", awaited=True)
+    assert desk.take() == "ab"
+
+
+def test_a_flush_lets_nothing_linger_even_behind_a_batch_in_flight() -> None:
+    desk = Desk()
+    desk.put(0, "a", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    desk.put(0, "b")
+    desk.put(1, "c")
+    desk.outbox.hurry(0.0)
+    assert desk.take() == "c"
+    desk.outbox.done(batch, 0.0)
+    assert desk.take() == "b"
+
+
+def test_what_comes_after_a_flush_lingers_again() -> None:
+    desk = Desk()
+    desk.outbox.hurry(0.0)
+    desk.put(0, "a", now=0.1)
+    assert desk.take() is None
+
+
+def test_one_batch_of_a_partition_is_in_flight_and_others_are_not_held_up() -> None:
+    desk = Desk()
+    desk.put(0, "a", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    desk.put(0, "b", awaited=True)
+    desk.put(1, "c", awaited=True)
+    assert desk.take() == "c"
+    assert desk.take() is None
+    desk.outbox.done(batch, 0.0)
+    assert desk.take() == "b"
+
+
+def test_sequence_numbers_count_messages_and_a_failed_batch_leaves_no_gap() -> None:
+    desk = Desk()
+    desk.put(0, "abc", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert batch.sequence == (b"id", 0)
+    desk.outbox.done(batch, 0.0)
+    desk.put(0, "d", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert batch.sequence == (b"id", 3)
+    desk.outbox.done(batch, 0.0, fresh_id=b"new")
+    desk.put(0, "e", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert batch.sequence == (b"new", 0)
+
+
+def test_a_ticket_is_told_once_when_the_last_of_its_messages_is_settled() -> None:
+    told: list[int] = []
+    ticket = Ticket(3, lambda: told.append(1))
+    first, second = SentMessage("t", 0, 5, 0), SentMessage("t", 0, 6, 0)
+    ticket.settle([2, 0], [first, second])
+    assert not told
+    error = ValueError("no")
+    ticket.fail(1, error)
+    assert told == [1]
+    assert ticket.results == [second, None, first]
+    assert (ticket.error, ticket.stored) == (error, 2)
+
+
+def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> None:
+    desk = Desk()
+    desk.put(0, "a", now=0.0, awaited=True)
+    desk.put(0, "b", now=5.0, awaited=True)
+    desk.put(1, "c", now=1.0, awaited=True)
+    assert desk.outbox.oldest_ready() == 0.0
+    expired = desk.outbox.expire(born_before=1.0)
+    assert [(topic, parcel.messages[0].payload) for topic, parcel in expired] == [("t", b"a"), ("t", b"c")]
+    assert desk.take() == "b"
+    assert desk.take() is None
+    desk.put(1, "d", now=6.0, awaited=True)
+    assert desk.take() == "d"
+
+
+class OutboxModel(RuleBasedStateMachine):
+    """Against a list a partition: what comes out is what went in, in order, and nobody is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk()
+        self.now = 0.0
+        self.model: list[deque[bytes]] = [deque(), deque(), deque()]
+        self.in_flight: dict[int, Batch] = {}
+        self.next_name = 0
+
+    def names(self, count: int) -> list[bytes]:
+        self.next_name += count
+        return [str(number).encode() for number in range(self.next_name - count, self.next_name)]
+
+    @rule(queue=st.integers(0, 2), count=st.integers(1, BATCH_SIZE), awaited=st.booleans())
+    def put(self, queue: int, count: int, awaited: bool) -> None:
+        names = self.names(count)
+        ticket = Ticket(count, lambda: None) if awaited else None
+        messages = [OutgoingMessage(name) for name in names]
+        parcel = Parcel(messages, range(count), ticket, self.now, self.desk.wave)
+        self.desk.outbox.put(self.desk.queues[queue], parcel, self.now)
+        self.model[queue].extend(names)
+
+    @rule()
+    def take(self) -> None:
+        batch = self.desk.outbox.take()
+        if batch is None:
+            return
+
+        number = batch.queue.partition
+        assert number not in self.in_flight
+        assert 0 < len(batch.messages) <= BATCH_SIZE
+        assert [message.payload for message in batch.messages] == [
+            self.model[number].popleft() for _ in range(len(batch.messages))
+        ]
+        self.in_flight[number] = batch
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), failed=st.booleans())
+    def done(self, data: Any, failed: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.desk.outbox.done(self.in_flight.pop(number), self.now, fresh_id=b"new" if failed else None)
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, LINGER]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.desk.outbox.wake_due(self.now)
+
+    @rule()
+    def hurry(self) -> None:
+        self.desk.outbox.hurry(self.now)
+
+    @invariant()
+    def every_queue_knows_what_it_holds(self) -> None:
+        for queue, expected in zip(self.desk.queues, self.model, strict=True):
+            assert queue.count == len(expected) == sum(len(parcel.messages) for parcel in queue.parcels)
+
+    @invariant()
+    def nobody_is_forgotten(self) -> None:
+        ready = Counter(queue.partition for queue in self.desk.outbox.ready)
+        due = self.desk.outbox.next_due()
+        for queue in self.desk.queues:
+            assert ready[queue.partition] == (queue.state is State.READY)
+            assert (queue.state is State.BUSY) == (queue.partition in self.in_flight)
+            if queue.state is State.LINGERING:
+                assert due is not None
+                assert due <= queue.due
+                assert queue.due <= self.now + LINGER
+            elif queue.state is State.IDLE:
+                assert not queue.parcels
+
+
+TestOutboxModel = OutboxModel.TestCase

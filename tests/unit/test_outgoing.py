@@ -1,0 +1,78 @@
+"""What callers hand to a producer is brought into one shape or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rustmq_sdk import OutgoingMessage
+from rustmq_sdk._core.outgoing import keyless, outgoing, outgoing_batch
+
+
+def test_text_becomes_utf8_and_bytes_stay() -> None:
+    assert outgoing("Grüße", "schlüssel") == OutgoingMessage("Grüße".encode(), "schlüssel".encode())
+    assert outgoing(b"\x00", b"k") == OutgoingMessage(b"\x00", b"k")
+    assert outgoing(None) == OutgoingMessage(None)
+    assert type(outgoing(bytearray(b"ab")).payload) is bytes
+
+
+@pytest.mark.parametrize("payload", [{"a": 1}, ["a"], 7, 1.5, True])
+def test_a_payload_that_is_no_text_is_refused_and_the_way_out_named(payload: object) -> None:
+    with pytest.raises(TypeError, match=r"expected the payload as bytes or str.*json\.dumps"):
+        outgoing(payload)
+
+
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected the key as bytes or str, got int"):
+        outgoing("x", 7)
+
+
+@pytest.mark.parametrize("headers", [{"a": b"1"}, [("a", "text")], [("a",)], [(b"a", b"1")], ["ab"]])
+def test_headers_of_another_shape_are_refused(headers: Any) -> None:
+    with pytest.raises(TypeError, match="pairs"):
+        outgoing("x", headers=headers)
+
+
+def test_headers_keep_their_order_and_repetitions() -> None:
+    headers = [("a", b"1"), ("b", None), ("a", b"2")]
+    assert outgoing("x", headers=headers).headers == tuple(headers)
+
+
+@pytest.mark.parametrize(("part", "value"), [("partition", "1"), ("partition", True), ("timestamp", 1.5)])
+def test_a_partition_or_timestamp_that_is_no_whole_number_is_refused(part: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"expected the {part} as a whole number"):
+        outgoing("x", **{part: value})
+
+
+def test_a_negative_partition_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        outgoing("x", partition=-1)
+
+
+def test_a_batch_may_mix_bytes_text_tombstones_and_messages() -> None:
+    whole = OutgoingMessage(b"d", b"k", (("h", b"1"),), 3, 5)
+    batch = outgoing_batch([b"a", "b", None, OutgoingMessage(b"c"), whole])
+    assert batch == [OutgoingMessage(b"a"), OutgoingMessage(b"b"), OutgoingMessage(None), OutgoingMessage(b"c"), whole]
+    assert outgoing_batch(iter([b"a", b"b"])) == [OutgoingMessage(b"a"), OutgoingMessage(b"b")]
+    assert outgoing_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    "message", [OutgoingMessage(7), OutgoingMessage(b"a", key=7), OutgoingMessage(b"a", partition="x")]
+)  # type: ignore[arg-type]
+def test_a_message_in_a_batch_is_checked_as_one_alone(message: OutgoingMessage) -> None:
+    with pytest.raises(TypeError):
+        outgoing_batch([b"fine", message])
+
+
+@pytest.mark.parametrize("alone", [b"abc", "abc"])
+def test_one_payload_is_no_batch(alone: Any) -> None:
+    with pytest.raises(TypeError, match=r"Put it in a list, or use send\(\)"):
+        outgoing_batch(alone)
+
+
+def test_a_key_or_a_partition_says_where_a_message_goes() -> None:
+    assert keyless([OutgoingMessage(b"a"), OutgoingMessage(b"b")])
+    assert not keyless([OutgoingMessage(b"a"), OutgoingMessage(b"b", key=b"k")])
+    assert not keyless([OutgoingMessage(b"a"), OutgoingMessage(b"b", partition=0)])
