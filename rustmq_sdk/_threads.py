@@ -153,7 +153,7 @@ class DaemonThread:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except BaseException as error:  # noqa: BLE001 - the thread belongs to others as well
+            except BaseException as error:
                 report = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
                 threading.excepthook(report)
 
@@ -213,7 +213,7 @@ def _outcome(reply: Reply[T], call: Callable[[], T]) -> Callable[[], None]:
     """Makes the call and returns what tells how it ended."""
     try:
         value = call()
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+    except BaseException as error:
         return partial(reply.fail, error)
 
     return partial(reply.set, value)

@@ -1,0 +1,26 @@
+"""The embedded log, in an SQLite file: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rustmq_sdk._urls import locate
+from rustmq_sdk.drivers.sqlite.driver import SqliteDriver as SqliteDriver
+from rustmq_sdk.drivers.sqlite.options import OPTIONS as OPTIONS
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions as SqliteOptions
+from rustmq_sdk.drivers.sqlite.options import read_options, read_path
+
+
+def open(url: str, options: Mapping[str, str] | None = None) -> SqliteDriver:  # noqa: A001 - what drivers are asked for
+    """Makes the driver for a URL, without opening the file.
+
+    Args:
+        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with options behind a ``?``; see
+            :class:`SqliteOptions`.
+        options: more of them; they win over those in the URL.
+
+    Raises:
+        ConfigurationError: the URL names no file, or an option is unknown or does not fit.
+    """
+    location = locate(url)
+    return SqliteDriver(read_path(location), read_options({**location.options, **(options or {})}))

@@ -1,0 +1,152 @@
+"""Opening the file: is it ours, is it new, is it from a later release."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TypeAlias
+
+import apsw
+
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES
+from rustmq_sdk.errors import ConfigurationError, PermanentDriverError
+
+Connection: TypeAlias = apsw.Connection
+"""Each is used by one thread only; ``interrupt()`` may come from any."""
+
+SAFE_SQLITE = (3, 51, 3)
+"""Before this release two connections that write or checkpoint at once can corrupt the write-ahead log."""
+
+
+class Patience:
+    """Waits for a lock that somebody else holds: at most ``busy_timeout``, and not at all once ``stop`` is set.
+
+    SQLite's own waiting cannot be interrupted, and a client that is closed must not wait for another process.
+    """
+
+    def __init__(self, seconds: float, stop: threading.Event) -> None:
+        self._seconds = seconds
+        self._stop = stop
+        self._since = 0.0
+
+    def __call__(self, calls_before: int) -> bool:
+        """SQLite's busy handler: True to try again."""
+        now = time.monotonic()
+        if calls_before == 0:
+            self._since = now
+
+        left = self._since + self._seconds - now
+        return left > 0 and not self._stop.wait(min(left, 0.001 * (calls_before + 1), 0.02))
+
+
+def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connection:
+    """A connection to the log in ``path``, which is created if there is none.
+
+    Args:
+        path: of the file.
+        options: from the URL.
+        stop: ends its waiting for locks.
+
+    Raises:
+        ConfigurationError: no such directory, another application's file, or one of a later release.
+        PermanentDriverError: the file is read-only.
+        apsw.Error: everything else; see ``failures``.
+    """
+    check_library()
+    _check_place(path)
+    connection = apsw.Connection(str(path))
+    try:
+        connection.set_busy_handler(Patience(options.busy_timeout, stop))
+        _adopt(connection, path)
+        connection.pragma("synchronous", options.sync)
+        connection.pragma("foreign_keys", value=True)
+        connection.wal_autocheckpoint(0)  # the writer does it, between its transactions
+    except BaseException:
+        connection.close()
+        raise
+
+    return connection
+
+
+def check_library() -> None:
+    """Raises ``ConfigurationError`` if apsw was built with an SQLite that can corrupt a shared log."""
+    version = tuple(map(int, apsw.sqlite_lib_version().split(".")))
+    if version < SAFE_SQLITE:
+        raise ConfigurationError(
+            "this SQLite can corrupt a log that two connections write",
+            field="apsw",
+            value=apsw.sqlite_lib_version(),
+            fix="Install apsw 3.51.3.0 or later from its wheel, which brings its own SQLite",
+        )
+
+
+def _check_place(path: Path) -> None:
+    # stat() only: opening the file and closing it again would drop the POSIX locks SQLite holds on it.
+    if path.is_dir():
+        raise _not_ours(path, "this is a directory", "Name a file in it")
+
+    if not path.parent.is_dir():
+        raise _not_ours(path, f"the directory {path.parent} does not exist", "Create it, or name another file")
+
+
+def _adopt(connection: Connection, path: Path) -> None:
+    try:
+        fresh = _is_new(connection, path)
+    except apsw.NotADBError as error:
+        raise _not_ours(path, "this is not an SQLite database", "Name another file") from error
+
+    if connection.readonly("main"):
+        raise PermanentDriverError(
+            f"{path}: the file is read-only. Make it and its directory writable for this user: consuming writes, too",
+            slot="source",
+            operation="open",
+        )
+
+    if fresh:
+        _create(connection, path)
+
+
+def _create(connection: Connection, path: Path) -> None:
+    connection.pragma("page_size", PAGE_SIZE)
+    connection.pragma("journal_mode", "wal")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Again, now that nobody else can write: another process may have been quicker.
+        if _is_new(connection, path):
+            connection.execute(TABLES)
+            connection.pragma("user_version", FORMAT_VERSION)
+            connection.pragma("application_id", APPLICATION_ID)
+
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _is_new(connection: Connection, path: Path) -> bool:
+    application, version = connection.pragma("application_id"), connection.pragma("user_version")
+    if application == APPLICATION_ID:
+        _check_version(path, version)
+        return False
+
+    if application != 0 or connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise _not_ours(
+            path, f"this is another application's database (application_id {application})", "Name another file"
+        )
+
+    return True
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > FORMAT_VERSION:
+        raise _not_ours(
+            path,
+            f"the file has format {version}, this release knows up to {FORMAT_VERSION}",
+            "Upgrade rustmq-sdk here: a later release has written the file",
+        )
+
+
+def _not_ours(path: Path, problem: str, fix: str) -> ConfigurationError:
+    return ConfigurationError(problem, field="url", value=str(path), fix=fix)

@@ -1,0 +1,86 @@
+"""One open log: its writer, its reader and its bell, with every failure translated on the way out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import anyio
+
+from rustmq_sdk.drivers.sqlite.appending import Append
+from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.reader import Reader
+from rustmq_sdk.drivers.sqlite.sequences import Stored
+from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
+from rustmq_sdk.drivers.sqlite.wake import Bell, Watcher
+from rustmq_sdk.drivers.sqlite.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLOSE_SECONDS = 2.0
+"""How long to wait for the threads. A disk that does not answer keeps its threads, which do not keep the process."""
+
+
+class LogFile:
+    """The file and everything that is open of it.
+
+    Args:
+        path: of the file.
+        options: from the URL.
+        wall_clock_ms: milliseconds since the epoch.
+    """
+
+    def __init__(self, path: Path, options: SqliteOptions, wall_clock_ms: Callable[[], int]) -> None:
+        self.path = path
+        self.options = options
+        self.bell = Bell.of(path)
+        self._stop = threading.Event()
+        self._writer = Writer(path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, stop=self._stop)
+        self._reader = Reader(path, options, self._stop)
+        self._watcher = Watcher(self.bell, self._writer.look)
+
+    async def open(self) -> None:
+        """Opens the file, or creates it."""
+        with translated(self.path, slot="source", operation="open"):
+            await self._writer.open()
+
+        self._watcher.start()
+
+    async def close(self) -> None:
+        """Interrupts what runs and closes the file; takes at most :data:`CLOSE_SECONDS`."""
+        self._stop.set()
+        self._watcher.stop()
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._reader.close()
+            await self._writer.close()
+
+        self._reader.abandon()
+        self._writer.abandon()
+
+    async def append(self, append: Append) -> Stored:
+        """Durable on return; see :meth:`Writer.append`."""
+        with translated(self.path, slot="sink", operation="append"):
+            return await self._writer.append(append)
+
+    async def read(
+        self, slot: str, operation: str, query: Callable[Concatenate[Queries, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a query; ``slot`` and ``operation`` name it in an error."""
+        with translated(self.path, slot=slot, operation=operation):
+            return await self._reader.run(query, *args, **kwargs)
+
+    async def write(
+        self,
+        slot: str,
+        operation: str,
+        change: Callable[Concatenate[Transaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Makes a change, durably; see :meth:`Writer.run`."""
+        with translated(self.path, slot=slot, operation=operation):
+            return await self._writer.run(lambda transaction: change(transaction, *args, **kwargs))

@@ -1,0 +1,80 @@
+"""What the writer does between its transactions: the write-ahead log is kept short, old messages are deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+
+from rustmq_sdk.drivers.sqlite.database import Connection
+from rustmq_sdk.drivers.sqlite.failures import CommitFailed
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.retention import enforce, forget_producers
+from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
+from rustmq_sdk.drivers.sqlite.transaction import Transaction
+
+CHECKPOINT_PAGES = 1000
+"""How much the write-ahead log grows between two attempts to move it into the database; SQLite's own default."""
+
+TRUNCATE_PAGES = 64 * 1024 * 1024 // PAGE_SIZE
+"""Readers that overlap keep the write-ahead log from starting over; above this it is worth waiting for a gap."""
+
+RETENTION_SECONDS = 10.0
+"""How often to look for messages to delete, while anything is written (heartbeats are)."""
+
+
+class Housekeeping:
+    """Belongs to the writer's thread.
+
+    Args:
+        options: retention.
+        write: runs a change in a transaction of its own.
+    """
+
+    def __init__(self, options: SqliteOptions, write: Callable[[Callable[[Transaction], Any]], Any]) -> None:
+        self._options = options
+        self._write = write
+        self._pages = 0
+        self._checkpoint_at = CHECKPOINT_PAGES
+        self._retention_at = 0.0
+
+    def attach(self, connection: Connection) -> None:
+        """Has SQLite tell how long the write-ahead log is after each commit."""
+        connection.set_wal_hook(self._grown)
+
+    def after_commit(self, connection: Connection) -> None:
+        """Does what is due.
+
+        An error puts it off and is told to nobody: nothing of this is owed to a caller, and what is really wrong with
+        the file the next transaction will say to whoever asked for it.
+        """
+        try:
+            if self._pages >= self._checkpoint_at:
+                self._checkpoint(connection)
+
+            if time.monotonic() >= self._retention_at:
+                more = self._write(self._retain)
+                self._retention_at = time.monotonic() + (0 if more else RETENTION_SECONDS)
+        except (apsw.Error, CommitFailed):
+            self._retention_at = time.monotonic() + RETENTION_SECONDS
+            self._checkpoint_at = self._pages + CHECKPOINT_PAGES
+
+    def _retain(self, transaction: Transaction) -> bool:
+        more = enforce(transaction, self._options)
+        if not more:
+            forget_producers(transaction)
+
+        return more
+
+    def _grown(self, _connection: Connection, _database: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self, connection: Connection) -> None:
+        truncate = self._pages >= TRUNCATE_PAGES
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        logged, moved = connection.wal_checkpoint(mode=mode)
+        # All moved: the next transaction starts the log over, and the count with it.
+        self._checkpoint_at = CHECKPOINT_PAGES if moved >= logged else logged + CHECKPOINT_PAGES

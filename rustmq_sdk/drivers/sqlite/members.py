@@ -1,0 +1,100 @@
+"""The tasks of a subscription: one keeps its partitions in step with the group, one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+
+import anyio
+
+from rustmq_sdk.drivers.sqlite.membership import Membership
+from rustmq_sdk.drivers.sqlite.solo import Solo
+from rustmq_sdk.drivers.sqlite.wake import Changed, Stir
+from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
+
+BEATS_PER_LOOK = 2
+"""The others are looked at every lease / 8, a heartbeat is due every lease / 4."""
+
+
+class Members:
+    """Runs a :class:`Membership` or a :class:`Solo`.
+
+    Args:
+        ours: which of the two.
+        keys: of the bell, after which to look at once.
+        stir: set when it cannot go on; :meth:`check` has the reason then.
+    """
+
+    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], stir: Stir) -> None:
+        self._ours = ours
+        self._keys = keys
+        self._stir = stir
+        self._failure: Exception | None = None
+        self._nudged = Stir()
+
+    @property
+    def member(self) -> bytes:
+        """Our id in the group; empty without one."""
+        return self._ours.member
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._guarded, self._beat)
+            await self._guarded(self._keep_up)
+
+    def nudge(self) -> None:
+        """Has it look at the group now."""
+        self._nudged.set()
+
+    def heard(self, keys: Changed) -> None:
+        """Something was written; None: anything."""
+        if keys is None or not self._keys.isdisjoint(keys):
+            self.nudge()
+
+    def check(self) -> None:
+        """Raises what made it stop, if it did."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def confirm(self) -> None:
+        """After a silence of ours: nothing is delivered that became somebody else's."""
+        if not await self._ours.confirm():
+            self.nudge()
+
+    async def leave(self) -> None:
+        """Frees what we have. Where that fails the others wait until the lease is over: nothing is lost by it."""
+        with suppress(DriverError, OutcomeUnknown):
+            await self._ours.leave()
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            self._failure = self._failure or error
+            self._stir.set()
+
+    async def _keep_up(self) -> None:
+        while True:
+            # Before the look: what happens after this line leads to another one.
+            self._nudged.rearm()
+            try:
+                await self._ours.round()
+            except (TransientDriverError, OutcomeUnknown):
+                # Fetches meet the same trouble and say so; here the next look repeats what is left to do.
+                await anyio.sleep(self._ours.interval)
+                continue
+
+            with anyio.move_on_after(self._ours.interval):
+                await self._nudged.wait()
+
+    async def _beat(self) -> None:
+        while True:
+            await anyio.sleep(self._ours.interval * BEATS_PER_LOOK)
+            try:
+                alive = await self._ours.beat()
+            except (TransientDriverError, OutcomeUnknown):
+                continue  # the next one may get through before the lease ends
+
+            if not alive:
+                self.nudge()

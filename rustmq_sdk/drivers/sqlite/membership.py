@@ -1,0 +1,167 @@
+"""One member of a group: joins, beats, claims what the plan gives it, releases what others are to have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import anyio
+
+from rustmq_sdk.drivers.sqlite import claims
+from rustmq_sdk.drivers.sqlite.beats import BeatWatch
+from rustmq_sdk.drivers.sqlite.claims import Claimed, View
+from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
+from rustmq_sdk.drivers.sqlite.wake import Stir
+from rustmq_sdk.slots import AssignmentListener, SourceRequest
+
+
+class Membership:
+    """Calls the listener, serially, from :meth:`round`.
+
+    Args:
+        file: the log.
+        request: topics, group (not None here), lease and revoke budget.
+        listener: whom to tell.
+        holdings: kept up to date.
+        stir: set when something may be fetched that could not be before.
+    """
+
+    def __init__(
+        self,
+        file: LogFile,
+        request: SourceRequest,
+        listener: AssignmentListener,
+        holdings: Holdings,
+        stir: Stir,
+    ) -> None:
+        self.member = b""
+        self.interval = request.lease / 8
+        """Seconds between two looks at the group; the beats of others must be seen every lease / 4."""
+        self._file = file
+        self._request = request
+        self._group = request.group or ""
+        self._listener = listener
+        self._holdings = holdings
+        self._stir = stir
+        self._beats = BeatWatch(request.lease)
+        self._wanting: dict[int, tuple[int, float]] = {}
+        self._confirmed_at = float("-inf")
+
+    async def round(self) -> None:
+        """Looks at the group and does what follows from it."""
+        group = await self._file.read("source", "rebalance", claims.view, self._group)
+        if self.member not in group.members:
+            await self._lose(list(self._holdings))
+            await self._join()
+            group = await self._file.read("source", "rebalance", claims.view, self._group)
+
+        await self._lose([holding for holding in self._holdings if not self._owns(group, holding)])
+        await self._give_up([h for h in self._holdings if group.claims[h.partition].wanted_by is not None])
+        if claimed := await self._step(group):
+            await self._take(claimed)
+
+    async def beat(self) -> bool:
+        """One heartbeat; False if the others have expired us."""
+        before = anyio.current_time()
+        alive = await self._file.write("source", "heartbeat", claims.beat, self._group, self.member)
+        if alive:
+            self._confirmed_at = before
+
+        return alive
+
+    async def confirm(self) -> bool:
+        """After a silence of ours: stops delivering what became somebody else's. False if anything did."""
+        if anyio.current_time() - self._confirmed_at <= self._request.lease / 2:
+            return True
+
+        before = anyio.current_time()
+        group = await self._file.read("source", "fetch", claims.view, self._group)
+        ours = self.member in group.members
+        for holding in self._holdings:
+            if not (ours and self._owns(group, holding)):
+                ours = holding.flowing = False
+
+        if ours:
+            self._confirmed_at = before
+
+        return ours
+
+    async def leave(self) -> None:
+        """Frees everything, for the others to claim at once."""
+        if self.member:
+            await self._file.write("source", "leave", claims.leave, self._group, self.member)
+
+    async def _join(self) -> None:
+        # A new name each time: what the old one still has under way is fenced.
+        member = os.urandom(16)
+        before = anyio.current_time()
+        await self._file.write("source", "join", claims.join, self._group, member, self._request.topics)
+        self.member = member
+        self._confirmed_at = before
+
+    def _owns(self, group: View, holding: Holding) -> bool:
+        claim = group.claims.get(holding.partition)
+        return claim is not None and (claim.owner, claim.epoch) == (self.member, holding.epoch)
+
+    async def _lose(self, lost: Sequence[Holding]) -> None:
+        if lost:
+            assignments = [holding.assignment for holding in lost]
+            self._holdings.drop(lost)
+            await self._listener.lost(assignments)
+
+    async def _give_up(self, wanted: Sequence[Holding]) -> None:
+        """Two steps: the listener settles and commits what it can, then the others may claim."""
+        if not wanted:
+            return
+
+        for holding in wanted:
+            holding.flowing = False
+
+        await self._listener.revoking([holding.assignment for holding in wanted], self._request.revoke_budget)
+        epochs = {holding.partition: holding.epoch for holding in wanted}
+        self._holdings.drop(wanted)
+        await self._file.write("source", "release", claims.release, self._group, self.member, epochs)
+
+    async def _step(self, group: View) -> list[Claimed]:
+        now = anyio.current_time()
+        dead = self._beats.look(now, {id_: each.beat for id_, each in group.members.items() if id_ != self.member})
+        overdue = self._overdue(group, now)
+        if not dead and not overdue and group.settled(self.member):
+            return []
+
+        return await self._file.write("source", "rebalance", claims.step, self._group, self.member, dead, overdue)
+
+    def _overdue(self, group: View, now: float) -> dict[int, int]:
+        """What we have been waiting for longer than its owner could need to release it."""
+        patience = self._request.revoke_budget + self._request.lease / 2
+        waiting = {
+            partition: claim.epoch
+            for partition, claim in group.claims.items()
+            if claim.wanted_by == self.member and claim.owner is not None
+        }
+        since = self._wanting
+        self._wanting = {
+            partition: since[partition] if since.get(partition, (0, 0))[0] == epoch else (epoch, now)
+            for partition, epoch in waiting.items()
+        }
+        return {partition: epoch for partition, (epoch, at) in self._wanting.items() if now - at >= patience}
+
+    async def _take(self, claimed: Sequence[Claimed]) -> None:
+        """Tells the listener, once for each epoch, and starts reading where it says."""
+        waiting = {each.partition: each.epoch for each in claimed}
+        by_epoch = attrgetter("epoch")
+        try:
+            for epoch, group in groupby(sorted(claimed, key=by_epoch), by_epoch):
+                fresh = {each.tp: each.partition for each in group}
+                starts = await self._listener.assigned(list(fresh), epoch)
+                self._holdings.take(starts, fresh, epoch)
+                for partition in fresh.values():
+                    del waiting[partition]
+        except Exception:
+            await self._file.write("source", "release", claims.release, self._group, self.member, waiting)
+            raise
+        finally:
+            self._stir.set()

@@ -1,0 +1,93 @@
+"""What may stand behind the ``?`` of a ``sqlite://`` URL, and which file the URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import unquote
+
+import msgspec
+
+from rustmq_sdk._urls import Location
+from rustmq_sdk.config import check_known
+from rustmq_sdk.errors import ConfigurationError
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a topic keeps its messages; None keeps them for ever."""
+
+    retention_age: Annotated[float | None, msgspec.Meta(gt=0, description="Seconds; older messages go.")] = None
+    retention_bytes: Annotated[int | None, msgspec.Meta(gt=0, description="A partition's size; the oldest go.")] = None
+
+
+class SqliteOptions(Retention, frozen=True, kw_only=True):
+    """The options of the URL. ``retention_age`` and ``retention_bytes`` serve topics that have no setting of their own.
+
+    Attributes:
+        sync: ``full`` (the default) survives a power failure; ``normal`` survives a crash of the process, and may lose
+            the last appends and commits when the machine loses power.
+        busy_timeout: seconds to wait for another process's write transaction.
+        retention_overtakes: delete by age and size even what an active group has not settled yet.
+        check_crcs: verify the checksum of every batch that is read, as Kafka's ``check.crcs`` does.
+    """
+
+    sync: Annotated[Literal["full", "normal"], msgspec.Meta(description="Write full or normal.")] = "full"
+    # Below half of the shortest sensible lease (10 s): a member must get its heartbeat through beside a busy writer.
+    busy_timeout: Annotated[float, msgspec.Meta(ge=0, description="Seconds, 0 or more.")] = 4.0
+    retention_overtakes: Annotated[bool, msgspec.Meta(description="Write true or false.")] = False
+    check_crcs: Annotated[bool, msgspec.Meta(description="Write true or false.")] = True
+
+
+OPTIONS: tuple[str, ...] = SqliteOptions.__struct_fields__
+"""The names of the URL options."""
+
+TOPIC_SETTINGS: tuple[str, ...] = Retention.__struct_fields__
+"""The settings ``create_topic`` takes."""
+
+
+def read_options(given: Mapping[str, Any]) -> SqliteOptions:
+    """Raises ``ConfigurationError`` for an unknown name or a value that does not fit."""
+    return SqliteOptions(**_checked(SqliteOptions, given))
+
+
+def read_settings(given: Mapping[str, Any]) -> Retention:
+    """The settings of one topic; raises ``ConfigurationError`` as :func:`read_options` does."""
+    return Retention(**_checked(Retention, given))
+
+
+def _checked(schema: type[Retention], given: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(schema, include_extras=True)
+    checked = {}
+    for name, value in given.items():
+        check_known(name, schema.__struct_fields__)
+        try:
+            checked[name] = msgspec.convert(value, hints[name], strict=not isinstance(value, str))
+        except msgspec.ValidationError as error:
+            fix = hints[name].__metadata__[0].description
+            raise ConfigurationError(str(error), field=name, value=value, fix=fix) from error
+
+    return checked
+
+
+def read_path(location: Location) -> Path:
+    """The file behind ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as an absolute path."""
+    rest = location.bare.partition("://")[2]
+    name = unquote(rest[1:])
+    problem = None
+    if not rest.startswith("/"):
+        problem = "the part behind sqlite:// is a file, not a host"
+    elif not name:
+        problem = "the URL names no file"
+    elif name == ":memory:" or "\0" in name:
+        problem = "the log lives in a file"
+
+    if problem is not None:
+        raise ConfigurationError(
+            problem,
+            field="url",
+            value=location.shown,
+            fix="Write sqlite:///relative.db or sqlite:////absolute.db; for a log without a file write memory://",
+        )
+
+    return Path(name).absolute()

@@ -1,0 +1,166 @@
+"""What is read from the file: batches, and the few numbers about partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, decode
+from rustmq_sdk.drivers.sqlite.transaction import Queries
+
+
+class Row(NamedTuple):
+    """One batch, as it lies in the file."""
+
+    base: int
+    length: int
+    largest: int
+    crc: int
+    data: bytes
+
+
+class Want(NamedTuple):
+    """A partition to look at.
+
+    Attributes:
+        partition: its id.
+        offset: the first one wanted.
+        messages, bytes: how much; the batch that holds ``offset`` comes whole in any case.
+    """
+
+    partition: int
+    offset: int
+    messages: int
+    bytes: int
+
+
+class Chunk(NamedTuple):
+    """What a look at a partition found.
+
+    Attributes:
+        rows: batches in order; the first holds the offset that was asked for, or is the next one that exists.
+        start, end: of the partition at that moment; both 0 if it was deleted.
+    """
+
+    rows: Sequence[Row]
+    start: int
+    end: int
+
+
+_FIRST = """
+SELECT p.start, p.next, b.base, b.count, b.largest, b.crc, b.data, b.total
+FROM partition AS p LEFT JOIN batch AS b ON b.partition = p.id AND b.base = coalesce(
+    (SELECT base FROM batch WHERE partition = ?1 AND base <= ?2 AND base + count > ?2 ORDER BY base DESC LIMIT 1),
+    (SELECT base FROM batch WHERE partition = ?1 AND base > ?2 ORDER BY base LIMIT 1)
+)
+WHERE p.id = ?1
+"""
+
+# Offsets have no gaps, so `base` alone bounds the messages; `total` counts bytes from the partition's beginning, so it
+# bounds the bytes.
+_MORE = """
+SELECT base, count, largest, crc, data FROM batch
+WHERE partition = ?1 AND base >= ?2 AND base < ?3 AND total - length(data) < ?4 ORDER BY base
+"""
+
+# The same in one step of SQLite. Each step releases the interpreter's lock and waits for it again, up to 5 ms beside a
+# busy loop; so many small batches come as one JSON text and one blob. For large ones the copying would cost more.
+_MORE_AT_ONCE = """
+SELECT json_group_array(json_array(base, count, largest, crc, length(data))), CAST(group_concat(data, '') AS BLOB)
+FROM (
+    SELECT base, count, largest, crc, data FROM batch
+    WHERE partition = ?1 AND base >= ?2 AND base < ?3 AND total - length(data) < ?4 ORDER BY base
+)
+"""
+
+_AT_OR_BEFORE = """
+SELECT base, count, data, crc, newest_ms FROM batch WHERE partition = ? AND base <= ? ORDER BY base DESC LIMIT 1
+"""
+
+SMALL = 4096
+"""Bytes of a batch below which its followers are read in one step."""
+
+_numbers = msgspec.json.Decoder(list[tuple[int, int, int, int, int]])
+
+
+def look(queries: Queries, want: Want) -> Chunk:
+    """Reads the batches from the offset on."""
+    found = queries.row(_FIRST, want.partition, want.offset)
+    if found is None:
+        return Chunk((), 0, 0)
+
+    start, end, base, count, largest, crc, data, total = found
+    if base is None:
+        return Chunk((), start, end)
+
+    rows = [Row(base, count, largest, crc, data)]
+    reached, limit = base + count, want.offset + want.messages
+    bytes_limit = total - len(data) + want.bytes
+    if reached < min(limit, end) and total < bytes_limit:
+        more = _small if len(data) < SMALL else _large
+        rows += more(queries, want.partition, reached, limit, bytes_limit)
+
+    return Chunk(rows, start, end)
+
+
+def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: int) -> list[Chunk]:
+    """Looks at several partitions in a row; what one does not use of its share is left for those after it."""
+    chunks = []
+    for done, want in enumerate(wants):
+        left = len(wants) - done
+        share = want._replace(messages=max(1, messages // left), bytes=max(1, size // left))
+        chunk = look(queries, share)
+        messages -= min(messages, sum(row.length for row in chunk.rows))
+        size -= min(size, sum(len(row.data) for row in chunk.rows))
+        chunks.append(chunk)
+
+    return chunks
+
+
+def _large(queries: Queries, *bounds: int) -> list[Row]:
+    return [Row(*row) for row in queries.rows(_MORE, *bounds)]
+
+
+def _small(queries: Queries, *bounds: int) -> list[Row]:
+    found = queries.row(_MORE_AT_ONCE, *bounds)
+    assert found is not None
+    numbers, data = found
+    rows = []
+    at = 0
+    for base, count, largest, crc, length in _numbers.decode(numbers):
+        rows.append(Row(base, count, largest, crc, data[at : at + length]))
+        at += length
+
+    rows.sort()  # SQL does not promise that an aggregate sees an inner ORDER BY
+    return rows
+
+
+def offset_at(queries: Queries, partition: int, timestamp_ms: int) -> int:
+    """The first offset not older than a time; the end if there is none.
+
+    ``newest_ms`` never falls from batch to batch, even where producers' timestamps do: the first batch that reaches the
+    time holds the message. It is found by bisection over the offsets, which needs no index of its own.
+    """
+    row = queries.row("SELECT start, next FROM partition WHERE id = ?", partition)
+    low, high = (0, 0) if row is None else (int(row[0]), int(row[1]))
+    end, holding = high, None
+    while low < high:
+        middle = (low + high) // 2
+        found = queries.row(_AT_OR_BEFORE, partition, middle)
+        if found is not None and found[4] >= timestamp_ms:
+            holding, high = found, found[0]
+        else:
+            low = middle + 1 if found is None else max(middle, found[0] + found[1] - 1) + 1
+
+    if holding is None:
+        return end
+
+    base, count, data, crc, _ = holding
+    try:
+        stamps = decode(base, count, data, crc).timestamps
+    except DamagedBatch:
+        return int(base)  # where reading on will say what is wrong
+
+    return next((offset for offset, stamp in enumerate(stamps, base) if stamp >= timestamp_ms), int(base + count))

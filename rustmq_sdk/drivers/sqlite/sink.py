@@ -1,0 +1,47 @@
+"""Appending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+
+from rustmq_sdk.drivers.sqlite.appending import Append
+from rustmq_sdk.drivers.sqlite.codec import check
+from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.topics import partition_count, partitions_for_send
+from rustmq_sdk.slots import Sink
+from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage
+
+
+class SqliteSink:
+    """Fills :class:`rustmq_sdk.slots.Sink`; appends that come together share a transaction and its fsync."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+
+    async def partitions(self, topic: str) -> int:
+        known = await self._file.read("sink", "partitions", partition_count, topic)
+        if known is not None:
+            return known
+
+        return await self._file.write("sink", "partitions", partitions_for_send, topic)
+
+    async def append(
+        self,
+        topic: str,
+        partition: int,
+        messages: Sequence[OutgoingMessage],
+        *,
+        sequence: ProducerSequence | None,
+    ) -> Sequence[SentMessage]:
+        if not messages:
+            return []
+
+        base, now_ms = await self._file.append(Append(topic, partition, messages, sequence, check(messages)))
+        offsets = range(base, base + len(messages))
+        stamps = [now_ms if message.timestamp is None else message.timestamp for message in messages]
+        return list(map(SentMessage, repeat(topic), repeat(partition), offsets, stamps))
+
+
+def _conforms(sink: SqliteSink) -> Sink:
+    return sink

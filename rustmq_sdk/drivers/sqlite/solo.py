@@ -1,0 +1,64 @@
+"""A consumer without a group: it has all partitions of its topics, and commits nothing."""
+
+from __future__ import annotations
+
+from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.holdings import Holdings
+from rustmq_sdk.drivers.sqlite.topics import partitions_of
+from rustmq_sdk.drivers.sqlite.wake import Stir
+from rustmq_sdk.slots import AssignmentListener, SourceRequest
+
+
+class Solo:
+    """Stands where a :class:`~rustmq_sdk.drivers.sqlite.membership.Membership` does for a group.
+
+    Args:
+        file: the log.
+        request: the topics, and the lease, which sets how often to look for new ones.
+        listener: whom to tell.
+        holdings: kept up to date.
+        stir: set when something may be fetched that could not be before.
+    """
+
+    def __init__(
+        self,
+        file: LogFile,
+        request: SourceRequest,
+        listener: AssignmentListener,
+        holdings: Holdings,
+        stir: Stir,
+    ) -> None:
+        self.member = b""
+        self.interval = request.lease / 8
+        self._file = file
+        self._topics = request.topics
+        self._listener = listener
+        self._holdings = holdings
+        self._stir = stir
+
+    async def round(self) -> None:
+        """Notices topics that came or went."""
+        existing = await self._file.read("source", "rebalance", partitions_of, self._topics)
+        ids = set(existing.values())
+        lost = [holding for holding in self._holdings if holding.partition not in ids]
+        if lost:
+            assignments = [holding.assignment for holding in lost]
+            self._holdings.drop(lost)
+            await self._listener.lost(assignments)
+
+        held = {holding.partition for holding in self._holdings}
+        fresh = {tp: partition for tp, partition in existing.items() if partition not in held}
+        if fresh:
+            self._holdings.take(await self._listener.assigned(list(fresh), None), fresh, 0)
+            self._stir.set()
+
+    async def beat(self) -> bool:
+        """Nobody waits for a sign of life."""
+        return True
+
+    async def confirm(self) -> bool:
+        """Nobody else can have taken anything."""
+        return True
+
+    async def leave(self) -> None:
+        """There is nothing to free."""

@@ -1,0 +1,108 @@
+"""A source: topics and a group, not yet subscribed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import anyio
+
+from rustmq_sdk._threads import Mailbox
+from rustmq_sdk.drivers.sqlite.fetching import Fetching
+from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.holdings import Holdings
+from rustmq_sdk.drivers.sqlite.members import Members
+from rustmq_sdk.drivers.sqlite.membership import Membership
+from rustmq_sdk.drivers.sqlite.solo import Solo
+from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
+from rustmq_sdk.drivers.sqlite.wake import TOPICS, Changed, Stir, group_key
+from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
+
+CAPABILITIES = Capabilities(
+    kind="log",
+    checkpoint_room=None,
+    seek=True,
+    offsets_at=True,
+    read=True,
+    dense_offsets=True,
+    idempotent_append=True,
+    fences=True,
+)
+
+LEAVE_SECONDS = 2.0
+"""How long leaving the group may take; after that the others wait for the lease instead."""
+
+
+class SqliteSource:
+    """Fills :class:`rustmq_sdk.slots.Source`.
+
+    Without a group it has all partitions of its topics; ``commit`` raises ``Unsupported`` and ``committed`` knows
+    nothing. A topic that does not exist is waited for.
+    """
+
+    def __init__(self, file: LogFile, request: SourceRequest) -> None:
+        self._file = file
+        self._request = request
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The driver's."""
+        return CAPABILITIES
+
+    def subscribe(self, listener: AssignmentListener) -> AbstractAsyncContextManager[SqliteSubscription]:
+        return self._subscribed(listener)
+
+    @asynccontextmanager
+    async def _subscribed(self, listener: AssignmentListener) -> AsyncIterator[SqliteSubscription]:
+        request, stir = self._request, Stir()
+        holdings = Holdings(check_crcs=self._file.options.check_crcs)
+        ours: Membership | Solo
+        keys: frozenset[Hashable]
+        if request.group is None:
+            ours, keys = Solo(self._file, request, listener, holdings, stir), frozenset({TOPICS})
+        else:
+            ours = Membership(self._file, request, listener, holdings, stir)
+            keys = frozenset({TOPICS, group_key(request.group)})
+
+        members = Members(ours, keys, stir)
+        fetching = Fetching(self._file, holdings, members, stir)
+        subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
+        failure: Exception | None = None
+        async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
+            # Its first step comes after this generator has yielded: the listener has its subscription by then.
+            tasks.start_soon(members.run)
+            try:
+                yield subscription
+            except Exception as error:
+                failure = error
+
+            tasks.cancel_scope.cancel()
+
+        if failure is not None:
+            raise failure
+
+
+@asynccontextmanager
+async def _listening(file: LogFile, fetching: Fetching, members: Members) -> AsyncIterator[None]:
+    """Hears the bell meanwhile, and leaves the group at the end, also when cancelled."""
+    mailbox = Mailbox.current()
+
+    def told(changed: Changed) -> None:
+        fetching.heard(changed)
+        members.heard(changed)
+
+    def heard(changed: Changed) -> None:
+        mailbox.post(partial(told, changed))
+
+    file.bell.listen(heard)
+    try:
+        yield
+    finally:
+        file.bell.unlisten(heard)
+        with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+            await members.leave()
+
+
+def _conforms(source: SqliteSource) -> Source:
+    return source

@@ -1,0 +1,150 @@
+"""Topics and their partitions in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from rustmq_sdk.drivers.sqlite.options import Retention
+from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
+from rustmq_sdk.drivers.sqlite.wake import TOPICS, group_key
+from rustmq_sdk.errors import ConfigurationError, UnknownTopic
+from rustmq_sdk.values import TopicPartition
+
+
+class Place(NamedTuple):
+    """A partition's row.
+
+    Attributes:
+        id: never used again, also when a topic of the same name is created later.
+        start: the first offset that is still there.
+        next: the offset of the next message.
+        total: bytes of all batches ever stored.
+        newest_ms: the highest timestamp ever stored.
+    """
+
+    id: int
+    start: int
+    next: int
+    total: int
+    newest_ms: int
+
+
+_PLACE = """
+SELECT p.id, p.start, p.next, p.total, p.newest_ms
+FROM topic AS t JOIN partition AS p ON p.topic = t.id WHERE t.name = ? AND p.number = ?
+"""
+
+
+def place_of(queries: Queries, topic: str, partition: int) -> Place | None:
+    """A partition's row; None if there is none."""
+    row = queries.row(_PLACE, topic, partition)
+    return None if row is None else Place(*row)
+
+
+def place_for_append(transaction: Transaction, topic: str, partition: int) -> Place:
+    """A partition's row; a topic nobody knows is created, with one partition.
+
+    Raises:
+        UnknownTopic: the topic has no such partition.
+    """
+    place = place_of(transaction, topic, partition)
+    if place is not None:
+        return place
+
+    count = partitions_for_send(transaction, topic)
+    place = place_of(transaction, topic, partition)
+    if place is None:
+        raise UnknownTopic(
+            f"topic {topic!r} has {count} partition(s), from 0: there is no partition {partition}. "
+            "Name an existing one, or create the topic with more",
+            slot="sink",
+            operation="append",
+        )
+
+    return place
+
+
+def partition_count(queries: Queries, topic: str) -> int | None:
+    """The number of a topic's partitions; None if there is no such topic."""
+    row = queries.row("SELECT partitions FROM topic WHERE name = ?", topic)
+    return None if row is None else int(row[0])
+
+
+def partitions_for_send(transaction: Transaction, topic: str) -> int:
+    """The number of a topic's partitions; a topic nobody knows is created, with one."""
+    known = partition_count(transaction, topic)
+    if known is None:
+        create(transaction, topic, 1, Retention())
+
+    return known or 1
+
+
+def create(transaction: Transaction, topic: str, partitions: int, settings: Retention) -> None:
+    """Creates a topic; on one that exists with as many partitions the settings are brought up to date.
+
+    Raises:
+        ConfigurationError: it exists with another number of partitions.
+    """
+    known = partition_count(transaction, topic)
+    if known not in (None, partitions):
+        raise ConfigurationError(
+            f"topic {topic!r} exists with {known} partition(s)",
+            field="partitions",
+            value=partitions,
+            fix="Keys would move to other partitions: use another name, or delete the topic first",
+        )
+
+    transaction.execute(
+        "INSERT INTO topic (name, partitions, retention_age, retention_bytes) VALUES (?1, ?2, ?3, ?4) "
+        "ON CONFLICT (name) DO UPDATE SET retention_age = ?3, retention_bytes = ?4",
+        topic,
+        partitions,
+        settings.retention_age,
+        settings.retention_bytes,
+    )
+    for number in range(partitions):
+        transaction.execute(
+            "INSERT INTO partition (topic, number) SELECT id, ?2 FROM topic WHERE name = ?1 ON CONFLICT DO NOTHING",
+            topic,
+            number,
+        )
+
+    transaction.changed.add(TOPICS)
+
+
+def delete(transaction: Transaction, topic: str) -> None:
+    """Deletes a topic, its messages, and what groups remember of it.
+
+    Raises:
+        UnknownTopic: there is none.
+    """
+    for partition in partitions_of(transaction, [topic]).values():
+        groups = transaction.rows("SELECT consumer_group FROM claim WHERE partition = ?", partition)
+        transaction.changed.update(group_key(group) for (group,) in groups)
+        transaction.execute("DELETE FROM batch WHERE partition = ?", partition)
+        transaction.execute("DELETE FROM producer WHERE partition = ?", partition)
+        transaction.execute("DELETE FROM claim WHERE partition = ?", partition)
+        transaction.execute("DELETE FROM partition WHERE id = ?", partition)
+
+    if not transaction.execute("DELETE FROM topic WHERE name = ?", topic):
+        raise UnknownTopic(
+            f"there is no topic {topic!r}. topics() has the names", slot="admin", operation="delete_topic"
+        )
+
+    transaction.changed.add(TOPICS)
+
+
+def counts(queries: Queries) -> dict[str, int]:
+    """All topics and how many partitions each has."""
+    return dict(queries.rows("SELECT name, partitions FROM topic ORDER BY name"))
+
+
+def partitions_of(queries: Queries, topics: Collection[str]) -> dict[TopicPartition, int]:
+    """The ids of all partitions of those topics that exist."""
+    found = {}
+    for topic in topics:
+        sql = "SELECT p.number, p.id FROM topic AS t JOIN partition AS p ON p.topic = t.id WHERE t.name = ?"
+        found.update({TopicPartition(topic, number): id_ for number, id_ in queries.rows(sql, topic)})
+
+    return found

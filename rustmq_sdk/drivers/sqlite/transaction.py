@@ -1,0 +1,43 @@
+"""Statements, as the functions see them that read and write the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from rustmq_sdk.drivers.sqlite.database import Connection
+
+
+class Queries:
+    """Reading: each call is a snapshot of its own, or inside a :class:`Transaction` part of that."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        """The first row of a query; None if there is none."""
+        row: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query; for those that are few, since each takes the interpreter's lock back."""
+        return self._connection.execute(sql, values).fetchall()
+
+
+class Transaction(Queries):
+    """One write transaction.
+
+    Attributes:
+        now_ms: milliseconds since the epoch, one reading for the whole transaction.
+        changed: for the bell; see :data:`rustmq_sdk.drivers.sqlite.wake.Changed`.
+    """
+
+    def __init__(self, connection: Connection, now_ms: int) -> None:
+        super().__init__(connection)
+        self.now_ms = now_ms
+        self.changed: set[Hashable] = set()
+
+    def execute(self, sql: str, *values: Any) -> int:
+        """Runs one statement; returns how many rows it changed."""
+        self._connection.execute(sql, values)
+        return self._connection.changes()

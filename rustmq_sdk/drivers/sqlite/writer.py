@@ -1,0 +1,266 @@
+"""Everything that writes: one connection on one thread, and whatever waits goes into one transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import apsw
+
+from rustmq_sdk._threads import DaemonThread, Reply
+from rustmq_sdk.drivers.sqlite.appending import Append, store
+from rustmq_sdk.drivers.sqlite.database import Connection, connect
+from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
+from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
+from rustmq_sdk.drivers.sqlite.topics import place_of
+from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
+from rustmq_sdk.drivers.sqlite.wake import Bell
+from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
+
+T = TypeVar("T")
+
+GROUP_BYTES = 4 * 1024 * 1024
+GROUP_REQUESTS = 1000
+"""What one transaction takes at most, so that other processes get their turn: 20 ms even on a slow disk."""
+
+
+class _Change(NamedTuple):
+    make: Callable[[Transaction], Any]
+    reply: Reply[Any]
+
+
+class _Appending(NamedTuple):
+    append: Append
+    reply: Reply[Stored]
+
+
+_Request = _Change | _Appending
+
+
+class Writer:
+    """Group commit: requests that wait while a transaction is written share the next one.
+
+    Args:
+        path: of the file.
+        options: from the URL.
+        wall_clock_ms: milliseconds since the epoch.
+        bell: rung after each commit.
+        stop: ends its waiting for locks.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: SqliteOptions,
+        *,
+        wall_clock_ms: Callable[[], int],
+        bell: Bell,
+        stop: threading.Event,
+    ) -> None:
+        self._path = path
+        self._options = options
+        self._wall_clock_ms = wall_clock_ms
+        self._bell = bell
+        self._stop = stop
+        self._thread = DaemonThread("rustmq-sqlite-write")
+        self._waiting: deque[_Request] = deque()
+        self._connection: Connection | None = None
+        self._housekeeping = Housekeeping(options, self._alone)
+
+    async def open(self) -> None:
+        """Opens the file, and creates the tables in a new one."""
+        await self._thread.run(self._connected)
+
+    async def append(self, append: Append) -> Stored:
+        """Durable on return.
+
+        Raises:
+            OutcomeUnknown: the disk failed while the transaction was being committed, and there is no sequence to
+                look for.
+            TransientDriverError: it failed, and the sequence is not stored.
+        """
+        reply: Reply[Stored] = Reply()
+        self._request(_Appending(append, reply))
+        return await reply.wait()
+
+    async def run(self, make: Callable[[Transaction], T]) -> T:
+        """Makes a change, in one transaction with whatever else waits; durable on return.
+
+        ``make`` may be called a second time, after a rollback, if the first call or another change failed.
+
+        Raises:
+            OutcomeUnknown: the disk failed while the transaction was being committed.
+        """
+        reply: Reply[T] = Reply()
+        self._request(_Change(make, reply))
+        return await reply.wait()
+
+    def look(self, tell: Callable[[int], None]) -> None:
+        """Calls back, on the writer's thread, with a number that changes when somebody else has committed."""
+        try:
+            self._thread.submit(partial(self._look, tell))
+        except RuntimeError:  # closed meanwhile: there is nobody to wake
+            return
+
+    async def close(self) -> None:
+        """Interrupts what runs, and closes the connection."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(apsw.ConnectionClosedError):  # it was closed in this very moment
+                connection.interrupt()
+
+        await self._thread.run(self._disconnect)
+
+    def abandon(self) -> None:
+        """Lets the thread end when it can."""
+        self._thread.close()
+
+    def _request(self, request: _Request) -> None:
+        # One call a request: each finds what waits then, and those whose request an earlier one took find nothing.
+        self._waiting.append(request)
+        self._thread.submit(self._work)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._path, self._options, self._stop)
+            self._housekeeping.attach(self._connection)
+
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(True)  # a transaction that hangs is rolled back when the last statement is gone
+
+    def _look(self, tell: Callable[[int], None]) -> None:
+        if self._connection is not None:
+            tell(self._connection.data_version())
+
+    def _work(self) -> None:
+        group = self._take()
+        if group:
+            self._write(group)
+
+    def _take(self) -> list[_Request]:
+        group: list[_Request] = []
+        size = 0
+        while self._waiting and len(group) < GROUP_REQUESTS and size < GROUP_BYTES:
+            request = self._waiting.popleft()
+            group.append(request)
+            size += request.append.size if isinstance(request, _Appending) else 0
+
+        return group
+
+    def _write(self, group: Sequence[_Request]) -> None:
+        try:
+            answers = self._transact(partial(_make_all, group))
+        except CommitFailed as failed:
+            self._recover(group, failed)
+        except Exception as error:
+            if len(group) == 1 or isinstance(error, BUSY):
+                for request in group:
+                    request.reply.fail(error)
+            else:  # one of them is to blame, and the others shall not suffer
+                for request in group:
+                    self._write([request])
+        else:
+            for tell in answers:
+                tell()
+
+            if self._connection is not None:
+                self._housekeeping.after_commit(self._connection)
+
+    def _alone(self, make: Callable[[Transaction], T]) -> T:
+        return self._transact(make)
+
+    def _transact(self, make: Callable[[Transaction], T]) -> T:
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(connection, self._wall_clock_ms())
+        try:
+            value = make(transaction)
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+        self._commit(connection)
+        if transaction.changed:
+            self._bell.ring(frozenset(transaction.changed))
+
+        return value
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except LOST_AT_COMMIT as error:
+            self._disconnect()
+            raise CommitFailed(str(error)) from error
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+    def _roll_back(self, connection: Connection) -> None:
+        # SQLite rolls back by itself after some errors, a full disk among them.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    def _recover(self, group: Sequence[_Request], failed: CommitFailed) -> None:
+        """Opens the file anew and looks which sequences are stored; about the rest nothing can be said."""
+        for request in group:
+            try:
+                stored = self._find(request)
+            except Exception:
+                stored = None
+                error: RustMQError = _unknown(self._path, failed)
+            else:
+                sequenced = isinstance(request, _Appending) and request.append.sequence is not None
+                error = _not_stored(self._path, failed) if sequenced else _unknown(self._path, failed)
+
+            if stored is None:
+                error.__cause__ = failed.__cause__
+                request.reply.fail(error)
+            else:
+                request.reply.set(stored)
+
+    def _find(self, request: _Request) -> Stored | None:
+        if isinstance(request, _Change) or request.append.sequence is None:
+            return None
+
+        append = request.append
+        queries = Queries(self._connected())
+        place = place_of(queries, append.topic, append.partition)
+        assert append.sequence is not None
+        return None if place is None else Memory(queries, place.id).find(append.sequence, len(append.messages))
+
+
+def _make_all(group: Sequence[_Request], transaction: Transaction) -> list[Callable[[], None]]:
+    """Makes the changes; what it returns is called after the commit, to tell everybody."""
+    appending = [request for request in group if isinstance(request, _Appending)]
+    tells: list[Callable[[], None]] = []
+    for request, answer in zip(appending, store(transaction, [each.append for each in appending]), strict=True):
+        if isinstance(answer, Stored):
+            tells.append(partial(request.reply.set, answer))
+        else:
+            tells.append(partial(request.reply.fail, answer))
+
+    changes = [request for request in group if isinstance(request, _Change)]
+    return tells + [partial(change.reply.set, change.make(transaction)) for change in changes]
+
+
+def _unknown(path: Path, failed: CommitFailed) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{path}: the disk failed while a transaction was being committed ({failed}): it may be stored or not. "
+        "Read the end of the log before repeating it, or send with a producer, whose sequence numbers tell"
+    )
+
+
+def _not_stored(path: Path, failed: CommitFailed) -> TransientDriverError:
+    problem = f"{path}: the disk failed while the append was being committed ({failed}). It is not stored; repeat it"
+    return TransientDriverError(problem, slot="sink", operation="append", retry_after=1.0)
