@@ -31,7 +31,6 @@ class CommitDue:
         self._every = config.commit_every
         self._interval = config.commit_interval
         self._max_uncommitted = config.max_uncommitted
-        self._pause = min(SHORT_PAUSE, config.commit_interval)
         self._failures = 0
         self._just_committed = False
         self._committed_at = -inf
@@ -60,9 +59,7 @@ class CommitDue:
             self._seen_at = self._idle_at = None
             return None
 
-        # What was settled before the last commit began is in it, whatever the caller remembers.
-        since = now if since is None else max(since, self._committed_at)
-        self._seen_at = _earliest(self._seen_at, since)
+        self._seen_at = _earliest(self._seen_at, now if since is None else since)
         self._idle_at = _earliest(self._idle_at, now) if idle else None
         return max(0.0, self._due_at(now, uncommitted, pressed) - now)
 
@@ -84,10 +81,10 @@ class CommitDue:
 
         at = inf if self._seen_at is None else self._seen_at + self._interval
         if self._idle_at is not None:
-            at = min(at, self._idle_at + self._pause)
+            at = min(at, self._idle_at + SHORT_PAUSE)
 
         if pressed or uncommitted >= self._max_uncommitted:
-            at = min(at, self._committed_at + self._pause)
+            at = min(at, self._committed_at + SHORT_PAUSE)
 
         return at
 

@@ -76,6 +76,6 @@ def room_in_frame(room: int) -> int:
     """The longest body whose frame fits into ``room`` bytes; below 0 if not even an empty one does."""
     for length in range(1, LONGEST):
         if room - length < 1 << 7 * length:
-            return min(room - length, (1 << 7 * length) - 1)
+            return room - length
 
     raise OverflowError(f"expected a size in bytes, got {room}")

@@ -168,7 +168,7 @@ def test_time_that_passes_while_bodies_are_forgotten_does_no_harm() -> None:
             self.now += 1.0
             return self.now
 
-    kept = cache(max_messages=100, ttl=20.0, clock=Running())
+    kept = cache(max_messages=100, ttl=8.0, clock=Running())
     for round_ in range(50):
         for offset in range(6):
             kept.put((HERE, offset), body())

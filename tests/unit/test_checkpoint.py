@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import zlib
 
 import pytest
@@ -158,6 +159,19 @@ def test_a_window_of_100_000_that_does_not_fit_still_uses_its_room() -> None:
     assert covered > 23_000
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_ragged_window_is_cut_between_two_runs_whatever_the_room(share: float) -> None:
+    runs = ragged(1_000, share)
+    reached = []
+    for room in range(8, 150):
+        extra, covered = encode(0, Remembered(runs), room)
+        assert len(extra) <= room
+        assert decode(0, extra).settled == [run for run in runs if run[1] <= covered]
+        reached.append(covered)
+
+    assert reached[0] < reached[50] < reached[-1]
+
+
 def test_the_shorter_way_is_chosen() -> None:
     few = encode(0, Remembered([(1, 50_000), (50_001, 90_000)]), None)[0]
     many = encode(0, Remembered(ragged(5_000, 0.5)), None)[0]
@@ -175,6 +189,34 @@ def test_of_the_two_ways_the_one_that_covers_more_is_chosen(sizes: list[tuple[in
     _, covered = encode(0, Remembered(runs), room)
     inner = varint.room_in_frame(room - HEADER - 1)
     assert covered == max(write_steps(0, edges[1:], inner)[1], write_bits(0, edges[1:], inner)[1])
+
+
+@given(st.lists(st.integers(0, 200) | st.integers(0, 1 << 63), max_size=20), st.integers(1, 3), st.integers(-1, 60))
+def test_of_a_row_of_numbers_as_many_whole_groups_are_written_as_fit(numbers: list[int], group: int, room: int) -> None:
+    numbers = numbers[: len(numbers) // group * group]
+    data, count = varint.write(numbers, group, room)
+    assert varint.read_all(data) == numbers[:count]
+    assert count % group == 0
+    assert len(data) <= max(room, 0)
+    assert count == len(numbers) or len(varint.write(numbers[: count + group])[0]) > room
+
+
+def test_a_number_has_ten_bytes_at_most() -> None:
+    assert varint.read(b"\x80" * 9 + b"\1") == (1 << 63, 10)
+    with pytest.raises(ValueError, match="at most 10 bytes"):
+        varint.read(b"\x80" * 10 + b"\1")
+
+
+def test_a_bitset_that_inflates_to_gigabytes_is_not_inflated() -> None:
+    squeezer = zlib.compressobj(9, wbits=-15)
+    bomb = b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(64)) + squeezer.flush()
+    tracemalloc.start()
+    with pytest.raises(CorruptCheckpoint):
+        decode(5, sealed(5, section(SETTLED_BITS, bomb)))
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 @given(st.integers(0, 1 << 20))

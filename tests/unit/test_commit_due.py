@@ -64,6 +64,15 @@ def test_after_a_commit_the_interval_starts_with_the_next_settled_message() -> N
     assert settling.at(5) == 1
 
 
+def test_what_was_settled_while_a_commit_was_in_flight_waits_from_then_on() -> None:
+    settling = Settling()
+    settling.settle(1, now=0)
+    assert settling.at(1, idle=True) == 0
+    settling.commit()
+    settling.settle(1, now=1.2)
+    assert settling.at(1.3) == 0.9
+
+
 def test_when_nothing_else_will_come_soon_a_commit_is_due_after_a_short_pause() -> None:
     settling = Settling()
     settling.settle(1, now=0)
@@ -152,16 +161,6 @@ def test_settled_messages_that_nobody_told_of_count_from_when_they_are_seen() ->
     settling.uncommitted = 3
     assert settling.at(10) == 1
     assert settling.at(10.6) == 0.4
-
-
-def test_a_caller_that_remembers_too_early_a_time_does_not_make_commits_spin() -> None:
-    settling = Settling()
-    settling.settle(1, now=0)
-    assert settling.at(1) == 0
-    settling.commit()
-    settling.at(1)
-    settling.uncommitted, settling.since = 1, 0.0
-    assert settling.at(1) == 1
 
 
 def test_failures_back_off_up_to_the_interval_and_a_success_forgets_them() -> None:
