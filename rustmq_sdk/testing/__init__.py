@@ -10,12 +10,27 @@
 from __future__ import annotations
 
 from rustmq_sdk.testing.clock import BACKENDS, virtual_time
+from rustmq_sdk.testing.faults import KINDS, OPERATIONS, Fault, FaultPlan
+from rustmq_sdk.testing.faulty import FaultyDriver
 from rustmq_sdk.testing.listener import RecordingListener
+from rustmq_sdk.testing.messages import Acked, Nacked, Outcome, Rejected, Released, handle, message
 from rustmq_sdk.testing.schedules import run
 
 __all__ = [
     "BACKENDS",
+    "KINDS",
+    "OPERATIONS",
+    "Acked",
+    "Fault",
+    "FaultPlan",
+    "FaultyDriver",
+    "Nacked",
+    "Outcome",
     "RecordingListener",
+    "Rejected",
+    "Released",
+    "handle",
+    "message",
     "run",
     "virtual_time",
 ]

@@ -45,16 +45,19 @@ class Hooks:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the hook by which a conftest names servers."""
     pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--require-services``."""
     parser.getgroup("rustmq").addoption(
         "--require-services", action="store_true", help="fail tests whose server is missing, instead of skipping them"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Names the markers, and asks which servers there are."""
     config.addinivalue_line("markers", "virtual_time: time jumps to the next timer (for a class or a module)")
     config.addinivalue_line("markers", "service(name): needs a server; see pytest_rustmq_services")
     found: dict[str, str | None] = {}
@@ -65,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Says what runs and what is missing."""
     services = config.stash[_services]
     present = ", ".join(name for name, problem in services.items() if problem is None)
     missing = [f"{name} ({problem})" for name, problem in services.items() if problem is not None]
@@ -78,6 +82,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips or fails a test whose server is missing."""
     services = item.config.stash[_services]
     for marker in item.iter_markers("service"):
         (name,) = marker.args
@@ -107,7 +112,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.fixture(scope="class", params=INSTALLED)
 def both_loops(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, Any]]:
-    """asyncio and trio, in virtual time where the class or module is marked ``virtual_time``."""
+    """Asyncio and trio, in virtual time where the class or module is marked ``virtual_time``."""
     virtual = request.node.get_closest_marker("virtual_time") is not None
     return request.param, dict(virtual_time(request.param)) if virtual else {}
 

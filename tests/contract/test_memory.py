@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
 
 import pytest
 
-from rustmq_sdk.drivers.memory import MemoryDriver, open
+from rustmq_sdk.drivers.memory import MemoryDriver
+from rustmq_sdk.drivers.memory import open as open_memory
 from rustmq_sdk.slots import Driver
 from rustmq_sdk.testing.contracts import (
     AdminContract,
@@ -29,11 +31,11 @@ def memory(driver: Driver) -> MemoryDriver:
 class OnMemory:
     """Where the suites get their driver."""
 
-    options: dict[str, str] = {}
+    options: ClassVar[dict[str, str]] = {}
 
     @pytest.fixture
     async def driver(self) -> AsyncIterator[Driver]:
-        async with open("memory://", self.options) as driver:
+        async with open_memory("memory://", self.options) as driver:
             yield driver
 
 
@@ -57,18 +59,18 @@ class TestLog(OnMemory, LogSourceContract):
 
 
 class TestLesserLog(TestLog):
-    options = {
+    options: ClassVar = {
         "without": "seek,offsets_at,read,dense_offsets,idempotent_append,dedup_letters,fences",
         "checkpoint_room": "100",
     }
 
 
 class TestQueue(OnMemory, QueueSourceContract):
-    options = {"kind": "queue"}
+    options: ClassVar = {"kind": "queue"}
 
 
 class TestLesserQueue(OnMemory, QueueSourceContract):
-    options = {"kind": "queue", "without": "counts_attempts,delayed_nack"}
+    options: ClassVar = {"kind": "queue", "without": "counts_attempts,delayed_nack"}
 
 
 class TestSink(OnMemory, SinkContract):
@@ -76,11 +78,11 @@ class TestSink(OnMemory, SinkContract):
 
 
 class TestLesserSink(OnMemory, SinkContract):
-    options = {"without": "idempotent_append"}
+    options: ClassVar = {"without": "idempotent_append"}
 
 
 class TestQueueSink(OnMemory, SinkContract):
-    options = {"kind": "queue"}
+    options: ClassVar = {"kind": "queue"}
 
 
 class TestStateStore(OnMemory, StateStoreContract):
@@ -93,7 +95,7 @@ class TestDeadLetters(OnMemory, DeadLetterQueueContract):
 
 
 class TestRepeatedDeadLetters(TestDeadLetters):
-    options = {"without": "dedup_letters"}
+    options: ClassVar = {"without": "dedup_letters"}
 
 
 class TestAdmin(OnMemory, AdminContract):
@@ -101,4 +103,4 @@ class TestAdmin(OnMemory, AdminContract):
 
 
 class TestQueueAdmin(OnMemory, AdminContract):
-    options = {"kind": "queue"}
+    options: ClassVar = {"kind": "queue"}

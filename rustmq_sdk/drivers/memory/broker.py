@@ -199,9 +199,11 @@ class MemoryBroker:
     def expire(self, group: str, member: Member | None = None) -> None:
         """Takes everything from a member (the oldest) of a group without asking, as from one that fell silent.
 
-        It is told ``lost`` and joins again.
+        It is told ``lost`` and joins again. Does nothing if there is none.
         """
-        self.group(group).expire(member or self.group(group).members[0])
+        members = [member] if member else self.group(group).members
+        for silent in members[:1]:
+            self.group(group).expire(silent)
 
     def rebalance(self, group: str) -> None:
         """Makes all members of a group give up everything and get it back, as an eager rebalance does."""

@@ -71,7 +71,7 @@ class Membership:
                 self._news = anyio.Event()
                 if not await self._step():
                     await self._news.wait()
-        except Exception as error:  # noqa: BLE001  # the listener's: whoever fetches gets it
+        except Exception as error:  # the listener's: whoever fetches gets it
             self.failure = error
             self._on_change()
 
@@ -163,7 +163,7 @@ async def running(membership: Membership) -> AsyncIterator[None]:
         tasks.start_soon(membership.run)
         try:
             yield
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # raised again below
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # raised again below
             # A task group would wrap it in an ExceptionGroup, and callers of ours would have to unwrap it.
             failure = error
         finally:

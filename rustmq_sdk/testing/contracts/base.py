@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -28,10 +28,9 @@ class Contract:
     """Whether topics come into being when somebody sends, and readers wait for them. If not: ``UnknownTopic``."""
 
     @pytest.fixture
-    async def driver(self) -> AsyncIterator[Driver]:
-        """The driver under test, entered. To be overridden."""
+    async def driver(self) -> Any:
+        """The driver under test, entered. To be overridden by a fixture that yields it."""
         raise NotImplementedError(f"{type(self).__name__} has to override the fixture `driver`")
-        yield
 
     @pytest.fixture
     def topic(self) -> str:

@@ -1,5 +1,6 @@
 """Promises 5 and 6 of a log: commits are durable and fenced, a checkpoint comes back as written. And moving about."""
 
+# ruff: noqa: PLR2004  # numbers in a test are the example
 from __future__ import annotations
 
 import pytest

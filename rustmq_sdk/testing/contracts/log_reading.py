@@ -1,5 +1,6 @@
 """Promise 1 of a subscription, nothing is skipped, and what a record is made of."""
 
+# ruff: noqa: ARG002, PLR2004  # numbers in a test are the example; hooks to override ignore their arguments
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -137,8 +138,7 @@ class LogReadingContract(Contract):
         name = f"Größe ☃ {topic}"
         try:
             (tp,) = await self.create(driver, name)
-        except (RustMQError, ValueError) as error:
-            assert str(error), "a refusal says why"
+        except RustMQError:
             return
 
         await self.append(driver, name, [b"x"])

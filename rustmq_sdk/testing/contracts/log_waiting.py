@@ -1,5 +1,6 @@
 """Promises 2 to 4 of a subscription: fair, awake, bounded."""
 
+# ruff: noqa: PLR2004  # numbers in a test are the example
 from __future__ import annotations
 
 from collections import Counter

@@ -1,5 +1,6 @@
 """The promises of a queue: leased, settled, and fetched like any source."""
 
+# ruff: noqa: PLR2004  # numbers in a test are the example
 from __future__ import annotations
 
 from collections.abc import Sequence

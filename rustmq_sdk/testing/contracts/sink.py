@@ -1,5 +1,6 @@
 """The promises of a sink: durable on return, in order, once."""
 
+# ruff: noqa: PLR2004  # numbers in a test are the example
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -135,7 +136,7 @@ class SinkContract(Contract):
         assert [record.payload for record in await self.read_back(driver, topic, group, 2)] == [b"same"] * 2
 
     async def _numbered_append(
-        self, driver: Driver, topic: str, producer: bytes, first: int, count: int, partition: int = 0
+        self, driver: Driver, topic: str, producer: bytes, first: int, count: int, *, partition: int = 0
     ) -> Sequence[SentMessage]:
         messages = [OutgoingMessage(b"%s%d" % (producer, number)) for number in range(first, first + count)]
         return await driver.sink().append(topic, partition, messages, sequence=ProducerSequence(producer, first))
