@@ -71,6 +71,7 @@ class Postman:
         self._producer_id = os.urandom(16)
         self._topics: dict[str, Topic] = {}
         self._to_ask: deque[Topic] = deque()
+        self._stopped = False
         self._scopes: list[anyio.CancelScope] = []
         self._idle: list[anyio.Event] = []
         self._alarm = anyio.Event()
@@ -88,10 +89,11 @@ class Postman:
 
     def stop(self) -> None:
         """Cancels the tasks, and fails what they have not sent."""
+        self._stopped = True
         for scope in self._scopes:
             scope.cancel()
 
-        error = TransientDriverError("the producer was closed before it was sent", slot="sink", operation="append")
+        error = self._closed()
         for topic in self._topics.values():
             self._fail_waiting(topic, len(topic.waiting), error)
             for queue in topic.queues.values():
@@ -107,6 +109,11 @@ class Postman:
             topic = self._topics[name] = Topic(name, self._rng.randrange(1 << 16))
 
         submission.wave.unsettled += len(submission.messages)
+        if self._stopped:
+            # It waited for room, and those whose room it got were given up on.
+            self._fail(name, submission, self._closed())
+            return
+
         now = anyio.current_time()
         if topic.partitions is not None and now - topic.asked_at >= ASK_AGAIN_AFTER:
             topic.partitions = None
@@ -183,14 +190,18 @@ class Postman:
                     await self._alarm.wait()
 
     def _expire(self, now: float) -> None:
-        timeout = self._config.send_timeout
-        for topic, parcel in self._outbox.expire(now - timeout):
-            error = TransientDriverError(
-                f"not sent within send_timeout={timeout:g} s: all senders are waiting for answers",
-                slot="sink",
-                operation="append",
-            )
-            self._fail(topic, parcel, error)
+        for topic, parcel in self._outbox.expire(now - self._config.send_timeout):
+            self._fail(topic, parcel, self._too_late())
+
+    def _closed(self) -> TransientDriverError:
+        return TransientDriverError("the producer was closed before it was sent", slot="sink", operation="append")
+
+    def _too_late(self) -> TransientDriverError:
+        return TransientDriverError(
+            f"not sent within send_timeout={self._config.send_timeout:g} s: all senders are waiting for answers",
+            slot="sink",
+            operation="append",
+        )
 
     async def _send(self, scope: anyio.CancelScope) -> None:
         with scope:
@@ -244,6 +255,9 @@ class Postman:
             self._stored(batch, sent)
 
     async def _append_in_time(self, batch: Batch) -> Sequence[SentMessage]:
+        if anyio.current_time() - batch.born >= self._config.send_timeout:
+            raise self._too_late()
+
         attempts = self._attempts(batch.born, repeatable=self._idempotent)
         sequence = batch.sequence if self._idempotent else None
         return await persevere(attempts, self._breaker, append, self._sink, batch, sequence)

@@ -233,12 +233,26 @@ class Producer:
 
     async def _send(self, topic: str, messages: list[OutgoingMessage]) -> list[SentMessage]:
         born = anyio.current_time()
-        if not self._room.take_nowait(len(messages)):
-            await self._wait_for_room(len(messages))
-
         stored = anyio.Event()
         ticket = Ticket(len(messages), stored.set)
-        self._postman.submit(topic, Submission(messages, ticket, born, self._wave))
+
+        submitted = False
+
+        def submit() -> None:
+            nonlocal submitted
+            submitted = True
+            self._postman.submit(topic, Submission(messages, ticket, born, self._wave))
+
+        if self._room.take_nowait(len(messages)):
+            submit()
+        else:
+            with anyio.move_on_after(self._config.send_timeout):
+                await self._room.take(len(messages), submit)
+
+            # Not "if the wait was cut short": room may have been found in that very moment.
+            if not submitted:
+                raise self._no_room()
+
         await stored.wait()
         if ticket.error is None:
             return cast("list[SentMessage]", ticket.results)
@@ -249,19 +263,10 @@ class Producer:
 
         raise error
 
-    async def _wait_for_room(self, count: int) -> None:
-        timeout = self._config.send_timeout
-        with anyio.move_on_after(timeout):
-            await self._room.take(count)
-            if self._state == "open":
-                return
-
-            self._room.give(count)
-            self._check_open()
-
-        raise TransientDriverError(
-            f"not sent within send_timeout={timeout:g} s: all that time max_buffered={self._config.max_buffered} "
-            "messages were waiting already",
+    def _no_room(self) -> TransientDriverError:
+        return TransientDriverError(
+            f"not sent within send_timeout={self._config.send_timeout:g} s: all that time "
+            f"max_buffered={self._config.max_buffered} messages were waiting already",
             slot="sink",
             operation="append",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import anyio
 
@@ -12,7 +13,7 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._free = size
-        self._waiting: deque[tuple[int, anyio.Event]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None], anyio.Event]] = deque()
 
     def take_nowait(self, count: int) -> bool:
         """Takes the places if they are free and nobody waits."""
@@ -22,24 +23,30 @@ class Room:
         self._free -= count
         return True
 
-    async def take(self, count: int) -> None:
-        """Takes the places as soon as they are free. ``count`` is at most the size."""
+    async def take(self, count: int, taken: Callable[[], None]) -> None:
+        """Takes the places as soon as they are free, and calls ``taken`` in that moment.
+
+        In that moment, not when the waiting task runs again: tasks that are woken together run in any order, and
+        theirs is the order in which they came. Cancelled before, nothing is taken and ``taken`` is not called.
+
+        Args:
+            count: at most the size.
+            taken: must not raise.
+        """
         if self.take_nowait(count):
+            taken()
             return
 
-        place = (count, anyio.Event())
+        place = (count, taken, anyio.Event())
         self._waiting.append(place)
         try:
-            await place[1].wait()
+            await place[2].wait()
         except BaseException:
-            # The places may have been given to us between the cancellation and now; somebody else can use them. And
-            # whoever stood behind us may fit where we did not.
-            if place[1].is_set():
-                self._free += count
-            else:
+            if not place[2].is_set():
+                # Who stood behind us may fit where we did not.
                 self._waiting.remove(place)
+                self._admit()
 
-            self._admit()
             raise
 
     def give(self, count: int) -> None:
@@ -49,6 +56,7 @@ class Room:
 
     def _admit(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
-            count, event = self._waiting.popleft()
+            count, taken, event = self._waiting.popleft()
             self._free -= count
             event.set()
+            taken()
