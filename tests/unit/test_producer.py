@@ -713,7 +713,7 @@ class TestLife:
             except (TransientDriverError, OutcomeUnknown):
                 heard.append(name)
 
-        settings = {"max_buffered": 1, "batch_size": 1, "send_timeout": 10}
+        settings: dict[str, Any] = {"max_buffered": 1, "batch_size": 1, "send_timeout": 10}
         async with anyio.create_task_group() as tasks, bench.producer(**settings) as producer:
             for name in "abc":
                 tasks.start_soon(send, producer, name)
