@@ -9,6 +9,7 @@ await message.ack()
 
 from __future__ import annotations
 
+from rustmq_sdk._runtime.consumer import Consumer as Consumer
 from rustmq_sdk._runtime.producer import Producer as Producer
 from rustmq_sdk.client import Client as Client
 from rustmq_sdk.config import ConsumerConfig as ConsumerConfig
@@ -36,6 +37,9 @@ from rustmq_sdk.errors import UnknownTopic as UnknownTopic
 from rustmq_sdk.errors import Unsupported as Unsupported
 from rustmq_sdk.message import Message as Message
 from rustmq_sdk.message import Messages as Messages
+from rustmq_sdk.observe import Health as Health
+from rustmq_sdk.observe import Observer as Observer
+from rustmq_sdk.observe import Statistics as Statistics
 from rustmq_sdk.values import AckResult as AckResult
 from rustmq_sdk.values import DeadLetter as DeadLetter
 from rustmq_sdk.values import OutgoingMessage as OutgoingMessage
@@ -49,15 +53,18 @@ __all__ = [
     "CircuitOpen",
     "Client",
     "ConfigurationError",
+    "Consumer",
     "ConsumerClosed",
     "ConsumerConfig",
     "ConsumerOptions",
     "ConsumerStateError",
     "DeadLetter",
     "DriverError",
+    "Health",
     "Message",
     "Messages",
     "MissingDriver",
+    "Observer",
     "OutcomeUnknown",
     "OutgoingMessage",
     "PartitionStopped",
@@ -71,6 +78,7 @@ __all__ = [
     "RustMQError",
     "SentMessage",
     "StalePartition",
+    "Statistics",
     "TopicPartition",
     "TransientDriverError",
     "UnknownTopic",

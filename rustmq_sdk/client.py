@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Unpack, final
+from typing import Any, Literal, Unpack, final
 
 from rustmq_sdk._origin import read_origin
+from rustmq_sdk._runtime.consumer import Consumer
 from rustmq_sdk._runtime.producer import Producer
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, Unsupported
 from rustmq_sdk.slots import DeadLetterQueue, SourceRequest
-
-if TYPE_CHECKING:
-    from rustmq_sdk._runtime.consumer import Consumer
 
 _SETTINGS = (*fields_of(ConsumerConfig), *fields_of(ProducerConfig))
 
@@ -129,8 +127,6 @@ class Client:
         Raises:
             ConfigurationError: no topic, or an option that cannot work.
         """
-        from rustmq_sdk._runtime.consumer import Consumer
-
         self._check_open()
         _check_topics(topics)
         config = self._consumer_config(options)

@@ -30,14 +30,9 @@ from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.postman import ASK_AGAIN_AFTER, SENDERS
 from rustmq_sdk.drivers.memory.driver import MemoryDriver
 from rustmq_sdk.slots import Sink
-from rustmq_sdk.testing.clock import BACKENDS, Backend, virtual_time
 from rustmq_sdk.values import ProducerSequence
 
-
-@pytest.fixture(params=BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, Any]]:
-    return request.param, dict(virtual_time(request.param))
-
+pytestmark = pytest.mark.virtual_time
 
 Fault = Callable[[Callable[[], Any]], Any]
 
