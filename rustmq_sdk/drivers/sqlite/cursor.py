@@ -55,15 +55,18 @@ class Cursor:
         """Takes what was read from :attr:`read_to` on. ``rings``: how many there were when the reading began."""
         # A ring since then may be for something the look did not see.
         self._end = chunk.end if rings == self.rings else None
+        if self.read_to < chunk.start:
+            self._miss(chunk.start, "deleted, by retention or by hand")
+
         for row in chunk.rows:
             if row.base > self.read_to:
-                self._miss(row.base, chunk.start)
+                self._miss(row.base, "missing in the file: run integrity_check on it")
 
             self._waiting.append(row)
             self.read_to = row.base + row.length
 
         if not chunk.rows and self.read_to < chunk.end:
-            self._miss(chunk.end, chunk.start)
+            self._miss(chunk.end, "missing in the file: run integrity_check on it")
 
     def take(self, max_messages: int, max_bytes: int, *, at_least: int = 1) -> Fetched | None:
         """The next piece; None if nothing is there, or fits. ``at_least`` messages come whatever their size."""
@@ -93,15 +96,8 @@ class Cursor:
 
         return self._piece(joined(parts), size=size, largest=largest, gone=gone)
 
-    def _miss(self, end: int, start: int) -> None:
-        tp = self.assignment.tp
-        kept = min(max(start, self.read_to), end)
-        if self.read_to < kept:
-            self._waiting.append(Gone(tp, self.read_to, kept, "deleted by retention_age or retention_bytes"))
-
-        if kept < end:
-            self._waiting.append(Gone(tp, kept, end, "missing in the file: run integrity_check on it"))
-
+    def _miss(self, end: int, reason: str) -> None:
+        self._waiting.append(Gone(self.assignment.tp, self.read_to, end, reason))
         self.read_to = end
 
     def _losses(self) -> list[Gone]:
@@ -164,18 +160,16 @@ class _Open:
 
     def take(self, max_messages: int, max_bytes: int, *, at_least: int) -> tuple[Records, int]:
         """The first records that fit, and their bytes."""
-        whole = self.records
-        count = min(len(whole), max_messages)
-        if self.size <= max_bytes:
-            size = self.size * count // max(len(whole), 1)
-        else:
+        whole, count = self.records, min(len(self.records), max_messages)
+        if self.size > max_bytes:
             sums = list(accumulate(whole.cut(0, count).sizes()))
             count = min(count, max(bisect_right(sums, max_bytes), at_least))
-            size = sums[count - 1] if count else 0
 
         if count == len(whole):
-            self.records, self.size = whole.cut(count, count), 0
-            return whole, size
+            part, size = whole, min(self.size, max_bytes)
+        else:
+            part = whole.cut(0, count)
+            size = part.size()
 
         self.records, self.size = whole.cut(count, len(whole)), max(self.size - size, 0)
-        return whole.cut(0, count), size
+        return part, size

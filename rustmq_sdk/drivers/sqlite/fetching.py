@@ -24,7 +24,7 @@ class Fetching:
         file: the log.
         holdings: what may be fetched.
         members: asked, after a silence, whether it still is ours.
-        stir: set, by whoever it is, when a waiting fetch should look again.
+        stir: ends the waiting of a fetch, whoever does it.
     """
 
     def __init__(self, file: LogFile, holdings: Holdings, members: Members, stir: Stir) -> None:
@@ -32,24 +32,22 @@ class Fetching:
         self._holdings = holdings
         self._members = members
         self._fetches = 0
-        self._woken = False
         self._stir = stir
 
     def wake(self) -> None:
         """Has the waiting fetch, or the next one, return."""
-        self._woken = True
-        self._stir.set()
+        self._stir.leave()
 
     def look_again(self) -> None:
         """There may be something to fetch that was not before."""
-        self._stir.set()
+        self._stir.look()
 
     def heard(self, keys: Changed) -> None:
         """Partitions grew; None: any of them may have."""
         for holding in self._holdings:
             if keys is None or holding.partition in keys:
                 holding.cursor.ring()
-                self._stir.set()
+                self._stir.look()
 
     async def fetch(
         self, wanted: Collection[Assignment], max_messages: int, max_bytes: int, max_wait: float
@@ -61,8 +59,8 @@ class Fetching:
             self._stir.rearm()
             self._members.check()
             pieces = await self._look(wanted, max_messages, max_bytes)
-            if pieces or self._woken or not await self._stirs_before(deadline):
-                self._woken = False
+            if pieces or self._stir.left or not await self._stirs_before(deadline):
+                self._stir.left = False
                 return pieces
 
     async def _stirs_before(self, deadline: float) -> bool:

@@ -16,7 +16,8 @@ class Holding:
         epoch: of our claim; 0 without a group.
         cursor: reads for the assignment that stands for the partition now.
         served: when it was last part of a fetch's answer, in fetches.
-        flowing: whether it may be fetched; not while it is being revoked.
+        flowing: whether it may be fetched; not when it is being revoked, or is somebody else's already.
+        revoked: whether the listener was told to give it up.
     """
 
     def __init__(self, partition: int, epoch: int, cursor: Cursor) -> None:
@@ -25,6 +26,7 @@ class Holding:
         self.cursor = cursor
         self.served = 0
         self.flowing = True
+        self.revoked = False
 
     @property
     def assignment(self) -> Assignment:

@@ -22,7 +22,7 @@ class Members:
     Args:
         ours: which of the two.
         keys: of the bell, after which to look at once.
-        stir: set when it cannot go on; :meth:`check` has the reason then.
+        stir: ends the waiting of a fetch when it cannot go on; :meth:`check` has the reason then.
     """
 
     def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], stir: Stir) -> None:
@@ -45,7 +45,7 @@ class Members:
 
     def nudge(self) -> None:
         """Has it look at the group now."""
-        self._nudged.set()
+        self._nudged.look()
 
     def heard(self, keys: Changed) -> None:
         """Something was written; None: anything."""
@@ -72,7 +72,7 @@ class Members:
             await work()
         except Exception as error:
             self._failure = self._failure or error
-            self._stir.set()
+            self._stir.leave()
 
     async def _keep_up(self) -> None:
         while True:

@@ -26,7 +26,7 @@ class Membership:
         request: topics, group (not None here), lease and revoke budget.
         listener: whom to tell.
         holdings: kept up to date.
-        stir: set when something may be fetched that could not be before.
+        stir: ends the waiting of a fetch when assignments change.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Membership:
             group = await self._file.read("source", "rebalance", claims.view, self._group)
 
         await self._lose([holding for holding in self._holdings if not self._owns(group, holding)])
-        await self._give_up([h for h in self._holdings if group.claims[h.partition].wanted_by is not None])
+        await self._give_up([h for h in self._holdings if h.revoked or group.claims[h.partition].wanted_by is not None])
         if claimed := await self._step(group):
             await self._take(claimed)
 
@@ -110,6 +110,7 @@ class Membership:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
+            self._stir.leave()
             await self._listener.lost(assignments)
 
     async def _give_up(self, wanted: Sequence[Holding]) -> None:
@@ -117,13 +118,17 @@ class Membership:
         if not wanted:
             return
 
+        untold = [holding.assignment for holding in wanted if not holding.revoked]
         for holding in wanted:
-            holding.flowing = False
+            holding.flowing, holding.revoked = False, True
 
-        await self._listener.revoking([holding.assignment for holding in wanted], self._request.revoke_budget)
+        if untold:  # all but those whose release failed the last time
+            self._stir.leave()
+            await self._listener.revoking(untold, self._request.revoke_budget)
+
         epochs = {holding.partition: holding.epoch for holding in wanted}
-        self._holdings.drop(wanted)
         await self._file.write("source", "release", claims.release, self._group, self.member, epochs)
+        await self._lose(wanted)
 
     async def _step(self, group: View) -> list[Claimed]:
         now = anyio.current_time()
@@ -164,4 +169,4 @@ class Membership:
             await self._file.write("source", "release", claims.release, self._group, self.member, waiting)
             raise
         finally:
-            self._stir.set()
+            self._stir.leave()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode, size_of
 from rustmq_sdk.drivers.sqlite.reading import Row, Want, look
-from rustmq_sdk.drivers.sqlite.topics import place_of
+from rustmq_sdk.drivers.sqlite.topics import Place, place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone
@@ -23,7 +23,7 @@ def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, 
     found: dict[int, Record] = {}
     broken: list[Broken] = []
     missing: list[int] = []
-    for offset, batch in [] if place is None else _batches(queries, place.id, offsets, check_crcs=check_crcs):
+    for offset, batch in [] if place is None else _batches(queries, place, offsets, check_crcs=check_crcs):
         if batch is None:
             missing.append(offset)
         elif isinstance(batch, Records):
@@ -48,18 +48,22 @@ def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, 
 
 
 def _batches(
-    queries: Queries, partition: int, offsets: Sequence[int], *, check_crcs: bool
+    queries: Queries, place: Place, offsets: Sequence[int], *, check_crcs: bool
 ) -> Iterator[tuple[int, Records | tuple[bytes, Exception] | None]]:
     """Each offset with the batch that holds it, which is read and decoded once."""
     rows: deque[Row] = deque()
     base: int | None = None
     batch: Records | tuple[bytes, Exception] | None = None
     for at, offset in enumerate(offsets):
+        if offset < place.start:
+            yield offset, None
+            continue
+
         while rows and rows[0].base + rows[0].length <= offset:
             rows.popleft()
 
         if not rows:
-            want = Want(partition, offset, _run_length(offsets, at), READ_BYTES)
+            want = Want(place.id, offset, _run_length(offsets, at), READ_BYTES)
             rows.extend(look(queries, want).rows)
 
         if not rows or rows[0].base > offset:

@@ -17,7 +17,7 @@ class Solo:
         request: the topics, and the lease, which sets how often to look for new ones.
         listener: whom to tell.
         holdings: kept up to date.
-        stir: set when something may be fetched that could not be before.
+        stir: ends the waiting of a fetch when assignments change.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Solo:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
+            self._stir.leave()
             await self._listener.lost(assignments)
 
         held = {holding.partition for holding in self._holdings}
         fresh = {tp: partition for tp, partition in existing.items() if partition not in held}
         if fresh:
             self._holdings.take(await self._listener.assigned(list(fresh), None), fresh, 0)
-            self._stir.set()
+            self._stir.leave()
 
     async def beat(self) -> bool:
         """Nobody waits for a sign of life."""

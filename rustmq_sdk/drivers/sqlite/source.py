@@ -68,13 +68,15 @@ class SqliteSource:
         members = Members(ours, keys, stir)
         fetching = Fetching(self._file, holdings, members, stir)
         subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
             # Its first step comes after this generator has yielded: the listener has its subscription by then.
             tasks.start_soon(members.run)
             try:
                 yield subscription
-            except Exception as error:
+            except (anyio.get_cancelled_exc_class(), GeneratorExit):
+                raise
+            except BaseException as error:  # raised below, as itself: here the task group would wrap it
                 failure = error
 
             tasks.cancel_scope.cancel()

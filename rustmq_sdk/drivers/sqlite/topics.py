@@ -84,8 +84,11 @@ def create(transaction: Transaction, topic: str, partitions: int, settings: Rete
     """Creates a topic; on one that exists with as many partitions the settings are brought up to date.
 
     Raises:
-        ConfigurationError: it exists with another number of partitions.
+        ConfigurationError: it exists with another number of partitions, or there would be none.
     """
+    if partitions < 1:
+        raise ConfigurationError("a topic has partitions", field="partitions", value=partitions, fix="Give 1 or more")
+
     known = partition_count(transaction, topic)
     if known not in (None, partitions):
         raise ConfigurationError(

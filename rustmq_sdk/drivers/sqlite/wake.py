@@ -67,21 +67,31 @@ class Bell:
 
 
 class Stir:
-    """An event that is waited for again and again: rearm it, look, and only then wait. Belongs to one loop."""
+    """An event that is waited for again and again: rearm it, look, and only then wait. Belongs to one loop.
+
+    Attributes:
+        left: whether whoever waits should return to its caller, and not only look again.
+    """
 
     def __init__(self) -> None:
+        self.left = False
         self._event = anyio.Event()
 
     def rearm(self) -> None:
         """What was set before is forgotten."""
         self._event = anyio.Event()
 
-    def set(self) -> None:
-        """Ends the waiting."""
+    def look(self) -> None:
+        """Ends the waiting: there may be something new."""
+        self._event.set()
+
+    def leave(self) -> None:
+        """Ends the waiting, or the next one, and has its caller return."""
+        self.left = True
         self._event.set()
 
     async def wait(self) -> None:
-        """Until it is set after the last :meth:`rearm`."""
+        """Until something happens, or has happened since the last :meth:`rearm`."""
         await self._event.wait()
 
 
