@@ -185,6 +185,9 @@ class MemoryLogSubscription:
             if offset is None:
                 raise ConsumerStateError(f"assigned() has to say at which offset {assignment.tp} starts, and said None")
 
+            if not claim.live:
+                continue  # lost while assigned() was running, perhaps with its topic; lost() comes next
+
             log = self._broker.log(assignment.tp, operation="fetch")
             self._cursors[assignment] = Cursor(assignment, claim, log, offset)
 
@@ -194,6 +197,9 @@ class MemoryLogSubscription:
         self._bell.interrupt()
 
     def _write(self, assignment: Assignment, position: Checkpoint) -> CommitOutcome:
+        if assignment in self.membership.released:
+            return CommitOutcome.RETRY
+
         claim = self.membership.claim_of(assignment)
         written = claim is not None and self._group.commit(claim, position)
         return CommitOutcome.COMMITTED if written else CommitOutcome.FENCED

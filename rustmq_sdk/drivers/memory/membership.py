@@ -39,6 +39,8 @@ class Membership:
         """Assignments that may be fetched and committed."""
         self.revoking: dict[Assignment, Claim] = {}
         """Assignments on their way out: committed still, fetched no more."""
+        self.released: list[Assignment] = []
+        """Assignments given up, of which it is not known yet whether they come back."""
         self.failure: Exception | None = None
         """What the listener raised; ends the membership, and the next fetch raises it."""
         self._group = group
@@ -48,14 +50,12 @@ class Membership:
         self._on_change = on_change
         self._on_assigned = on_assigned
         self._news = anyio.Event()
-        self._released: list[Assignment] = []
         self._left = False
         self.member = Member(topics, self._notify)
 
     def claim_of(self, assignment: Assignment) -> Claim | None:
-        """The live claim behind an assignment; None if the partition is not ours, or not under this name."""
-        claim = self.held.get(assignment) or self.revoking.get(assignment)
-        return claim if claim is not None and claim.live else None
+        """The claim behind an assignment, perhaps a dead one; None if the partition is not ours under this name."""
+        return self.held.get(assignment) or self.revoking.get(assignment)
 
     def rename(self, old: Assignment, new: Assignment) -> None:
         """``new`` takes the place of ``old`` after a seek."""
@@ -87,8 +87,8 @@ class Membership:
         lost = [assignment for assignment, claim in self.held.items() if not claim.live]
         expired = not self._group.has(self.member)
         if expired:
-            lost += self._released
-            self._released = []
+            lost += self.released
+            self.released = []
 
         if lost:
             await self._lose(lost)
@@ -102,7 +102,7 @@ class Membership:
             return True
 
         claims = self._group.claim(self.member)
-        if self._released and self._group.is_settled:
+        if self.released and self._group.is_settled:
             await self._part_with({claim.tp for claim in claims})
 
         if claims:
@@ -125,13 +125,13 @@ class Membership:
             await self._listener.revoking(leaving, self._budget)
 
         self.revoking = {}
-        self._released += leaving
+        self.released += leaving
         self._group.release(surplus)
 
     async def _part_with(self, regained: Collection[TopicPartition]) -> None:
         """Reports what was given up and does not come back with the claims that are about to be reported."""
-        gone = [assignment for assignment in self._released if assignment.tp not in regained]
-        self._released = []
+        gone = [assignment for assignment in self.released if assignment.tp not in regained]
+        self.released = [assignment for assignment in self.released if assignment.tp in regained]
         if gone:
             await self._listener.lost(gone)
 
@@ -141,6 +141,7 @@ class Membership:
         by_partition = {claim.tp: claim for claim in claims}
         taken = {assignment: by_partition.pop(assignment.tp) for assignment in starts}
         _check_answer(list(by_partition))
+        self.released = []
         self.held.update(taken)
         self._on_assigned(taken, starts)
         self._on_change()

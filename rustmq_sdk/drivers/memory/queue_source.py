@@ -163,7 +163,10 @@ class MemoryQueueSubscription:
         return lease.queue.extend(lease, now, self._request.lease)
 
     def _start(self, taken: Mapping[Assignment, Claim], _starts: Mapping[Assignment, int | None]) -> None:
-        for assignment in taken:
+        for assignment, claim in taken.items():
+            if not claim.live:
+                continue  # lost while assigned() was running, with its topic; lost() comes next
+
             self._queues[assignment] = self._broker.queue(self._request.group, assignment.topic)
 
     def _changed(self) -> None:

@@ -27,7 +27,9 @@ class LogWaitingContract(Contract):
         # records waiting is served once in as many fetches as there are partitions.
         async with self.log_member(driver, topic, group) as member:
             await member.owns(tps)
-            await member.fetch_until(lambda: bool(member.pieces))
+            while not member.received:
+                await member.fetch(max_messages=2, max_wait=self.patience)
+
             for _ in range(3):
                 before = Counter(record.tp for record in member.received)
                 for _ in tps:

@@ -123,7 +123,9 @@ class QueueSourceContract(Contract):
         await self.filled(driver, topic, 1)
         async with self.queue_member(driver, topic, group) as member:
             for attempt in (1, 2, 3):
+                began = anyio.current_time()
                 await self.collect(member, attempt)
+                assert anyio.current_time() - began < self.lease, "without a delay it need not wait for the lease"
                 if driver.capabilities.counts_attempts:
                     assert member.received[-1].attempt == attempt
 
