@@ -104,6 +104,10 @@ class Reply(Generic[T]):
             del error, self  # the traceback holds this frame: do not let the frame hold the traceback
 
 
+class ThreadClosed(RuntimeError):
+    """The thread takes no more calls."""
+
+
 class DaemonThread:
     """One daemon thread that makes blocking calls one after another, in the order they came.
 
@@ -123,7 +127,7 @@ class DaemonThread:
         Cancelling the wait abandons the result; the call is made all the same.
 
         Raises:
-            RuntimeError: the thread was closed.
+            ThreadClosed: after :meth:`close`.
         """
         reply: Reply[T] = Reply()
         self.submit(partial(_answer, reply, partial(function, *args, **kwargs)))
@@ -136,7 +140,7 @@ class DaemonThread:
         """
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"the thread {self._name!r} is closed: make calls before close()")
+                raise ThreadClosed(f"the thread {self._name!r} is closed: make calls before close()")
 
             self._calls.put(call)
             if self._thread is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rustmq_sdk._urls import locate
 from rustmq_sdk.drivers.sqlite.driver import SqliteDriver as SqliteDriver
+from rustmq_sdk.drivers.sqlite.integrity import integrity_check as integrity_check
 from rustmq_sdk.drivers.sqlite.options import OPTIONS as OPTIONS
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions as SqliteOptions
 from rustmq_sdk.drivers.sqlite.options import read_options, read_path

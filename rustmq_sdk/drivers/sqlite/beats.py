@@ -17,8 +17,8 @@ class BeatWatch:
         self._looked = float("-inf")
         self._still_since: dict[bytes, tuple[int, float]] = {}
 
-    def look(self, now: float, beats: Mapping[bytes, int]) -> frozenset[bytes]:
-        """Notes the beats of the others as they are now; returns who is dead."""
+    def look(self, now: float, beats: Mapping[bytes, int]) -> Mapping[bytes, int]:
+        """Notes the beats of the others as they are now; returns who is dead, and since which beat."""
         blind = now - self._looked > self._lease / 4
         self._looked = now
         seen = {}
@@ -27,4 +27,4 @@ class BeatWatch:
             seen[member] = (beat, now) if blind or known is None or known[0] != beat else known
 
         self._still_since = seen
-        return frozenset(member for member, (_, since) in seen.items() if now - since >= self._lease)
+        return {member: beat for member, (beat, since) in seen.items() if now - since >= self._lease}

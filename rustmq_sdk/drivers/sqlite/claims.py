@@ -118,7 +118,7 @@ def beat(transaction: Transaction, group: str, member: bytes) -> bool:
 
 
 def step(
-    transaction: Transaction, group: str, me: bytes, dead: Collection[bytes], overdue: Mapping[int, int]
+    transaction: Transaction, group: str, me: bytes, dead: Mapping[bytes, int], overdue: Mapping[int, int]
 ) -> list[Claimed]:
     """Brings the group nearer to its plan, and claims what is free and ours by it.
 
@@ -126,11 +126,13 @@ def step(
         transaction: to do it in.
         group: its name.
         me: our member id.
-        dead: members to expire.
+        dead: members to expire, with the beat they stopped at; who has beaten since is spared.
         overdue: partitions, with their epochs, whose owners were asked to release them and did not in time.
     """
-    for member in dead:
-        leave(transaction, group, member)
+    for member, beat_ in dead.items():
+        sql = "SELECT 1 FROM member WHERE consumer_group = ? AND id = ? AND beat = ?"
+        if transaction.row(sql, group, member, beat_):
+            leave(transaction, group, member)
 
     for partition, epoch in overdue.items():
         release(transaction, group, None, {partition: epoch})

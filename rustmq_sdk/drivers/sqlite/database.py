@@ -41,13 +41,14 @@ class Patience:
         return left > 0 and not self._stop.wait(min(left, 0.001 * (calls_before + 1), 0.02))
 
 
-def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connection:
+def connect(path: Path, options: SqliteOptions, stop: threading.Event, *, create: bool = True) -> Connection:
     """A connection to the log in ``path``, which is created if there is none.
 
     Args:
         path: of the file.
         options: from the URL.
         stop: ends its waiting for locks.
+        create: False: an empty file is refused instead.
 
     Raises:
         ConfigurationError: no such directory, another application's file, or one of a later release.
@@ -59,7 +60,7 @@ def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connec
     connection = apsw.Connection(str(path))
     try:
         connection.set_busy_handler(Patience(options.busy_timeout, stop))
-        _adopt(connection, path)
+        _adopt(connection, path, create=create)
         connection.pragma("synchronous", options.sync)
         connection.pragma("foreign_keys", value=True)
         connection.wal_autocheckpoint(0)  # the writer does it, between its transactions
@@ -91,7 +92,7 @@ def _check_place(path: Path) -> None:
         raise _not_ours(path, f"the directory {path.parent} does not exist", "Create it, or name another file")
 
 
-def _adopt(connection: Connection, path: Path) -> None:
+def _adopt(connection: Connection, path: Path, *, create: bool) -> None:
     try:
         fresh = _is_new(connection, path)
     except apsw.NotADBError as error:
@@ -103,6 +104,9 @@ def _adopt(connection: Connection, path: Path) -> None:
             slot="source",
             operation="open",
         )
+
+    if fresh and not create:
+        raise _not_ours(path, "the file is empty", "Name an existing log")
 
     if fresh:
         _create(connection, path)

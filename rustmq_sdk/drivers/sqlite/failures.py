@@ -8,7 +8,8 @@ from pathlib import Path
 
 import apsw
 
-from rustmq_sdk.errors import PermanentDriverError, RustMQError, TransientDriverError
+from rustmq_sdk._threads import ThreadClosed
+from rustmq_sdk.errors import ConsumerStateError, PermanentDriverError, RustMQError, TransientDriverError
 
 BUSY = (apsw.BusyError, apsw.LockedError)
 LOST_AT_COMMIT = (apsw.IOError, apsw.FullError)
@@ -39,7 +40,6 @@ _PERMANENT: dict[type[apsw.Error], str] = {
     apsw.NotADBError: "not an SQLite database, or its header is damaged. Name another file, or restore a backup",
     apsw.CantOpenError: "the file cannot be opened. Its directory must exist and be writable for this user",
     apsw.TooBigError: "a message is larger than SQLite can hold (1 GB). Keep it elsewhere and send its name",
-    apsw.ConnectionClosedError: "the client is closed. Make calls inside its context only",
 }
 
 
@@ -65,3 +65,7 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise translate(error, path, slot=slot, operation=operation) from error
+    except ThreadClosed as error:
+        raise ConsumerStateError(
+            f"{path}: {operation} after the client was closed: use it inside its context"
+        ) from error

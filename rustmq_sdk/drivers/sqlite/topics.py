@@ -52,9 +52,12 @@ def place_for_append(transaction: Transaction, topic: str, partition: int) -> Pl
     if place is not None:
         return place
 
-    count = partitions_for_send(transaction, topic)
-    place = place_of(transaction, topic, partition)
+    if partition == 0 and partition_count(transaction, topic) is None:
+        create(transaction, topic, 1, Retention())
+        place = place_of(transaction, topic, partition)
+
     if place is None:
+        count = partition_count(transaction, topic) or 0
         raise UnknownTopic(
             f"topic {topic!r} has {count} partition(s), from 0: there is no partition {partition}. "
             "Name an existing one, or create the topic with more",

@@ -104,9 +104,11 @@ class Watcher:
             connection the number does not change with our own commits.
     """
 
-    def __init__(self, bell: Bell, look: Callable[[Callable[[int], None]], None]) -> None:
+    def __init__(self, bell: Bell, look: Callable[[Callable[[int | None], None]], None]) -> None:
         self._bell = bell
         self._look = look
+        self._answered = threading.Event()
+        self._answered.set()
         self._seen: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rustmq-sqlite-watch", daemon=True)
@@ -121,11 +123,14 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            if self._bell.heard:
+            # One look at a time: they would pile up behind a transaction that takes long.
+            if self._bell.heard and self._answered.is_set():
+                self._answered.clear()
                 self._look(self._compare)
 
-    def _compare(self, version: int) -> None:
-        if self._seen is not None and version != self._seen:
-            self._bell.ring(None)
-
-        self._seen = version
+    def _compare(self, version: int | None) -> None:
+        self._answered.set()
+        if version is not None:
+            before, self._seen = self._seen, version
+            if before not in (None, version):
+                self._bell.ring(None)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
-from rustmq_sdk._threads import DaemonThread, Reply
+from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
 from rustmq_sdk.drivers.sqlite.database import Connection, connect
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
@@ -102,12 +102,13 @@ class Writer:
         self._request(_Change(make, reply))
         return await reply.wait()
 
-    def look(self, tell: Callable[[int], None]) -> None:
-        """Calls back, on the writer's thread, with a number that changes when somebody else has committed."""
-        try:
+    def look(self, tell: Callable[[int | None], None]) -> None:
+        """Calls back, on the writer's thread, with a number that changes when somebody else has committed.
+
+        With None if it cannot be had now: what is wrong those will hear who want something of the file.
+        """
+        with suppress(ThreadClosed):  # there is nobody to wake any more
             self._thread.submit(partial(self._look, tell))
-        except RuntimeError:  # closed meanwhile: there is nobody to wake
-            return
 
     async def close(self) -> None:
         """Interrupts what runs, and closes the connection."""
@@ -139,9 +140,12 @@ class Writer:
         if connection is not None:
             connection.close(True)  # a transaction that hangs is rolled back when the last statement is gone
 
-    def _look(self, tell: Callable[[int], None]) -> None:
-        if self._connection is not None:
-            tell(self._connection.data_version())
+    def _look(self, tell: Callable[[int | None], None]) -> None:
+        version = None
+        with suppress(apsw.Error):
+            version = None if self._connection is None else self._connection.data_version()
+
+        tell(version)
 
     def _work(self) -> None:
         group = self._take()
