@@ -249,6 +249,21 @@ class TestSharing:
             (3, 10),
         ]
 
+    async def test_one_message_after_the_other_without_a_key_takes_turns_too(self, bench: Bench) -> None:
+        await bench.create(4, "wide")
+        async with bench.producer() as producer:
+            sent = [await producer.send("wide", str(n)) for n in range(8)]
+
+        assert [place.offset for place in sent] == [0] * 4 + [1] * 4
+
+    async def test_many_messages_of_one_key_are_cut_into_batches(self, bench: Bench) -> None:
+        await bench.create(4, "wide")
+        async with bench.producer(batch_size=10) as producer:
+            sent = await producer.send_batch("wide", [OutgoingMessage(b"x", key=b"k") for _ in range(25)])
+
+        assert [place.offset for place in sent] == list(range(25))
+        assert [len(messages) for _, messages, _ in bench.wire.appends] == [10, 10, 5]
+
     async def test_partitions_append_at_the_same_time_with_a_fixed_number_of_tasks(self, bench: Bench) -> None:
         await bench.create(30, "wide")
         bench.wire.seconds = 1.0
@@ -329,6 +344,9 @@ class TestOnce:
             assert (await producer.send("t", "c")).offset == 2
 
         assert bench.stored() == ["a", "b", "c"]
+        ids = {messages[0]: sequence for _, messages, sequence in bench.wire.appends if sequence is not None}
+        assert ids[b"a"].producer_id != ids[b"b"].producer_id == ids[b"c"].producer_id
+        assert (ids[b"b"].first, ids[b"c"].first) == (0, 1)
 
     async def test_two_producers_are_told_apart(self, bench: Bench) -> None:
         async with bench.producer() as one, bench.producer() as two:
@@ -548,6 +566,32 @@ class TestFailures:
 
             assert (await producer.send("t", "b")).offset == 0
 
+    async def test_a_topic_that_went_away_is_asked_for_again_next_time(self, bench: Bench) -> None:
+        async def gone(append: Callable[[], Any]) -> Any:
+            raise UnknownTopic("no such topic", slot="sink", operation="append")
+
+        async with bench.producer() as producer:
+            bench.wire.fail(gone)
+            with pytest.raises(UnknownTopic):
+                await producer.send("t", "a")
+
+            await producer.send("t", "b")
+            assert bench.wire.asked == ["t", "t"]
+
+    async def test_what_is_sent_while_a_flush_waits_belongs_to_the_next(self, bench: Bench) -> None:
+        bench.wire.seconds = 1.0
+        async with bench.producer(linger=0) as producer, anyio.create_task_group() as tasks:
+            producer.send_nowait("t", "a")
+            await checkpoint()
+            producer.send_nowait("t", "b")
+            tasks.start_soon(producer.flush)
+            await checkpoint()
+            producer.send_nowait("t", "c")
+            with anyio.fail_after(5):
+                await producer.flush()
+
+            assert bench.stored() == ["a", "b", "c"]
+
 
 class TestPartitions:
     async def test_a_partition_that_is_not_there_is_refused_after_asking_again(self, bench: Bench) -> None:
@@ -603,6 +647,15 @@ class TestBounded:
 
         assert bench.stored() == [str(n) for n in range(9)]
         assert max(len(messages) for _, messages, _ in bench.wire.appends) <= 2
+
+    async def test_who_needs_little_room_does_not_overtake_who_needs_much(self, bench: Bench) -> None:
+        bench.wire.seconds = 1.0
+        async with bench.producer(max_buffered=3, batch_size=3) as producer, anyio.create_task_group() as tasks:
+            for messages in (["a", "b"], ["c", "d", "e"], ["f"]):
+                tasks.start_soon(producer.send_batch, "t", messages)
+                await checkpoint()
+
+        assert bench.stored() == list("abcdef")
 
     async def test_waiting_for_room_ends_in_time(self, bench: Bench) -> None:
         async with bench.producer(max_buffered=2, batch_size=2, send_timeout=10) as producer:
