@@ -11,7 +11,7 @@ import pytest
 from rustmq_sdk.drivers.memory import MemoryBroker, MemoryDriver, forget
 from rustmq_sdk.drivers.memory import open as open_memory
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, PermanentDriverError, UnknownTopic
-from rustmq_sdk.slots import Ack, LogSubscription, SettleOutcome, SourceRequest
+from rustmq_sdk.slots import Ack, AnySubscription, LogSubscription, Receipt, SettleOutcome, SourceRequest
 from rustmq_sdk.testing import BACKENDS, RecordingListener, run
 from rustmq_sdk.testing.clock import Backend
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, OutgoingMessage, ProducerSequence, TopicPartition
@@ -33,12 +33,16 @@ async def append(driver: MemoryDriver, *payloads: bytes) -> None:
 
 
 async def test_one_name_is_one_broker_and_no_name_is_ones_own(name: str) -> None:
-    async with open_memory(f"memory://{name}") as one, open_memory(f"memory://{name}") as same:
-        async with open_memory("memory://") as private, open_memory("memory://") as other:
-            await append(one, b"x")
-            await append(private, b"x")
-            assert same.broker.topics() == {"topic": 1}
-            assert other.broker.topics() == {}
+    async with (
+        open_memory(f"memory://{name}") as one,
+        open_memory(f"memory://{name}") as same,
+        open_memory("memory://") as private,
+        open_memory("memory://") as other,
+    ):
+        await append(one, b"x")
+        await append(private, b"x")
+        assert same.broker.topics() == {"topic": 1}
+        assert other.broker.topics() == {}
 
 
 async def test_a_broker_outlives_its_drivers_until_it_is_forgotten(name: str) -> None:
@@ -237,23 +241,36 @@ async def test_a_listener_has_to_answer_for_every_partition() -> None:
                 await subscription.fetch([], max_messages=1, max_bytes=1, max_wait=100)
 
 
-async def test_what_the_body_raises_is_not_wrapped_in_a_group() -> None:
+@pytest.mark.parametrize("kind", [LookupError, pytest.fail.Exception])
+async def test_what_the_body_raises_is_not_wrapped_in_a_group(kind: type[BaseException]) -> None:
     async with open_memory("memory://") as driver:
-        with pytest.raises(LookupError, match="mine"):
+        with pytest.raises(kind, match="mine"):
             async with driver.source(REQUEST).subscribe(RecordingListener()):
-                raise LookupError("mine")
+                raise kind("mine")
+
+
+async def test_a_cancelled_body_leaves_the_group() -> None:
+    async with open_memory("memory://") as driver:
+        with anyio.move_on_after(1) as scope:
+            async with driver.source(REQUEST).subscribe(RecordingListener()):
+                await anyio.sleep_forever()
+
+        assert scope.cancelled_caught
+        assert not driver.broker.group("group").members
 
 
 async def test_two_fetches_at_once_are_refused() -> None:
-    async with open_memory("memory://") as driver:
-        async with driver.source(REQUEST).subscribe(RecordingListener()) as subscription:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_fetch_for_long, subscription)
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(ConsumerStateError, match="two fetches"):
-                    await subscription.fetch([], max_messages=1, max_bytes=1, max_wait=1)
+    async with (
+        open_memory("memory://") as driver,
+        driver.source(REQUEST).subscribe(RecordingListener()) as subscription,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(_fetch_for_long, subscription)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(ConsumerStateError, match="two fetches"):
+            await subscription.fetch([], max_messages=1, max_bytes=1, max_wait=1)
 
-                subscription.wake()
+        subscription.wake()
 
 
 async def test_a_checkpoint_beyond_the_room_is_refused() -> None:
@@ -283,7 +300,7 @@ def test_a_lease_keeps_its_length_when_another_loop_takes_over(first: Backend, s
     """Loops count time from different origins: while nobody has the broker open, its time stands still."""
     broker = MemoryBroker()
     queue = open_memory("memory://?kind=queue").capabilities
-    receipts = []
+    receipts: list[Receipt] = []
 
     async def lease() -> None:
         await anyio.sleep(1234)
@@ -334,5 +351,5 @@ def as_log(subscription: object) -> LogSubscription:
     return subscription  # type: ignore[return-value]
 
 
-async def _fetch_for_long(subscription: LogSubscription) -> None:
+async def _fetch_for_long(subscription: AnySubscription) -> None:
     assert not await subscription.fetch([], max_messages=1, max_bytes=1, max_wait=1e5)

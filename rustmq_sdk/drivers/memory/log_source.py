@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from operator import attrgetter
 
 from anyio.lowlevel import checkpoint
 
@@ -15,6 +16,8 @@ from rustmq_sdk.drivers.memory.membership import Membership, running
 from rustmq_sdk.errors import ConsumerStateError, Unsupported
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Fetched, SourceRequest
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
+
+_served = attrgetter("served")
 
 
 class Cursor:
@@ -221,10 +224,6 @@ class MemoryLogSubscription:
             raise ConsumerStateError(
                 f"the checkpoint of {assignment.tp} has {len(position.extra)} extra bytes, there is room for {room}"
             )
-
-
-def _served(cursor: Cursor) -> int:
-    return cursor.served
 
 
 def _fetched(assignment: Assignment, log: PartitionLog, cut: Cut) -> Fetched:

@@ -164,7 +164,10 @@ async def running(membership: Membership) -> AsyncIterator[None]:
         tasks.start_soon(membership.run)
         try:
             yield
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # raised again below
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+
             # A task group would wrap it in an ExceptionGroup, and callers of ours would have to unwrap it.
             failure = error
         finally:
