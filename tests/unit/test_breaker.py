@@ -140,6 +140,22 @@ async def test_a_failed_probe_opens_the_circuit_for_another_period() -> None:
     assert backend.state == "open"
 
 
+async def test_waiters_of_a_failed_probe_wait_for_the_next_period() -> None:
+    backend = Backend()
+    await backend.fail(3)
+    backend.gate = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(backend.fail)
+        await anyio.sleep(60.1)
+        tasks.start_soon(backend.run, "fine")
+        await anyio.sleep(9.9)
+        backend.gate.set()
+
+    # Failed at 70, so the next probe is at 130.
+    assert backend.calls[3:] == pytest.approx([60, 130])
+    assert backend.state == "closed"
+
+
 async def test_the_next_waiter_probes_at_once_when_a_probe_is_cancelled() -> None:
     backend = Backend()
     await backend.fail(3)

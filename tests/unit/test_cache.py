@@ -162,18 +162,24 @@ def test_bodies_are_forgotten_by_a_predicate() -> None:
     assert [kept.take((HERE, offset)) is not None for offset in range(6)] == [False] * 4 + [True] * 2
 
 
-def test_time_that_passes_while_bodies_are_forgotten_does_no_harm() -> None:
-    class Running(Clock):
+@pytest.mark.parametrize("readings", range(12))
+def test_bodies_that_grow_too_old_while_others_are_forgotten_do_no_harm(readings: int) -> None:
+    class Jumping(Clock):
+        left = 1_000
+
         def __call__(self) -> float:
-            self.now += 1.0
-            return self.now
+            self.left -= 1
+            return self.now if self.left >= 0 else self.now + 100
 
-    kept = cache(max_messages=100, ttl=8.0, clock=Running())
-    for round_ in range(50):
-        for offset in range(6):
-            kept.put((HERE, offset), body())
+    clock = Jumping()
+    kept = cache(max_messages=100, ttl=10, clock=clock)
+    for offset in range(3):
+        kept.put((HERE, offset), body())
 
-        kept.forget(HERE) if round_ % 2 else kept.take((HERE, 0))
+    clock.left = readings
+    kept.forget(HERE)
+    kept.take((HERE, 0))
+    assert len(kept) == 0
 
 
 def _is_from(least: int, key: Key) -> bool:
