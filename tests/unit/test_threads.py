@@ -234,7 +234,7 @@ async def test_an_idle_pooled_thread_ends(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(_threads, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(_threads._PooledThread, "idle", type(_threads._PooledThread.idle)())
     worker = await run_in_daemon_thread(threading.current_thread)
-    await run_in_daemon_thread(worker.join, 10)
+    worker.join(10)
     assert not worker.is_alive()
     assert await run_in_daemon_thread(int, "1") == 1
 
