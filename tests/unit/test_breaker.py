@@ -289,23 +289,6 @@ async def test_callers_from_outside_are_told_when_to_come_back() -> None:
     assert backend.state == "closed"
 
 
-async def test_callers_from_outside_do_not_join_a_probe() -> None:
-    backend = Backend()
-    await backend.fail(3)
-    backend.gate = anyio.Event()
-    backend.answer = "fine"
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(backend.run)
-        await anyio.sleep(61)
-        with pytest.raises(CircuitOpen) as caught:
-            await backend.breaker.run_or_raise(backend.call)
-
-        assert caught.value.retry_in > 0
-        backend.gate.set()
-
-    assert backend.most_running == 1
-
-
 async def test_run_once_calls_whatever_the_state_and_its_success_closes() -> None:
     backend = Backend()
     await backend.fail(3)

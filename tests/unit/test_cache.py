@@ -21,6 +21,16 @@ class Clock:
         return self.now
 
 
+class Jumping(Clock):
+    """Far ahead after so many readings."""
+
+    left = 1_000
+
+    def __call__(self) -> float:
+        self.left -= 1
+        return self.now if self.left >= 0 else self.now + 100
+
+
 def body(payload: bytes | None = b"12345678", key: bytes | None = b"k") -> Body:
     return Body(payload, key, (("n", b"v"), ("m", None)), 7)
 
@@ -164,13 +174,6 @@ def test_bodies_are_forgotten_by_a_predicate() -> None:
 
 @pytest.mark.parametrize("readings", range(12))
 def test_bodies_that_grow_too_old_while_others_are_forgotten_do_no_harm(readings: int) -> None:
-    class Jumping(Clock):
-        left = 1_000
-
-        def __call__(self) -> float:
-            self.left -= 1
-            return self.now if self.left >= 0 else self.now + 100
-
     clock = Jumping()
     kept = cache(max_messages=100, ttl=10, clock=clock)
     for offset in range(3):
@@ -180,6 +183,16 @@ def test_bodies_that_grow_too_old_while_others_are_forgotten_do_no_harm(readings
     kept.forget(HERE)
     kept.take((HERE, 0))
     assert len(kept) == 0
+
+
+@pytest.mark.parametrize("readings", range(12))
+def test_bodies_that_grow_too_old_while_they_are_evicted_do_no_harm(readings: int) -> None:
+    clock = Jumping()
+    kept = cache(max_messages=1, ttl=10, clock=clock)
+    kept.put((HERE, 1), body())
+    clock.left = readings
+    assert kept.put((HERE, 2), body(b"new"))
+    assert kept.take((HERE, 2)) in (body(b"new"), None)
 
 
 def _is_from(least: int, key: Key) -> bool:
