@@ -35,6 +35,7 @@ from rustmq_sdk.values import (
     Version,
     Versioned,
 )
+from rustmq_sdk.values import Receipt as Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,6 @@ class Capabilities:
     """Keeps one of two equal dead letters."""
     fences: bool = False
     """Assignments carry a generation that grows with every change of owner."""
-
-
-class Receipt(NamedTuple):
-    """Queues: what settle and extend need to name one delivery. ``token`` is opaque to the runtime."""
-
-    id: str
-    token: Any
 
 
 @dataclass(slots=True, eq=False)

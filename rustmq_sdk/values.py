@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 """Headers in order, repeated names allowed, as Kafka has them. Empty is ``()``."""
@@ -190,3 +190,10 @@ class Versioned(NamedTuple):
 
     value: bytes
     version: Version
+
+
+class Receipt(NamedTuple):
+    """Queues: what settle and extend need to name one delivery. ``token`` is opaque to the runtime."""
+
+    id: str
+    token: Any

@@ -24,6 +24,7 @@ class Buffer:
         self.ready: list[Message] = []
         self.lanes: dict[Ledger, Lane] = {}
         self._rotation: deque[Lane] = deque()
+        self._held: set[Lane] = set()
         self._waiting = 0
         self.piecemeal = False
         """Load one message at a time, and note when: for taking messages back after a time."""
@@ -33,12 +34,15 @@ class Buffer:
     def add(self, lane: Lane) -> None:
         """A new assignment."""
         self.lanes[lane.ledger] = lane
+        if not lane.deliverable:
+            self._held.add(lane)
 
     def remove(self, ledger: Ledger) -> Lane | None:
         """An assignment is over: nothing of it will be handed out."""
         lane = self.lanes.pop(ledger, None)
         if lane is not None:
             self.take_back(lane)
+            self._held.discard(lane)
             self._waiting -= lane.backlog
             self._unqueue(lane)
             lane.front.clear()
@@ -52,9 +56,13 @@ class Buffer:
         """Call after ``lane.deliverable`` turned false: messages at hand go back to the front of their lane."""
         self.take_back(lane)
         self._unqueue(lane)
+        self._held.add(lane)
 
     def resume(self, lane: Lane) -> None:
         """Call after ``lane.deliverable`` may have turned true."""
+        if lane.deliverable:
+            self._held.discard(lane)
+
         self._queue(lane)
 
     def push(self, waiting: Waiting) -> None:
@@ -109,6 +117,11 @@ class Buffer:
     def backlog(self) -> int:
         """Messages not handed out, parked ones apart."""
         return self._waiting + len(self.ready)
+
+    @property
+    def held(self) -> int:
+        """Messages of the backlog that may not be handed out now."""
+        return sum(lane.backlog for lane in self._held)
 
     @property
     def runnable(self) -> bool:

@@ -34,6 +34,8 @@ class Demand(NamedTuple):
     lanes: Collection[Lane]
     max_messages: int
     max_bytes: int
+    partial: bool = False
+    """Only what one partition has kept free: more may be wanted as soon as there is room."""
 
 
 class Intake:
@@ -43,22 +45,33 @@ class Intake:
         self.limits = limits
         self._turn = 0
 
-    def demand(self, lanes: Collection[Lane], backlog: int) -> Demand | None:
-        """What to fetch now; None if there is no room or no partition to fetch from.
+    @property
+    def low(self) -> int:
+        """With fewer messages to hand out than this it is time to fetch.
+
+        A full piece costs as much as a tiny one, so the fetcher waits until half of what may wait is used up.
+        """
+        return max(1, min(self.limits.prefetch, self.limits.max_in_flight) // 2)
+
+    def demand(self, lanes: Collection[Lane], backlog: int, held: int) -> Demand | None:
+        """What to fetch now; None if there is enough to hand out, no room, or no partition to fetch from.
 
         Args:
-            backlog: undelivered messages of all lanes.
+            lanes: of all assigned partitions.
+            backlog: their undelivered messages.
+            held: those of them that may not be handed out now (paused, stopped, being revoked).
         """
+        to_hand_out = backlog - held
+        if to_hand_out > self.low:
+            return None
+
         eligible = [lane for lane in lanes if self.admits(lane)]
         if not eligible:
             return None
 
-        limits = self.limits
-        shared = min(limits.prefetch - backlog, self._room(lanes))
+        shared = min(self.limits.prefetch - backlog, self._room(lanes))
         room_bytes = self._room_bytes(lanes)
-        # A full piece costs as much as a tiny one: wait for half of the prefetch, unless somebody is waiting for us.
-        worthwhile = max(1, min(limits.prefetch, limits.max_in_flight) // 2) if backlog else 1
-        if shared >= worthwhile and room_bytes > 0:
+        if shared >= (self.low if to_hand_out else 1) and room_bytes > 0:
             return Demand(eligible, shared, room_bytes)
 
         return self._floor_demand(eligible, len(lanes))
@@ -84,7 +97,7 @@ class Intake:
             room_bytes = byte_floor - lane.ledger.in_flight_bytes
             if room > 0 and room_bytes > 0:
                 self._turn += step + 1
-                return Demand([lane], room, room_bytes)
+                return Demand([lane], room, room_bytes, partial=True)
 
         return None
 
@@ -108,7 +121,7 @@ class Intake:
 
     def short_of_room(self, lanes: Collection[Lane]) -> bool:
         """Whether it is unsettled messages that hold intake back, so that counting them again may help."""
-        return bool(lanes) and (self._room(lanes) < self.limits.prefetch or self._room_bytes(lanes) <= 0)
+        return bool(lanes) and (self._room(lanes) < self.low or self._room_bytes(lanes) <= 0)
 
     def too_much_uncommitted(self, lanes: Collection[Lane]) -> bool:
         """Settled messages that no commit covers have reached their bound: nothing more is fetched."""

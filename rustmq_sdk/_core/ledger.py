@@ -5,9 +5,9 @@ Rules of this file:
 1. A *piece* is what one fetch brought of one partition: one state byte a message (see ``message.py`` for the states).
    ``ack()`` flips FREE to DONE without telling anybody. Everything else here is arranged so that this is enough.
 2. *Somebody always notices the end.* While a piece has an unsettled slot, at least one unsettled slot is not FREE, so
-   that settling it comes here: WATCH (at first the first slot, for latency, and the last), or TAKEN (a retry or dead
-   letter is on its way, and settling that comes here). When a WATCH is settled and FREE slots are left, another slot
-   becomes WATCH. In random order that happens about ln(n) times a piece.
+   that settling it comes here: WATCH (at first the last slot), or TAKEN (a retry or dead letter is on its way, and
+   settling that comes here). When a WATCH is settled and FREE slots are left, another slot becomes WATCH. In random
+   order that happens about ln(n) times a piece.
 3. *Counts are late, never wrong.* What is settled in an open piece is counted when somebody looks: at a WATCH, or when
    room is short. It is counted as unsettled until then.
 4. *What is not in an open piece and below* ``scanned`` *is settled*, or never existed. So a wholly settled piece costs
@@ -98,9 +98,24 @@ class InFlight(bytearray):
         self[first:end] = part
         return part.count(DONE) - before
 
+    def finished(self) -> int:
+        """Slots that are settled."""
+        return self.count(DONE)
+
     def first_unsettled(self) -> int:
         """The index of the first slot that is not settled; the length if all are."""
         return len(self) - len(self.lstrip(b"\x01"))
+
+
+class Child(InFlight):
+    """One slot for a later attempt of a message; its name is its parent's."""
+
+    __slots__ = ()
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """As of the first delivery."""
+        assert self.parent is not None
+        return self.parent.id_at(self.parent_index, offset)
 
 
 class Settled(NamedTuple):
@@ -185,7 +200,7 @@ class Ledger:
                 return None, len(offsets)
 
         self.open[kept[0]] = piece
-        self._watch_ends(piece)
+        self._keep_watch(piece)
         self.in_flight += len(piece) - piece.counted
         self.in_flight_bytes += piece.held
         return piece, cut
@@ -204,11 +219,6 @@ class Ledger:
 
     def _forget_skipped(self) -> None:
         self.skip = [(max(first, self.scanned), end) for first, end in self.skip if end > self.scanned]
-
-    def _watch_ends(self, piece: InFlight) -> None:
-        for index in (piece.find(FREE), piece.rfind(FREE)):
-            if index >= 0:
-                piece[index] = WATCH
 
     # Settling
 
@@ -229,7 +239,7 @@ class Ledger:
 
     def recount(self, piece: InFlight) -> Settled:
         """Counts what was settled in ``piece`` since somebody last looked."""
-        done = piece.count(DONE)
+        done = piece.finished()
         fresh = done - piece.counted
         piece.counted = done
         unsettled = len(piece) - done
@@ -241,10 +251,9 @@ class Ledger:
         self.in_flight_bytes -= freed
         if unsettled:
             self._keep_watch(piece)
-        else:
-            # Forgotten: rule 4. A piece that was fenced meanwhile is in no table any more.
-            if self.open.get(piece.offsets[0]) is piece:
-                del self.open[piece.offsets[0]]
+        # Forgotten: rule 4. A piece that was fenced meanwhile is in no table any more.
+        elif self.open.get(piece.offsets[0]) is piece:
+            del self.open[piece.offsets[0]]
 
         return Settled(fresh, freed, not unsettled)
 
@@ -284,7 +293,7 @@ class Ledger:
     def retry(self, parent: InFlight, index: int, attempt: int) -> InFlight:
         """A piece of one slot for the next attempt of the message at ``parent[index]``."""
         offset = parent.offsets[index]
-        child = InFlight(self, (offset,), size=0, largest=0, owner=parent.owner)
+        child = Child(self, (offset,), size=0, largest=0, owner=parent.owner)
         child.assignment = parent.assignment
         child.attempt = attempt
         child.parent = parent
@@ -394,6 +403,10 @@ class Ledger:
         self.written_runs = snapshot.runs
         self.covered = max(self.covered, snapshot.settled)
         self.must_write = False
+
+    def is_stale(self, offset: int) -> bool:
+        """Whether what was settled there counts for nothing."""
+        return self.fenced
 
     def is_written(self, offset: int) -> bool:
         """Whether the last written checkpoint says that ``offset`` is settled."""

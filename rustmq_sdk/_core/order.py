@@ -1,8 +1,8 @@
 """Holding messages back for order: behind an unsettled message of the same key, or of the same partition.
 
-A key is busy while the slot that was handed out last for it is unsettled. That is looked at when the next message of the
-key comes up, so an ack needs no hook as long as nobody waits. A message that finds its key busy is parked; then the slot
-becomes WATCH and gets a hook, and settling it lets the next parked message go.
+A key is busy while the slot that was handed out last for it is unsettled. That is looked at when the next message of
+the key comes up, so an ack needs no hook as long as nobody waits. A message that finds its key busy is parked; then the
+slot becomes WATCH and gets a hook, and settling it lets the next parked message go.
 
 In a batch, messages of one key may follow each other: they are handled by one call, in order. Their slots form a chain,
 and the key is busy until all of them are settled.

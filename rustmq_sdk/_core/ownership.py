@@ -39,9 +39,7 @@ class Ownership:
         self._owned: dict[TopicPartition, Owned] = {}
         self._by_assignment: dict[Assignment, Owned] = {}
 
-    def comes_back(
-        self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None
-    ) -> Ledger | None:
+    def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Ledger | None:
         """The ledger to go on with, if nobody else can have touched the partition since it was released.
 
         It must come back in the directly following generation, and the broker must have what we wrote last: otherwise

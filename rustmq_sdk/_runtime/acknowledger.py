@@ -7,17 +7,38 @@ so: a commit that was cancelled, timed out or refused leaves the ledger as it wa
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
 from rustmq_sdk._core.commit_due import CommitDue
-from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.channel import Channel
-from rustmq_sdk._runtime.session import Session, log
-from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, StalePartition, TransientDriverError, Unsupported
-from rustmq_sdk.values import AckResult, Assignment, Checkpoint, CommitOutcome
+from rustmq_sdk._runtime.session import Session
+from rustmq_sdk.errors import CircuitOpen, StalePartition, TransientDriverError, Unsupported
+from rustmq_sdk.values import AckResult
+
+Prepared = TypeVar("Prepared")
+
+
+class Writer(Protocol[Prepared]):
+    """Tells the broker what is settled: ``commits.py`` for logs, ``settlements.py`` for queues."""
+
+    last_error: Exception | None
+    """Of the latest write; None when it worked."""
+
+    def prepare(self, ledgers: Collection[Ledger]) -> Prepared:
+        """What to write now."""
+        ...
+
+    async def write(self, prepared: Prepared, *, once: bool) -> bool:
+        """Writes it; whether the broker has everything. ``once``: now, even with an open circuit."""
+        ...
+
+
+PACE = 20
+"""A checkpoint is not encoded again before so many times the time that it took last."""
 
 
 class Acknowledger:
@@ -25,9 +46,7 @@ class Acknowledger:
 
     Args:
         ledgers: the partitions that are ours right now.
-        on_fenced: the broker says that a partition is somebody else's.
-        on_relief: a partition that was held back because its checkpoint was full, or too much was uncommitted, may go
-            on.
+        writer: tells the broker.
     """
 
     def __init__(
@@ -35,42 +54,49 @@ class Acknowledger:
         session: Session,
         *,
         ledgers: Callable[[], Collection[Ledger]],
-        on_fenced: Callable[[Assignment], None],
-        on_relief: Callable[[], None],
+        writer: Writer[Any],
     ) -> None:
         config = session.config
         self._session = session
         self._ledgers = ledgers
-        self._on_fenced = on_fenced
-        self._on_relief = on_relief
+        self._writer = writer
         self._circuit = session.circuit("source.settle")
         # Each ledger is in it at most once (``told``), and Partitions raises the bound with every assignment.
         self.inbox: Channel[Ledger] = Channel(1)
+        self._commits_nothing = config.group is None and session.capabilities.kind == "log"
         self._due = CommitDue(config)
         self._since: float | None = None
         self._tick_at: float | None = None
         self._paused_until = 0.0
+        self._paced_until = 0.0
+        self._every = config.commit_every
+        self._fresh = 0
         self._asked = False
         self._forced: list[tuple[set[Ledger], anyio.Event]] = []
         self._round = anyio.Event()
         self._started = 0
         self._confirmed = 0
-        self.last_error: Exception | None = None
-        """Of the latest commit; None when it worked."""
 
     def require_group(self, what: str) -> None:
         """Raises ``Unsupported`` where nothing is ever committed."""
-        if self._session.config.group is None:
+        if self._commits_nothing:
             raise Unsupported(f"{what} needs a group: without one nothing is committed. Give the consumer group=…")
 
     # Telling
 
-    def tell(self, ledger: Ledger, completed: bool) -> None:
-        """Something of the ledger is settled; ``completed``: a whole piece of it."""
-        # Without the first the interval would never start to run, without the second a full batch would wait for it.
-        if (completed or self._since is None) and not ledger.told and not ledger.fenced:
+    def tell(self, ledger: Ledger, settled: int) -> None:
+        """So many more messages of the ledger are settled, as far as they are counted."""
+        self._fresh += settled
+        # Worth waking the task for: the interval starts to run, a commit is full, or things may have gone quiet.
+        if (self._since is None or self._fresh >= self._every or not ledger.in_flight) and not ledger.told:
             ledger.told = True
             self.inbox.put(ledger)
+
+    def arm(self) -> None:
+        """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""
+        if self._tick_at is None:
+            self._tick_at = self._session.clock() + self._session.config.commit_interval
+            self.inbox.kick()
 
     def tell_later(self) -> None:
         """Something changed that the next commit should carry."""
@@ -92,6 +118,9 @@ class Acknowledger:
             while not ledger.is_written(offset):
                 self._refuse_stale([ledger])
                 await self._next_round()
+
+            if ledger.is_stale(offset):
+                raise StalePartition(f"{ledger.assignment.tp}: the lease had run out; the message comes again")
 
             return AckResult.DURABLE
 
@@ -115,7 +144,7 @@ class Acknowledger:
             while self._confirmed < wanted:
                 self._session.check_failure()
                 self._refuse_stale(ledgers)
-                if self._circuit.state == "open":
+                if self._circuit.state == "open" and self._circuit.retry_in > 0:
                     raise CircuitOpen(self._circuit.name, self._circuit.retry_in)
 
                 await self._next_round()
@@ -125,14 +154,14 @@ class Acknowledger:
 
         raise TransientDriverError(
             f"no confirmation within commit_timeout={self._session.config.commit_timeout} s"
-            + (f", the last error was: {self.last_error}" if self.last_error else ""),
+            + (f", the last error was: {self._writer.last_error}" if self._writer.last_error else ""),
             slot="source",
             operation="commit",
-        ) from self.last_error
+        ) from self._writer.last_error
 
     async def commit_now(self, ledgers: Collection[Ledger]) -> None:
         """Tries once, even with an open circuit, for revoke and close; returns when it was tried."""
-        if self._session.config.group is None or not self._session.config.auto_commit or not ledgers:
+        if self._commits_nothing or not self._session.config.auto_commit or not ledgers:
             return
 
         done = anyio.Event()
@@ -178,7 +207,7 @@ class Acknowledger:
     def _due_in(self) -> float | None:
         """Seconds until the next commit; 0 is now, None is not before somebody tells."""
         session, now = self._session, self._session.clock()
-        if session.config.group is None:
+        if self._commits_nothing:
             self._since = None
             return None
 
@@ -191,8 +220,11 @@ class Acknowledger:
         if not session.config.auto_commit:
             return None
 
+        if now < self._paced_until:
+            return self._paced_until - now
+
         lanes = session.lanes
-        in_flight = sum(lane.ledger.in_flight for lane in lanes)
+        in_flight = any(lane.ledger.in_flight for lane in lanes)
         due = self._due.due_in(
             now=now,
             uncommitted=max(sum(lane.ledger.uncommitted for lane in lanes), self._since is not None),
@@ -201,7 +233,6 @@ class Acknowledger:
             pressed=any(lane.pressed for lane in lanes),
         )
         if in_flight and self._tick_at is not None:
-            # Acks of FREE slots tell nobody: while something is in flight, look once an interval.
             tick = max(0.0, self._tick_at - now)
             due = tick if due is None else min(due, tick)
 
@@ -211,9 +242,16 @@ class Acknowledger:
         self._started += 1
         number = self._started
         self._since = None
-        self._tick_at = self._session.clock() + self._session.config.commit_interval
-        snapshots = self._snapshots(ledgers)
-        if not snapshots or await self._write(snapshots, once=once):
+        self._fresh = 0
+        started = self._session.clock()
+        prepared = self._writer.prepare(ledgers)
+        now = self._session.clock()
+        # With 100,000 in flight in random order a checkpoint takes 0.1 s to write down: that must not happen every
+        # 5,000 messages. It may take a twentieth of the time.
+        self._paced_until = now + PACE * (now - started)
+        in_flight = any(lane.ledger.in_flight for lane in self._session.lanes)
+        self._tick_at = now + self._session.config.commit_interval if in_flight else None
+        if await self._writer.write(prepared, once=once):
             self._confirmed = number
             self._due.succeeded()
         else:
@@ -222,77 +260,3 @@ class Acknowledger:
 
         finished, self._round = self._round, anyio.Event()
         finished.set()
-
-    def _snapshots(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
-        room = self._session.capabilities.checkpoint_room
-        snapshots: dict[Ledger, Snapshot] = {}
-        for ledger in ledgers:
-            if ledger.fenced:
-                continue
-
-            snapshot = ledger.snapshot(room)
-            if snapshot is not None:
-                snapshots[ledger] = snapshot
-                self._press_lane(ledger, snapshot.pressed)
-
-        return snapshots
-
-    def _press_lane(self, ledger: Ledger, pressed: bool) -> None:
-        lane = self._session.buffer.lanes.get(ledger)
-        if lane is not None and lane.pressed != pressed:
-            lane.pressed = pressed
-            self._on_relief()
-
-    async def _write(self, snapshots: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
-        """One broker call; whether everything that is still ours was written."""
-        call = self._circuit.run_once if once else self._circuit.run_or_raise
-        try:
-            outcomes = await call(
-                self._send, {ledger.assignment: snapshot.checkpoint for ledger, snapshot in snapshots.items()}
-            )
-        except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
-            self._report(snapshots, error)
-            return False
-
-        self.last_error = None
-        written: dict[Ledger, Snapshot] = {}
-        for ledger, snapshot in snapshots.items():
-            outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
-            if outcome is CommitOutcome.COMMITTED:
-                ledger.wrote(snapshot)
-                written[ledger] = snapshot
-            elif outcome is CommitOutcome.FENCED:
-                self._on_fenced(ledger.assignment)
-
-        self._announce(written)
-        return all(ledger in written or ledger.fenced for ledger in snapshots)
-
-    async def _send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
-        # The deadline is inside of what the breaker sees, so that a commit that hangs counts as a failure.
-        with anyio.fail_after(self._session.config.commit_timeout):
-            subscription = self._session.subscription
-            return await subscription.commit(checkpoints)  # type: ignore[union-attr]
-
-    def _announce(self, written: Mapping[Ledger, Snapshot]) -> None:
-        if not written:
-            return
-
-        session = self._session
-        session.counts.commits += 1
-        if session.observers.wants("committed"):
-            session.observers(
-                "committed", {ledger.assignment.tp: snapshot.checkpoint for ledger, snapshot in written.items()}
-            )
-
-        self._on_relief()
-
-    def _report(self, snapshots: Mapping[Ledger, Snapshot], error: Exception) -> None:
-        if isinstance(error, TimeoutError):
-            error = TransientDriverError(
-                f"no answer within {self._session.config.commit_timeout} s", slot="source", operation="commit"
-            )
-
-        self.last_error = error
-        partitions = [ledger.assignment.tp for ledger in snapshots]
-        log(logging.WARNING, "commit_failed", "commit of %d partitions failed: %s", len(partitions), error)
-        self._session.observers("commit_failed", partitions, str(error))

@@ -526,6 +526,14 @@ def _nothing() -> NoReturn:
 
 def _check_source(source: Source, config: ConsumerConfig) -> None:
     capabilities = source.capabilities
+    if capabilities.kind == "queue" and not config.auto_commit:
+        raise ConfigurationError(
+            "a queue settles every message by itself; there is no position to commit",
+            field="auto_commit",
+            value=False,
+            fix="Leave auto_commit on; await message.ack(durable=True) where you need certainty",
+        )
+
     if capabilities.kind == "log" and not capabilities.read:
         raise ConfigurationError(
             "this log cannot read single offsets again, so a retry could lose its body",

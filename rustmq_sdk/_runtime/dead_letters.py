@@ -68,8 +68,10 @@ class DeadLetterWriter:
         self._settle_slot = settle_slot
         self._on_refused = on_refused
         self._circuit = session.circuit("dead_letters.put")
-        # Every letter stands for an unsettled message, and of those there are no more than this.
-        self._inbox: Channel[Letter] = Channel(2**31)
+        # Every letter stands for an unsettled message of ours. Lost partitions may leave some behind until they are
+        # looked at, hence twice the number there can be.
+        capacity = session.config.max_in_flight + session.capabilities.overshoot_messages
+        self._inbox: Channel[Letter] = Channel(2 * capacity + session.config.prefetch)
         self._waiting: list[Letter] = []
         self._failures = 0
         self._empty: anyio.Event | None = None

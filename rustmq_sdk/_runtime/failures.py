@@ -1,7 +1,7 @@
-"""What becomes of a message that was not acked: a retry, a dead letter, or, without a route for it, a stopped partition.
+"""What becomes of a message that was not acked: a retry, a dead letter, or, without a route, a stopped partition.
 
-No branch here ends without the message being somewhere: in the redelivery's heap, in the dead-letter writer's queue, or
-stuck at its partition, which then waits for somebody.
+No branch here ends without the message being somewhere: in the redelivery's heap, in the dead-letter writer's queue,
+or stuck at its partition, which then waits for somebody.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.leases import LeaseBook, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._core.retry import decide
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
@@ -81,10 +82,14 @@ class Failures:
         ledger = piece.ledger
         parent, index = ledger.take(piece, message._index)
         offset = parent.offsets[index]
-        ledger.attempts[offset] = attempt
-        ledger.first_failures.setdefault(offset, self._session.wall())
-        self._redelivery.add(message, parent, index, attempt=attempt + 1, delay=wait)
-        self._session.observers("retried", ledger.assignment.tp, offset, attempt, wait)
+        if isinstance(ledger, LeaseBook) and self._session.capabilities.delayed_nack:
+            ledger.give_back(parent, index, Return(wait))
+        else:
+            ledger.attempts[offset] = attempt
+            ledger.first_failures.setdefault(offset, self._session.wall())
+            self._redelivery.add(message, parent, index, attempt=attempt + 1, delay=wait)
+
+        self._session.observers("retried", ledger.assignment.tp, message.offset, attempt, wait)
 
     def rejected(self, message: Message, reason: str | None, error: Exception | None) -> None:
         """Straight to the dead letters."""
@@ -105,9 +110,13 @@ class Failures:
         attempt = piece.attempt_at(index)
         parent, root = ledger.take(piece, index)
         offset = parent.offsets[root]
-        ledger.attempts[offset] = attempt
-        ledger.first_failures.setdefault(offset, self._session.wall())
-        self._redelivery.read_later(parent, root, attempt=attempt + 1)
+        if isinstance(ledger, LeaseBook):
+            ledger.give_back(parent, root, Return())
+        else:
+            ledger.attempts[offset] = attempt
+            ledger.first_failures.setdefault(offset, self._session.wall())
+            self._redelivery.read_later(parent, root, attempt=attempt + 1)
+
         log(logging.WARNING, "ack_timeout", "%s offset %s: attempt %d timed out", parent.assignment.tp, offset, attempt)
         self._session.observers("retried", ledger.assignment.tp, offset, attempt, 0.0)
 
@@ -139,6 +148,11 @@ class Failures:
 
     def gone(self, lane: Lane, gone: Gone) -> None:
         """The log has lost messages before they were delivered."""
+        if isinstance(lane.ledger, LeaseBook):
+            # Never leased, so there is no slot to hold back and nothing that could still be handled.
+            self._report_gone(gone)
+            return
+
         first = max(gone.first, lane.ledger.scanned)
         piece = self._hold_place(lane, first) if first < gone.end else None
         if piece is not None:
@@ -171,10 +185,7 @@ class Failures:
 
     def _route_gone(self, parent: InFlight, index: int, gone: Gone) -> None:
         session = self._session
-        session.counts.lost += gone.end - gone.first
-        session.observers("lost", gone)
-        reason = f"offsets {gone.first} to {gone.end - 1} are gone: {gone.reason}"
-        log(logging.ERROR, "lost", "%s: %s", gone.tp, reason)
+        reason = self._report_gone(gone)
         if session.config.on_lost == "dead_letter" and self._letters is not None:
             body = Message(None, None, (), gone.first, session.wall(), parent, index)
             letter = self._letter(parent, index, body, reason, None, parent.ledger.attempts.get(gone.first, 0))
@@ -186,6 +197,14 @@ class Failures:
             "letter instead of stopping"
         )
         self._stop(parent.ledger, Stuck("accept", parent, index), reason, fix)
+
+    def _report_gone(self, gone: Gone) -> str:
+        session = self._session
+        session.counts.lost += gone.end - gone.first
+        session.observers("lost", gone)
+        reason = f"offsets {gone.first} to {gone.end - 1} are gone: {gone.reason}"
+        log(logging.ERROR, "lost", "%s: %s", gone.tp, reason)
+        return reason
 
     # Letters that cannot be written, partitions that stop
 
@@ -203,9 +222,7 @@ class Failures:
             return
 
         tp = ledger.assignment.tp
-        error = PartitionStopped(
-            tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix
-        )
+        error = PartitionStopped(tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix)
         log(logging.ERROR, "partition_stopped", "%s", error)
         session.observers("stopped", error)
         if lane.stopped is None:
@@ -244,7 +261,7 @@ class Failures:
             headers=message.headers,
             timestamp=message.timestamp,
             tp=parent.assignment.tp,
-            offset=offset,
+            offset=message.offset,
             group=group,
             reason=reason,
             exception_type=_type_name(error),

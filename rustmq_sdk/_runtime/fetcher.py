@@ -11,6 +11,8 @@ import anyio
 
 from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
+from rustmq_sdk._core.leases import LeaseBook
+from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import Settler
@@ -65,24 +67,25 @@ class Fetcher:
             )
         )
         self._circuit = session.circuit("source.fetch")
-        self._blocked = False
+        self._wants_backlog = False
+        self._wants_room = False
         self._failures = 0
 
     # Called from the tasks that make room
 
     def low(self) -> None:
         """The buffer was drawn from: wakes a fetcher that waits for room there."""
-        if self._blocked and self._session.buffer.backlog <= self._session.config.prefetch // 2:
+        if self._wants_backlog and self._session.buffer.backlog - self._session.buffer.held <= self.intake.low:
             self.kick()
 
     def room(self) -> None:
         """Something was settled: wakes a fetcher that waits for room."""
-        if self._blocked:
+        if self._wants_room:
             self.kick()
 
     def kick(self) -> None:
         """What is wanted has changed (room, pause, seek, a new assignment): ends a waiting fetch."""
-        self._blocked = False
+        self._wants_backlog = self._wants_room = False
         self._session.subscription.wake()
 
     # The task
@@ -91,8 +94,6 @@ class Fetcher:
         """Fetches until cancelled."""
         while True:
             demand = self._demand()
-            # From now on whoever makes room ends the wait.
-            self._blocked = demand is None
             try:
                 fetched = await self._circuit.run(self._fetch, demand, void=_is_empty)
             except TransientDriverError as error:
@@ -103,7 +104,7 @@ class Fetcher:
                 continue
 
             self._failures = 0
-            self._blocked = False
+            self._wants_backlog = self._wants_room = False
             if fetched:
                 self._take_in(fetched)
 
@@ -137,17 +138,30 @@ class Fetcher:
             self._press_commit()
             return None
 
-        backlog = session.buffer.backlog
-        demand = self.intake.demand(lanes, backlog)
-        if demand is None and self.intake.short_of_room(lanes):
-            # Counts are late: much of what seems unsettled may be settled since.
-            for lane in lanes:
-                session.counts.settled += lane.ledger.recount_all().messages
+        buffer = session.buffer
+        demand = self.intake.demand(lanes, buffer.backlog, buffer.held)
+        if demand is not None and not demand.partial:
+            return demand
 
-            demand = self.intake.demand(lanes, backlog)
-            if demand is None and not session.buffer.runnable and not session.buffer.ready:
-                for lane in lanes:
-                    lane.ledger.watch_everything()
+        # Whoever makes room from now on ends the wait.
+        self._wants_backlog = True
+        self._wants_room = self.intake.short_of_room(lanes)
+        if demand is not None or not self._wants_room:
+            return demand
+
+        return self._look_for_room()
+
+    def _look_for_room(self) -> Demand | None:
+        """Counts again: much of what seems to be unsettled may be settled since."""
+        session, buffer = self._session, self._session.buffer
+        for lane in session.lanes:
+            session.counts.settled += lane.ledger.recount_all().messages
+
+        demand = self.intake.demand(session.lanes, buffer.backlog, buffer.held)
+        if demand is None and not buffer.runnable and not buffer.ready:
+            # Receivers wait for us, and we for the very next ack, whichever it is.
+            for lane in session.lanes:
+                lane.ledger.watch_everything()
 
         return demand
 
@@ -172,9 +186,7 @@ class Fetcher:
         self._session.wake_receiver()
 
     def _take_piece(self, lane: Lane, fetched: Fetched) -> None:
-        taken, cut = lane.ledger.admit(
-            fetched.offsets, fetched.next_offset, size=fetched.size, largest=fetched.largest, owner=self._settler
-        )
+        taken, cut = self._admit(lane.ledger, fetched)
         if taken is None:
             return
 
@@ -183,6 +195,13 @@ class Fetcher:
         session.observers("received", lane.ledger.assignment.tp, len(taken) - taken.counted, taken.held)
         records = fetched.records[cut:] if cut else fetched.records
         session.buffer.push(Waiting(taken, records, fetched.build))
+
+    def _admit(self, ledger: Ledger, fetched: Fetched) -> tuple[InFlight | None, int]:
+        size, largest, owner = fetched.size, fetched.largest, self._settler
+        if isinstance(ledger, LeaseBook):
+            return ledger.lease(fetched.receipts, fetched.attempts, size=size, largest=largest, owner=owner), 0
+
+        return ledger.admit(fetched.offsets, fetched.next_offset, size=size, largest=largest, owner=owner)
 
     def _take_broken(self, lane: Lane, fetched: Fetched) -> None:
         """Splits the piece around each broken record, which is a piece of its own: offsets stay in demand."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
 
@@ -32,7 +33,7 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
     ]
     return Statistics(
         received=counts.received,
-        acked=counts.settled - counts.dead_lettered,
+        acked=counts.settled - counts.dead_lettered - _returned(lanes),
         nacked=counts.nacked,
         rejected=counts.rejected,
         redelivered=counts.redelivered,
@@ -47,6 +48,11 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
         circuits={name: breaker.state for name, breaker in session.circuits.items()},
         partitions={lane.ledger.assignment.tp: _partition(session, lane) for lane in lanes},
     )
+
+
+def _returned(lanes: list[Lane]) -> int:
+    """Queues: slots that count as settled although they were given back."""
+    return sum(lane.ledger.returned for lane in lanes if isinstance(lane.ledger, LeaseBook))
 
 
 def _partition(session: Session, lane: Lane) -> PartitionStatistics:
@@ -129,7 +135,7 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
 
 
 def _trouble(session: Session, parts: Parts) -> Iterator[Reason]:
-    error = parts.acknowledger.last_error
+    error = parts.writer.last_error
     if error is not None:
         yield Reason("commit_failing", f"the last commit failed: {error}")
 

@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from rustmq_sdk._core.checkpoint import CorruptCheckpoint, Remembered, decode
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.ownership import Ownership
 from rustmq_sdk._runtime.acknowledger import Acknowledger
@@ -102,6 +103,9 @@ class Partitions:
         generation: int | None,
         committed: Mapping[TopicPartition, Checkpoint | None],
     ) -> dict[Assignment, int | None]:
+        if self._session.capabilities.kind == "queue":
+            return {self._start_queue(tp, generation): None for tp in partitions}
+
         starts = await self._starts([tp for tp in partitions if committed.get(tp) is None])
         answer: dict[Assignment, int | None] = {}
         for tp in partitions:
@@ -118,6 +122,12 @@ class Partitions:
             answer[assignment] = ledger.scanned
 
         return answer
+
+    def _start_queue(self, tp: TopicPartition, generation: int | None) -> Assignment:
+        self._drop(tp)
+        book = LeaseBook(Assignment(tp, self.ownership.epoch(tp, generation)))
+        self._install(tp, generation, book)
+        return book.assignment
 
     def _install(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
         self.ownership.assign(tp, generation, ledger)

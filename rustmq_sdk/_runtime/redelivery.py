@@ -1,7 +1,7 @@
 """The task that brings nacked messages back when their time has come.
 
-A retry's body comes from the cache, or, when that has let it go, from the log itself by partition and offset: a retry is
-always the real message. The task also looks for messages that nobody settles (``stall_after``, ``ack_timeout``).
+A retry's body comes from the cache, or, when that has let it go, from the log itself by partition and offset: a retry
+is always the real message. The task also looks for messages that nobody settles (``stall_after``, ``ack_timeout``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import cast
 
+from rustmq_sdk._core.leases import LeaseBook, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Channel
@@ -141,6 +142,13 @@ class Redelivery:
                 self._deliver(retry.parent, retry.index, retry.attempt, body)
 
         for ledger, retries in missing.items():
+            if isinstance(ledger, LeaseBook):
+                # A queue cannot be read by offset, but it still has the message: let it deliver that again.
+                for retry in retries:
+                    ledger.give_back(retry.parent, retry.index, Return())
+
+                continue
+
             await self._read_again(ledger, sorted(retries, key=lambda retry: retry.offset))
 
     def _deliver(self, parent: InFlight, index: int, attempt: int, body: Body) -> None:
@@ -151,7 +159,8 @@ class Redelivery:
 
         child = ledger.retry(parent, index, attempt)
         child.loaded_at = self._session.clock()
-        message = Message(body.payload, body.key, body.headers, parent.offsets[index], body.timestamp, child, 0)
+        offset = None if isinstance(ledger, LeaseBook) else parent.offsets[index]
+        message = Message(body.payload, body.key, body.headers, offset, body.timestamp, child, 0)
         self._session.counts.redelivered += attempt > 1
         self._session.buffer.push_front(lane, [message])
         self._session.wake_receiver()

@@ -7,9 +7,11 @@ run the retry. So nothing here waits for anything, and back-pressure is on intak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import anyio
 
+from rustmq_sdk._core.leases import LeaseBook, Leased, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
 from rustmq_sdk._core.order import unpark
 from rustmq_sdk._runtime.acknowledger import Acknowledger
@@ -140,6 +142,9 @@ class LedgerSettler:
     def settle_slot(self, piece: InFlight, index: int) -> None:
         """A slot that was taken (its dead letter is durable) is settled now."""
         if piece[index] != STALE:
+            if isinstance(piece, Leased):
+                cast(LeaseBook, piece.ledger).give_back(piece, index, Return(dead=True))
+
             piece[index] = DONE
             self._settled(piece, index)
 
@@ -160,16 +165,17 @@ class LedgerSettler:
         if root.hooks:
             self._free_key(root, root_index)
 
-        self._account(ledger, settled)
+        self.account(ledger, settled)
 
-    def _account(self, ledger: Ledger, settled: Settled) -> None:
+    def account(self, ledger: Ledger, settled: Settled) -> None:
+        """Carries out what counting has brought to light."""
         if settled.messages:
             self._session.counts.settled += settled.messages
             self._session.observers("settled", ledger.assignment.tp, settled.messages)
             self._on_room()
 
         self._note_progress()
-        self._acknowledger.tell(ledger, settled.completed)
+        self._acknowledger.tell(ledger, settled.messages)
 
     def _taken(self) -> None:
         self._note_progress()

@@ -6,15 +6,19 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
 
-from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._core.leases import LeaseBook, Return
+from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
 from rustmq_sdk._runtime.acknowledger import Acknowledger
+from rustmq_sdk._runtime.commits import LogCommits
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Put
 from rustmq_sdk._runtime.delivery import Delivery
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.fetcher import Fetcher
+from rustmq_sdk._runtime.leases import LeaseKeeper
 from rustmq_sdk._runtime.partitions import Partitions
 from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session
+from rustmq_sdk._runtime.settlements import QueueSettlements
 from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.watch import Watch
 from rustmq_sdk._runtime.workers import Workers
@@ -33,11 +37,11 @@ class Parts:
         self.session = session
         self.partitions = partitions = Partitions(session)
         self.failures = failures = Failures(session)
+        self.writer = self._writer()
         self.acknowledger = Acknowledger(
             session,
             ledgers=partitions.ownership.current,
-            on_fenced=partitions.fenced,
-            on_relief=self._room,
+            writer=self.writer,
         )
         self.settler = LedgerSettler(
             session,
@@ -49,9 +53,7 @@ class Parts:
         self.letters = (
             None
             if put is None
-            else DeadLetterWriter(
-                session, put, settle_slot=self.settler.settle_slot, on_refused=failures.undeliverable
-            )
+            else DeadLetterWriter(session, put, settle_slot=self.settler.settle_slot, on_refused=failures.undeliverable)
         )
         self.watch = Watch(session, take_back=self._take_back)
         self.redelivery = Redelivery(
@@ -63,7 +65,7 @@ class Parts:
             find_lane=partitions.lane,
             on_broken=failures.broken,
             on_gone=failures.gone,
-            on_taken_in=self.redelivery.arm,
+            on_taken_in=self._taken_in,
             press_commit=self.acknowledger.press,
         )
         self.delivery = Delivery(session, low=self.fetcher.low, explain=explain)
@@ -92,13 +94,32 @@ class Parts:
             ("ack-handler", self.acknowledger.run),
             ("redelivery", self.redelivery.run),
         ]
+        if self.session.capabilities.kind == "queue":
+            lease = self.session.capabilities.lease or self.session.config.lease
+            tasks.append(("leases", LeaseKeeper(self.session, lease=lease, on_lost=self._account).run))
+
         if self.letters is not None:
             tasks.append(("dead letters", self.letters.run))
 
         return tasks
 
+    def _writer(self) -> LogCommits | QueueSettlements:
+        if self.session.capabilities.kind == "log":
+            return LogCommits(self.session, on_fenced=self.partitions.fenced, on_relief=self._room)
+
+        return QueueSettlements(self.session, on_settled=self._account, on_relief=self._room)
+
+    def _account(self, ledger: Ledger, settled: Settled) -> None:
+        self.settler.account(ledger, settled)
+
     async def finish_settling(self) -> None:
-        """The last commit of what is settled."""
+        """The last commit of what is settled; on queues what is not goes back, without counting an attempt."""
+        for ledger in self.partitions.ownership.current():
+            if isinstance(ledger, LeaseBook):
+                for piece, index in list(ledger.leased()):
+                    ledger.take(piece, index)
+                    ledger.give_back(piece, index, Return(counted=False))
+
         await self.acknowledger.commit_now(self.partitions.ownership.current())
 
     def lanes_without_messages(self) -> Collection[str]:
@@ -110,6 +131,10 @@ class Parts:
 
     def _room(self) -> None:
         self.fetcher.room()
+
+    def _taken_in(self) -> None:
+        self.redelivery.arm()
+        self.acknowledger.arm()
 
     def _key_freed(self) -> None:
         self.session.wake_receiver()

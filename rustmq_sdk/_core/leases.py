@@ -1,0 +1,192 @@
+"""A queue's deliveries: every message is leased and settled by itself, so there is no watermark, but settlements.
+
+The slots work as a log's do (``ledger.py``). What differs is what the broker is told: for each slot that is settled an
+Ack, or the verb that was noted for it. A piece is kept until the broker has confirmed all its slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
+from rustmq_sdk.message import DONE, STALE, Settler
+from rustmq_sdk.values import Assignment, Receipt
+
+
+class Leased(InFlight):
+    """A piece of leased messages."""
+
+    __slots__ = ("attempts", "receipts", "reported", "returns")
+
+    def __init__(
+        self,
+        book: LeaseBook,
+        numbers: range,
+        receipts: Sequence[Receipt],
+        attempts: Sequence[int],
+        *,
+        size: int,
+        largest: int,
+        owner: Settler,
+    ) -> None:
+        super().__init__(book, numbers, size=size, largest=largest, owner=owner)
+        self.receipts = list(receipts)
+        self.attempts = attempts
+        self.reported = bytearray(len(numbers))
+        """1 for each slot whose settlement the broker has confirmed, or whose lease it has called lost."""
+        self.returns: dict[int, Return] = {}
+        """Slots that go back to the broker, or were dead-lettered, instead of being acked."""
+
+    def attempt_at(self, index: int) -> int:
+        """As the broker counts."""
+        return self.attempts[index] if self.attempts else self.attempt
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """The broker's name for the message."""
+        return self.receipts[index].id
+
+    def finished(self) -> int:
+        """Slots that nobody has to do anything about; a slot whose lease was lost is somebody else's."""
+        return self.count(DONE) + self.count(STALE)
+
+    def unreported(self) -> Iterator[int]:
+        """Slots that the broker has not confirmed, in order."""
+        index = self.reported.find(0)
+        while index >= 0:
+            yield index
+            index = self.reported.find(0, index + 1)
+
+
+class Return(NamedTuple):
+    """How a slot goes back: after ``delay``, counted as an attempt or not; ``dead`` if a dead letter took its place."""
+
+    delay: float = 0.0
+    counted: bool = True
+    dead: bool = False
+
+
+class Due(NamedTuple):
+    """One settlement that the broker has to be told. ``verb`` None is an ack."""
+
+    piece: Leased
+    slot: int
+    verb: Return | None
+
+
+class LeaseBook(Ledger):
+    """One queue's deliveries; ``offsets`` of its pieces are running numbers, unknown to the user."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        super().__init__(assignment, 0)
+        self.unreported: dict[int, Leased] = {}
+        self.returned = 0
+        """Slots that count as settled although nobody acked them: given back, or their lease was lost."""
+        self._returning = 0
+
+    def lease(
+        self, receipts: Sequence[Receipt], attempts: Sequence[int], *, size: int, largest: int, owner: Settler
+    ) -> Leased:
+        """Takes in what a fetch brought."""
+        numbers = range(self.scanned, self.scanned + len(receipts))
+        piece = Leased(self, numbers, receipts, attempts, size=size, largest=largest, owner=owner)
+        self.scanned = numbers.stop
+        self.open[numbers.start] = piece
+        self.unreported[numbers.start] = piece
+        self.in_flight += len(piece)
+        self.in_flight_bytes += piece.held
+        self._keep_watch(piece)
+        return piece
+
+    def give_back(self, piece: InFlight, index: int, back: Return) -> None:
+        """The slot goes back to the broker with the next settlements; its handle is void."""
+        assert isinstance(piece, Leased)
+        piece.returns[index] = back
+        self._returning += not back.dead
+
+    @property
+    def uncommitted(self) -> int:
+        """Settlements, as far as counted, that the broker has not confirmed."""
+        return self.settled - self.covered + self._returning
+
+    @property
+    def watermark(self) -> int:
+        """Queues have none; nothing is held back for it."""
+        return self.scanned
+
+    @property
+    def span_at_most(self) -> int:
+        """Nothing is held back for it either."""
+        return 0
+
+    def due(self) -> Iterator[Due]:
+        """What the broker has to be told."""
+        for piece in self.unreported.values():
+            for index in piece.unreported():
+                back = piece.returns.get(index)
+                if piece[index] == DONE or back is not None:
+                    yield Due(piece, index, back)
+
+    def report(self, due: Due, *, lost: bool) -> Settled:
+        """The broker has confirmed a settlement, or says that the lease had run out before it came."""
+        piece, index, back = due
+        if piece.reported[index]:
+            return Settled(0, 0, completed=False)
+
+        if back is not None and not back.dead:
+            self._returning -= 1
+            self.returned += 1
+            piece[index] = DONE
+        elif lost:
+            self.returned += 1
+            piece[index] = STALE
+
+        return self._report(piece, index)
+
+    def lose(self, piece: Leased, index: int) -> Settled:
+        """The lease ran out while the message was unsettled: its handle is stale."""
+        piece[index] = STALE
+        self.returned += 1
+        child = self.children.pop(piece.offsets[index], None)
+        if child is not None:
+            child[0] = STALE
+
+        return self._report(piece, index)
+
+    def _report(self, piece: Leased, index: int) -> Settled:
+        piece.reported[index] = 1
+        self.covered += 1
+        counted = self.recount(piece)
+        if piece.reported.find(0) < 0:
+            self.unreported.pop(piece.offsets[0], None)
+
+        return counted
+
+    def leased(self) -> Iterator[tuple[Leased, int]]:
+        """Slots whose lease must be kept alive: all that are not settled, the buffered ones included."""
+        for piece in self.unreported.values():
+            for index in piece.unreported():
+                if piece[index] != DONE and index not in piece.returns:
+                    yield piece, index
+
+    def is_written(self, offset: int) -> bool:
+        """Whether the broker has confirmed the settlement."""
+        found = self._find(offset)
+        return found is None or bool(found[0].reported[found[1]])
+
+    def is_stale(self, offset: int) -> bool:
+        """Whether the lease was lost before the settlement arrived."""
+        found = self._find(offset)
+        return self.fenced or (found is not None and found[0][found[1]] == STALE)
+
+    def _find(self, offset: int) -> tuple[Leased, int] | None:
+        for first, piece in self.unreported.items():
+            if first <= offset < first + len(piece):
+                return piece, offset - first
+
+        return None
+
+    def fence(self) -> None:
+        """The queue is not ours any more."""
+        super().fence()
+        self.unreported.clear()

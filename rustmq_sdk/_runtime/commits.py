@@ -1,0 +1,116 @@
+"""What the ack-handler writes to a log: one checkpoint a partition, all in one broker call.
+
+A checkpoint counts as written only after the broker said so: a commit that was cancelled, timed out or refused leaves
+the ledger as it was, and the next one carries everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import cast
+
+import anyio
+
+from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
+from rustmq_sdk.slots import LogSubscription
+from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
+
+
+class LogCommits:
+    """Commits checkpoints.
+
+    Args:
+        on_fenced: the broker says that a partition is somebody else's.
+        on_relief: a partition that was held back because its checkpoint was full, or too much was uncommitted, may go
+            on.
+    """
+
+    def __init__(
+        self, session: Session, *, on_fenced: Callable[[Assignment], None], on_relief: Callable[[], None]
+    ) -> None:
+        self._session = session
+        self._on_fenced = on_fenced
+        self._on_relief = on_relief
+        self._circuit = session.circuit("source.settle")
+        self.last_error: Exception | None = None
+
+    def prepare(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
+        """The checkpoints that say something new."""
+        room = self._session.capabilities.checkpoint_room
+        snapshots: dict[Ledger, Snapshot] = {}
+        for ledger in ledgers:
+            if ledger.fenced:
+                continue
+
+            snapshot = ledger.snapshot(room)
+            if snapshot is not None:
+                snapshots[ledger] = snapshot
+                self._press_lane(ledger, snapshot.pressed)
+
+        return snapshots
+
+    def _press_lane(self, ledger: Ledger, pressed: bool) -> None:
+        lane = self._session.buffer.lanes.get(ledger)
+        if lane is not None and lane.pressed != pressed:
+            lane.pressed = pressed
+            self._on_relief()
+
+    async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
+        """One broker call; whether everything that is still ours was written."""
+        snapshots = prepared
+        if not snapshots:
+            return True
+
+        call = self._circuit.run_once if once else self._circuit.run_or_raise
+        try:
+            outcomes = await call(
+                self._send, {ledger.assignment: snapshot.checkpoint for ledger, snapshot in snapshots.items()}
+            )
+        except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
+            self._report(snapshots, error)
+            return False
+
+        self.last_error = None
+        written: dict[Ledger, Snapshot] = {}
+        for ledger, snapshot in snapshots.items():
+            outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
+            if outcome is CommitOutcome.COMMITTED:
+                ledger.wrote(snapshot)
+                written[ledger] = snapshot
+            elif outcome is CommitOutcome.FENCED:
+                self._on_fenced(ledger.assignment)
+
+        self._announce(written)
+        return all(ledger in written or ledger.fenced for ledger in snapshots)
+
+    async def _send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
+        # The deadline is inside of what the breaker sees, so that a commit that hangs counts as a failure.
+        with anyio.fail_after(self._session.config.commit_timeout):
+            return await cast(LogSubscription, self._session.subscription).commit(checkpoints)
+
+    def _announce(self, written: Mapping[Ledger, Snapshot]) -> None:
+        if not written:
+            return
+
+        session = self._session
+        session.counts.commits += 1
+        if session.observers.wants("committed"):
+            session.observers(
+                "committed", {ledger.assignment.tp: snapshot.checkpoint for ledger, snapshot in written.items()}
+            )
+
+        self._on_relief()
+
+    def _report(self, snapshots: Mapping[Ledger, Snapshot], error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            error = TransientDriverError(
+                f"no answer within {self._session.config.commit_timeout} s", slot="source", operation="commit"
+            )
+
+        self.last_error = error
+        partitions = [ledger.assignment.tp for ledger in snapshots]
+        log(logging.WARNING, "commit_failed", "commit of %d partitions failed: %s", len(partitions), error)
+        self._session.observers("commit_failed", partitions, str(error))

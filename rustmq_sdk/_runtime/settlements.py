@@ -1,0 +1,106 @@
+"""What the ack-handler writes to a queue: one settlement a message, many in one broker call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from itertools import chain
+from typing import cast
+
+import anyio
+
+from rustmq_sdk._core.leases import Due, LeaseBook
+from rustmq_sdk._core.ledger import Ledger, Settled
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
+from rustmq_sdk.slots import Ack, Nack, QueueSubscription, SettleOutcome, Term
+
+BATCH = 1000
+"""Settlements in one broker call."""
+
+
+class QueueSettlements:
+    """Settles messages one by one, in batches.
+
+    Args:
+        on_settled: what the broker's answers have freed.
+        on_relief: too much was unconfirmed, and is not any more.
+    """
+
+    def __init__(
+        self, session: Session, *, on_settled: Callable[[Ledger, Settled], None], on_relief: Callable[[], None]
+    ) -> None:
+        self._session = session
+        self._on_settled = on_settled
+        self._on_relief = on_relief
+        self._circuit = session.circuit("source.settle")
+        self.last_error: Exception | None = None
+
+    def prepare(self, ledgers: Collection[Ledger]) -> list[Due]:
+        """Everything the brokers have not been told, or did not confirm."""
+        for ledger in ledgers:
+            self._on_settled(ledger, ledger.recount_all())
+
+        return list(chain.from_iterable(cast(LeaseBook, ledger).due() for ledger in ledgers if not ledger.fenced))
+
+    async def write(self, prepared: list[Due], *, once: bool) -> bool:
+        """Tells the broker; whether it has everything."""
+        complete = True
+        for start in range(0, len(prepared), BATCH):
+            batch = prepared[start : start + BATCH]
+            call = self._circuit.run_once if once else self._circuit.run_or_raise
+            try:
+                outcomes = await call(self._send, batch)
+            except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
+                self._report(batch, error)
+                return False
+
+            self.last_error = None
+            complete &= self._take_in(batch, outcomes)
+
+        return complete
+
+    async def _send(self, batch: list[Due]) -> list[SettleOutcome]:
+        # The deadline is inside of what the breaker sees, so that a settlement that hangs counts as a failure.
+        with anyio.fail_after(self._session.config.commit_timeout):
+            subscription = cast(QueueSubscription, self._session.subscription)
+            return list(await subscription.settle([_settlement(due) for due in batch]))
+
+    def _take_in(self, batch: list[Due], outcomes: list[SettleOutcome]) -> bool:
+        session = self._session
+        session.counts.commits += 1
+        complete = True
+        for due, outcome in zip(batch, outcomes, strict=True):
+            if outcome is SettleOutcome.RETRY:
+                complete = False
+                continue
+
+            book = cast(LeaseBook, due.piece.ledger)
+            lost = outcome is SettleOutcome.LOST
+            if lost and due.verb is None:
+                text = "%s: the lease of %s had run out before its ack arrived; it comes again"
+                log(logging.WARNING, "lease_lost", text, book.assignment.tp, due.piece.receipts[due.slot].id)
+
+            self._on_settled(book, book.report(due, lost=lost))
+
+        self._on_relief()
+        return complete
+
+    def _report(self, batch: list[Due], error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            error = TransientDriverError(
+                f"no answer within {self._session.config.commit_timeout} s", slot="source", operation="settle"
+            )
+
+        self.last_error = error
+        topics = sorted({due.piece.assignment.tp for due in batch})
+        log(logging.WARNING, "commit_failed", "settling %d messages failed: %s", len(batch), error)
+        self._session.observers("commit_failed", topics, str(error))
+
+
+def _settlement(due: Due) -> Ack | Nack | Term:
+    receipt = due.piece.receipts[due.slot]
+    if due.verb is None:
+        return Ack(receipt)
+
+    return Term(receipt) if due.verb.dead else Nack(receipt, due.verb.delay, due.verb.counted)
