@@ -181,8 +181,8 @@ def check(messages: Sequence[OutgoingMessage]) -> int:
 
         size += len(name) + len(value or b"")
 
-    for stamp in filter(None, stamps):
-        if type(stamp) is not int or not -(2**63) <= stamp < 2**63:
+    for stamp in () if stamps.count(None) == len(stamps) else stamps:
+        if stamp is not None and (type(stamp) is not int or not -(2**63) <= stamp < 2**63):
             raise ValueError(f"a timestamp must be a whole number of milliseconds since the epoch, not {stamp!r}")
 
     return size

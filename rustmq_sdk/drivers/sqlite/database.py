@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -69,6 +70,15 @@ def connect(path: Path, options: SqliteOptions, stop: threading.Event, *, create
         raise
 
     return connection
+
+
+def disconnect(connection: Connection) -> None:
+    """Closes; the last connection to a file moves the write-ahead log into it."""
+    # It would not if it was interrupted before: only the next statement takes the interruption back.
+    with suppress(apsw.Error):
+        connection.execute("SELECT 1").fetchall()
+
+    connection.close(force=True)
 
 
 def check_library() -> None:

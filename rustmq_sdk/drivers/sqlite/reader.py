@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import apsw
 
 from rustmq_sdk._threads import DaemonThread
-from rustmq_sdk.drivers.sqlite.database import Connection, connect
+from rustmq_sdk.drivers.sqlite.database import Connection, connect, disconnect
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 
@@ -56,4 +56,4 @@ class Reader:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(True)
+            disconnect(connection)

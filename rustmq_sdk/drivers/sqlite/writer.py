@@ -14,7 +14,7 @@ import apsw
 
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
-from rustmq_sdk.drivers.sqlite.database import Connection, connect
+from rustmq_sdk.drivers.sqlite.database import Connection, connect, disconnect
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
@@ -138,7 +138,7 @@ class Writer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(True)  # a transaction that hangs is rolled back when the last statement is gone
+            disconnect(connection)
 
     def _look(self, tell: Callable[[int | None], None]) -> None:
         version = None
