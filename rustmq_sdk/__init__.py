@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from rustmq_sdk._runtime.consumer import Consumer as Consumer
 from rustmq_sdk._runtime.producer import Producer as Producer
+from rustmq_sdk._runtime.signals import stop_on_signals as stop_on_signals
 from rustmq_sdk.client import Client as Client
 from rustmq_sdk.config import ConsumerConfig as ConsumerConfig
 from rustmq_sdk.config import ConsumerOptions as ConsumerOptions
@@ -83,6 +84,7 @@ __all__ = [
     "TransientDriverError",
     "UnknownTopic",
     "Unsupported",
+    "stop_on_signals",
 ]
 
 # Tracebacks, logs and documentation show where users find a name, not where it is written. Classes whose annotations

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack, cast, final
+from typing import Any, NoReturn, Self, Unpack, final
 
 import anyio
 import anyio.abc
 
-from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._runtime.health import explain, health, statistics
-from rustmq_sdk._runtime.partitions import patiently
+from rustmq_sdk._runtime.positions import Positions
 from rustmq_sdk._runtime.route import route_of
+from rustmq_sdk._runtime.scopes import Scopes, unwrapped
 from rustmq_sdk._runtime.session import Session, observers_of
 from rustmq_sdk._runtime.shutdown import shut_down
 from rustmq_sdk._runtime.wiring import Parts
 from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, Ordering, load
-from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError, Unsupported
+from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError
 from rustmq_sdk.message import Message, Messages
 from rustmq_sdk.observe import Health, Statistics
-from rustmq_sdk.slots import DeadLetterQueue, LogSubscription, Source
+from rustmq_sdk.slots import DeadLetterQueue, Source
 from rustmq_sdk.values import TopicPartition
 
 
@@ -351,57 +350,38 @@ class Consumer:
             ConsumerStateError: the partition is not assigned.
             Unsupported: the source cannot seek.
         """
-        self._require(self._session.capabilities.seek, "seek()")
-        if offset < 0:
-            raise ConfigurationError("offsets start at 0", field="offset", value=offset, fix="Give 0 or more")
-
-        self._running.partitions.seek(TopicPartition(topic, partition), offset)
-        await anyio.lowlevel.checkpoint()
+        await self._positions.seek(TopicPartition(topic, partition), offset)
 
     async def seek_all(self, offset: int) -> None:
         """:meth:`seek` for every assigned partition."""
         for tp in self.assigned_partitions:
-            await self.seek(tp.topic, cast(int, tp.partition), offset)
+            await self._positions.seek(tp, offset)
 
     async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
         """Goes on at the first message that is not older than ``timestamp_ms`` (milliseconds since the epoch)."""
-        self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
-        tp = TopicPartition(topic, partition)
-        self._running.partitions.lane_of(tp)
-        offsets = await self._ask(self._log.offsets_at, [tp], timestamp_ms)
-        await self.seek(topic, partition, offsets[tp])
+        await self._positions.seek_to_timestamp([TopicPartition(topic, partition)], timestamp_ms)
 
     async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
         """:meth:`seek_to_timestamp` for every assigned partition."""
-        for tp in self.assigned_partitions:
-            await self.seek_to_timestamp(tp.topic, cast(int, tp.partition), timestamp_ms)
+        await self._positions.seek_to_timestamp(self.assigned_partitions, timestamp_ms)
 
     async def position(self, topic: str, partition: int) -> int:
         """The next offset to hand out."""
-        lane = self._log_lane(topic, partition, "position()")
-        return self._session.buffer.position(lane)
+        return self._positions.position(TopicPartition(topic, partition))
 
     async def committed_offset(self, topic: str, partition: int) -> int | None:
         """The watermark that the broker has; None if nothing was ever committed.
 
         Raises ``Unsupported`` without a group.
         """
-        self._running.acknowledger.require_group("committed_offset()")
-        self._log_lane(topic, partition, "committed_offset()")
-        tp = TopicPartition(topic, partition)
-        checkpoints = await self._ask(self._log.committed, [tp])
-        checkpoint = checkpoints.get(tp)
-        return checkpoint.offset if checkpoint is not None else None
+        return await self._positions.committed_offset(TopicPartition(topic, partition))
 
     async def get_lag(self) -> Mapping[TopicPartition, int]:
         """Messages not settled yet, of every assigned partition: end - watermark - settled above it.
 
         An upper bound where offsets have gaps.
         """
-        self._require(self._session.capabilities.kind == "log", "get_lag()")
-        lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
-        ends = await self._ask(self._log.end_offsets, list(lanes))
-        return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
+        return await self._positions.lag()
 
     # Partitions
 
@@ -465,58 +445,8 @@ class Consumer:
         return parts
 
     @property
-    def _log(self) -> LogSubscription:
-        self._require(self._session.capabilities.kind == "log", "this")
-        return cast(LogSubscription, self._session.subscription)
-
-    async def _ask(self, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
-        """A question to the broker, asked again while it fails for reasons that may pass."""
-        with anyio.fail_after(self._config.commit_timeout):
-            return await patiently(operation, *args)
-
-    def _log_lane(self, topic: str, partition: int, what: str) -> Lane:
-        self._require(self._session.capabilities.kind == "log", what)
-        return self._running.partitions.lane_of(TopicPartition(topic, partition))
-
-    def _require(self, able: bool, what: str) -> None:
-        if not able:
-            raise Unsupported(f"{what}: this source cannot do that. Its capabilities are {self._session.capabilities}")
-
-
-class Scopes:
-    """The cancel scopes of the consumer's tasks: shielded from whatever cancels the user's code around them.
-
-    Without the shield a cancelled ``async with`` would kill the ack-handler and leave the group before the last commit.
-    They are ended by us, in the order of ``shutdown.py``.
-    """
-
-    def __init__(self) -> None:
-        self._scopes: list[anyio.CancelScope] = []
-        self._cancelled = False
-
-    @contextmanager
-    def shielded(self) -> Iterator[None]:
-        """One task's scope."""
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.append(scope)
-            if self._cancelled:
-                scope.cancel()
-
-            yield
-
-    def cancel(self) -> None:
-        """Ends all tasks, also those that were started and did not run yet."""
-        self._cancelled = True
-        for scope in self._scopes:
-            scope.cancel()
-
-
-def unwrapped(error: BaseException) -> BaseException:
-    """The exception itself where a task group has wrapped a single one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-
-    return error
+    def _positions(self) -> Positions:
+        return Positions(self._session, self._running)
 
 
 def _nothing() -> NoReturn:

@@ -74,6 +74,8 @@ class Delivery:
                 self._since_checkpoint += loaded
                 self._low()
             else:
+                # Asked here again: when the last load was made, all of it still counted as backlog.
+                self._low()
                 await self._wait()
 
     async def next_batch(self, take: TakeBatch, most: int, max_wait: float) -> Messages:

@@ -1,8 +1,8 @@
 """The order of closing, on one screen.
 
 ``close_timeout`` is split: handlers in flight at most 60 %, dead letters and the last commit 30 %, leaving 10 %. No
-phase eats another's share, so the broker gets the last position even if a handler never ends, and the process ends even if
-the broker never answers.
+phase eats another's share, so the broker gets the last position even if a handler never ends, and the process ends even
+if the broker never answers.
 """
 
 from __future__ import annotations

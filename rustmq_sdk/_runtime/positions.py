@@ -1,0 +1,76 @@
+"""Where a consumer is in its partitions, and moving it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.lowlevel
+
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._runtime.partitions import patiently
+from rustmq_sdk._runtime.session import Session
+from rustmq_sdk.errors import ConfigurationError, Unsupported
+from rustmq_sdk.slots import LogSubscription
+from rustmq_sdk.values import TopicPartition
+
+if TYPE_CHECKING:
+    from rustmq_sdk._runtime.wiring import Parts
+
+
+class Positions:
+    """Questions to the log, and seeks. ``Consumer`` says what each means."""
+
+    def __init__(self, session: Session, parts: Parts) -> None:
+        self._session = session
+        self._parts = parts
+
+    async def seek(self, tp: TopicPartition, offset: int) -> None:
+        self._require(self._session.capabilities.seek, "seek()")
+        if offset < 0:
+            raise ConfigurationError("offsets start at 0", field="offset", value=offset, fix="Give 0 or more")
+
+        self._parts.partitions.seek(tp, offset)
+        await anyio.lowlevel.checkpoint()
+
+    async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> None:
+        self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
+        for tp in partitions:
+            self._parts.partitions.lane_of(tp)
+
+        offsets = await self._ask(self._log.offsets_at, list(partitions), timestamp_ms)
+        for tp in partitions:
+            await self.seek(tp, offsets[tp])
+
+    def position(self, tp: TopicPartition) -> int:
+        return self._session.buffer.position(self._lane(tp, "position()"))
+
+    async def committed_offset(self, tp: TopicPartition) -> int | None:
+        self._parts.acknowledger.require_group("committed_offset()")
+        self._lane(tp, "committed_offset()")
+        checkpoint = (await self._ask(self._log.committed, [tp])).get(tp)
+        return checkpoint.offset if checkpoint is not None else None
+
+    async def lag(self) -> Mapping[TopicPartition, int]:
+        self._require(self._session.capabilities.kind == "log", "get_lag()")
+        lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
+        ends = await self._ask(self._log.end_offsets, list(lanes))
+        return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
+
+    @property
+    def _log(self) -> LogSubscription:
+        return cast(LogSubscription, self._session.subscription)
+
+    async def _ask(self, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        """A question to the broker, asked again while it fails for reasons that may pass."""
+        with anyio.fail_after(self._session.config.commit_timeout):
+            return await patiently(operation, *args)
+
+    def _lane(self, tp: TopicPartition, what: str) -> Lane:
+        self._require(self._session.capabilities.kind == "log", what)
+        return self._parts.partitions.lane_of(tp)
+
+    def _require(self, able: bool, what: str) -> None:
+        if not able:
+            raise Unsupported(f"{what}: this source cannot do that. Its capabilities are {self._session.capabilities}")
