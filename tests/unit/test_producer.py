@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
@@ -727,6 +728,31 @@ class TestCancellation:
                 await checkpoint()
 
         assert bench.stored() == ["a"]
+
+    async def test_native_cancellation_of_asyncio_loses_nothing_either(
+        self, bench: Bench, anyio_backend_name: str
+    ) -> None:
+        if anyio_backend_name != "asyncio":
+            pytest.skip("trio has no cancellation but scopes")
+
+        bench.wire.seconds = 1.0
+
+        async def block() -> None:
+            async with bench.producer() as producer:
+                producer.send_nowait("t", "a")
+                async with asyncio.timeout(0.5):
+                    await producer.send("t", "b")
+
+        with pytest.raises(TimeoutError):
+            await block()
+
+        task = asyncio.create_task(block())
+        await anyio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert sorted(bench.stored()) == ["a", "a", "b", "b"]
 
 
 class TestLife:
