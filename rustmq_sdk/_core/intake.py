@@ -43,15 +43,12 @@ class Intake:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._turn = 0
-
-    @property
-    def low(self) -> int:
-        """With fewer messages to hand out than this it is time to fetch.
+        self.low = max(1, min(limits.prefetch, limits.max_in_flight) // 2)
+        """With no more messages to hand out than this it is time to fetch.
 
         A full piece costs as much as a tiny one, so the fetcher waits until half of what may wait is used up.
         """
-        return max(1, min(self.limits.prefetch, self.limits.max_in_flight) // 2)
+        self._turn = 0
 
     def demand(self, lanes: Collection[Lane], backlog: int, held: int) -> Demand | None:
         """What to fetch now; None if there is enough to hand out, no room, or no partition to fetch from.

@@ -79,11 +79,11 @@ class Outcome:
         self.attempt_number = attempt
         self._error = error
 
-    def exception(self, timeout: float | None = None) -> Exception:  # noqa: ARG002 - the signature of a future
+    def exception(self, timeout: float | None = None) -> Exception:
         """What the attempt failed with."""
         return self._error
 
-    def result(self, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
+    def result(self, timeout: float | None = None) -> NoReturn:
         """Raises it."""
         raise self._error
 

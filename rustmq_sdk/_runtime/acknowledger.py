@@ -69,7 +69,7 @@ class Acknowledger:
         self._tick_at: float | None = None
         self._paused_until = 0.0
         self._paced_until = 0.0
-        self._every = config.commit_every
+        self._every = self._tell_at = config.commit_every
         self._fresh = 0
         self._asked = False
         self._forced: list[tuple[set[Ledger], anyio.Event]] = []
@@ -88,7 +88,12 @@ class Acknowledger:
         """So many more messages of the ledger are settled, as far as they are counted."""
         self._fresh += settled
         # Worth waking the task for: the interval starts to run, a commit is full, or things may have gone quiet.
-        if (self._since is None or self._fresh >= self._every or not ledger.in_flight) and not ledger.told:
+        full = self._fresh >= self._tell_at
+        quiet = not ledger.in_flight and not self._session.buffer.backlog
+        if (self._since is None or full or quiet) and not ledger.told:
+            if full:
+                self._tell_at += self._every
+
             ledger.told = True
             self.inbox.put(ledger)
 
@@ -206,24 +211,22 @@ class Acknowledger:
 
     def _due_in(self) -> float | None:
         """Seconds until the next commit; 0 is now, None is not before somebody tells."""
-        session, now = self._session, self._session.clock()
         if self._commits_nothing:
             self._since = None
             return None
 
-        if now < self._paused_until:
-            return self._paused_until - now
-
+        now = self._session.clock()
+        due = self._due_by_itself(now)
         if self._asked:
-            return 0
+            return max(0.0, self._paused_until - now)
 
-        if not session.config.auto_commit:
+        if due is None or not self._session.config.auto_commit:
             return None
 
-        if now < self._paced_until:
-            return self._paced_until - now
+        return max(due, self._paused_until - now, self._paced_until - now)
 
-        lanes = session.lanes
+    def _due_by_itself(self, now: float) -> float | None:
+        lanes = self._session.lanes
         in_flight = any(lane.ledger.in_flight for lane in lanes)
         due = self._due.due_in(
             now=now,
@@ -243,6 +246,7 @@ class Acknowledger:
         number = self._started
         self._since = None
         self._fresh = 0
+        self._tell_at = self._every
         started = self._session.clock()
         prepared = self._writer.prepare(ledgers)
         now = self._session.clock()

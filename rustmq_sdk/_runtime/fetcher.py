@@ -139,12 +139,17 @@ class Fetcher:
             return None
 
         buffer = session.buffer
-        demand = self.intake.demand(lanes, buffer.backlog, buffer.held)
-        if demand is not None and not demand.partial:
-            return demand
-
+        backlog, held = buffer.backlog, buffer.held
         # Whoever makes room from now on ends the wait.
         self._wants_backlog = True
+        if backlog - held > self.intake.low:
+            return None
+
+        demand = self.intake.demand(lanes, backlog, held)
+        if demand is not None and not demand.partial:
+            self._wants_backlog = False
+            return demand
+
         self._wants_room = self.intake.short_of_room(lanes)
         if demand is not None or not self._wants_room:
             return demand
