@@ -42,6 +42,10 @@ class LogFile:
         self._writer = Writer(path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, stop=self._stop)
         self._reader = Reader(path, options, self._stop)
         self._watcher = Watcher(self.bell, self._writer.look)
+        self.request = self._writer.request
+        """Has a change made without waiting for it; see :meth:`Writer.request`."""
+        self.ticks = self._watcher.ticks
+        """Called often, from a thread of the file."""
 
     async def open(self) -> None:
         """Opens the file, or creates it."""

@@ -1,8 +1,8 @@
-"""The tasks of a subscription: one keeps its partitions in step with the group, one beats."""
+"""The task of a subscription that keeps its partitions in step with the group."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Hashable
 from contextlib import suppress
 
 import anyio
@@ -12,9 +12,6 @@ from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.wake import Changed, Stir
 from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
 
-BEATS_PER_LOOK = 2
-"""The others are looked at every lease / 8, a heartbeat is due every lease / 4."""
-
 
 class Members:
     """Runs a :class:`Membership` or a :class:`Solo`.
@@ -23,14 +20,15 @@ class Members:
         ours: which of the two.
         keys: of the bell, after which to look at once.
         stir: ends the waiting of a fetch when it cannot go on; :meth:`check` has the reason then.
+        nudged: ends its own waiting.
     """
 
-    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], stir: Stir) -> None:
+    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], stir: Stir, nudged: Stir) -> None:
         self._ours = ours
         self._keys = keys
         self._stir = stir
+        self._nudged = nudged
         self._failure: Exception | None = None
-        self._nudged = Stir()
 
     @property
     def member(self) -> bytes:
@@ -38,10 +36,13 @@ class Members:
         return self._ours.member
 
     async def run(self) -> None:
-        """Until it is cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._guarded, self._beat)
-            await self._guarded(self._keep_up)
+        """Until it is cancelled, or fails: then the next fetch raises the reason."""
+        try:
+            with self._ours.beating():
+                await self._keep_up()
+        except Exception as error:
+            self._failure = error
+            self._stir.leave()
 
     def nudge(self) -> None:
         """Has it look at the group now."""
@@ -67,13 +68,6 @@ class Members:
         with suppress(DriverError, OutcomeUnknown):
             await self._ours.leave()
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:
-            self._failure = self._failure or error
-            self._stir.leave()
-
     async def _keep_up(self) -> None:
         while True:
             # Before the look: what happens after this line leads to another one.
@@ -87,14 +81,3 @@ class Members:
 
             with anyio.move_on_after(self._ours.interval):
                 await self._nudged.wait()
-
-    async def _beat(self) -> None:
-        while True:
-            await anyio.sleep(self._ours.interval * BEATS_PER_LOOK)
-            try:
-                alive = await self._ours.beat()
-            except (TransientDriverError, OutcomeUnknown):
-                continue  # the next one may get through before the lease ends
-
-            if not alive:
-                self.nudge()

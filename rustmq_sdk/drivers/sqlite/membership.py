@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 
@@ -13,6 +15,7 @@ from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
 from rustmq_sdk.drivers.sqlite.claims import Claimed, View
 from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.heart import Heart
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
@@ -27,6 +30,7 @@ class Membership:
         listener: whom to tell.
         holdings: kept up to date.
         stir: ends the waiting of a fetch when assignments change.
+        missed: called, from any thread, when a heartbeat found that we were expired.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Membership:
         listener: AssignmentListener,
         holdings: Holdings,
         stir: Stir,
+        missed: Callable[[], None],
     ) -> None:
         self.member = b""
         self.interval = request.lease / 8
@@ -48,10 +53,11 @@ class Membership:
         self._stir = stir
         self._beats = BeatWatch(request.lease)
         self._wanting: dict[int, tuple[int, float]] = {}
-        self._confirmed_at = float("-inf")
+        self._heart = Heart(self._group, request.lease, file.request, missed)
 
     async def round(self) -> None:
         """Looks at the group and does what follows from it."""
+        self._heart.live()
         group = await self._file.read("source", "rebalance", claims.view, self._group)
         if self.member not in group.members:
             await self._lose(list(self._holdings))
@@ -63,21 +69,22 @@ class Membership:
         if claimed := await self._step(group):
             await self._take(claimed)
 
-    async def beat(self) -> bool:
-        """One heartbeat; False if the others have expired us."""
-        before = anyio.current_time()
-        alive = await self._file.write("source", "heartbeat", claims.beat, self._group, self.member)
-        if alive:
-            self._confirmed_at = before
-
-        return alive
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Sends heartbeats meanwhile."""
+        self._file.ticks.add(self._heart.tick)
+        try:
+            yield
+        finally:
+            self._file.ticks.discard(self._heart.tick)
 
     async def confirm(self) -> bool:
         """After a silence of ours: stops delivering what became somebody else's. False if anything did."""
-        if anyio.current_time() - self._confirmed_at <= self._request.lease / 2:
+        self._heart.live()
+        if self._heart.silent_for() <= self._request.lease / 2:
             return True
 
-        before = anyio.current_time()
+        asked_at = time.monotonic()
         group = await self._file.read("source", "fetch", claims.view, self._group)
         ours = self.member in group.members
         for holding in self._holdings:
@@ -85,22 +92,23 @@ class Membership:
                 ours = holding.flowing = False
 
         if ours:
-            self._confirmed_at = before
+            self._heart.confirm(asked_at)
 
         return ours
 
     async def leave(self) -> None:
         """Frees everything, for the others to claim at once."""
+        self._heart.stop()
         if self.member:
             await self._file.write("source", "leave", claims.leave, self._group, self.member)
 
     async def _join(self) -> None:
         # A new name each time: what the old one still has under way is fenced.
         member = os.urandom(16)
-        before = anyio.current_time()
+        asked_at = time.monotonic()
         await self._file.write("source", "join", claims.join, self._group, member, self._request.topics)
         self.member = member
-        self._confirmed_at = before
+        self._heart.start(member, asked_at)
 
     def _owns(self, group: View, holding: Holding) -> bool:
         claim = group.claims.get(holding.partition)

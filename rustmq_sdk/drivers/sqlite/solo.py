@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.topics import partitions_of
@@ -53,9 +55,9 @@ class Solo:
             self._holdings.take(await self._listener.assigned(list(fresh), None), fresh, 0)
             self._stir.leave()
 
-    async def beat(self) -> bool:
+    def beating(self) -> AbstractContextManager[None]:
         """Nobody waits for a sign of life."""
-        return True
+        return nullcontext()
 
     async def confirm(self) -> bool:
         """Nobody else can have taken anything."""

@@ -55,17 +55,18 @@ class SqliteSource:
 
     @asynccontextmanager
     async def _subscribed(self, listener: AssignmentListener) -> AsyncIterator[SqliteSubscription]:
-        request, stir = self._request, Stir()
+        request, stir, nudged = self._request, Stir(), Stir()
         holdings = Holdings(check_crcs=self._file.options.check_crcs)
         ours: Membership | Solo
         keys: frozenset[Hashable]
         if request.group is None:
             ours, keys = Solo(self._file, request, listener, holdings, stir), frozenset({TOPICS})
         else:
-            ours = Membership(self._file, request, listener, holdings, stir)
+            missed = partial(Mailbox.current().post, nudged.look)
+            ours = Membership(self._file, request, listener, holdings, stir, missed)
             keys = frozenset({TOPICS, group_key(request.group)})
 
-        members = Members(ours, keys, stir)
+        members = Members(ours, keys, stir, nudged)
         fetching = Fetching(self._file, holdings, members, stir)
         subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
         failure: BaseException | None = None

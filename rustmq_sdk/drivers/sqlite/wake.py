@@ -96,7 +96,10 @@ class Stir:
 
 
 class Watcher:
-    """Rings the bell when another process has committed.
+    """Rings the bell when another process has committed, and ticks.
+
+    Attributes:
+        ticks: what else is called on its thread each time it looks; must not block and not raise.
 
     Args:
         bell: to ring.
@@ -105,6 +108,7 @@ class Watcher:
     """
 
     def __init__(self, bell: Bell, look: Callable[[Callable[[int | None], None]], None]) -> None:
+        self.ticks: set[Callable[[], None]] = set()
         self._bell = bell
         self._look = look
         self._answered = threading.Event()
@@ -123,6 +127,9 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
+            for tick in tuple(self.ticks):
+                tick()
+
             # One look at a time: they would pile up behind a transaction that takes long.
             if self._bell.heard and self._answered.is_set():
                 self._answered.clear()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import apsw
 
@@ -25,15 +25,23 @@ from rustmq_sdk.drivers.sqlite.wake import Bell
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
 T = TypeVar("T")
+A_contra = TypeVar("A_contra", contravariant=True)
 
 GROUP_BYTES = 4 * 1024 * 1024
 GROUP_REQUESTS = 1000
 """What one transaction takes at most, so that other processes get their turn: 20 ms even on a slow disk."""
 
 
+class Answered(Protocol[A_contra]):
+    """Who is told what came of a request, on the writer's thread: a :class:`Reply`, or somebody who does not wait."""
+
+    def set(self, value: A_contra, /) -> None: ...
+    def fail(self, error: BaseException, /) -> None: ...
+
+
 class _Change(NamedTuple):
     make: Callable[[Transaction], Any]
-    reply: Reply[Any]
+    reply: Answered[Any]
 
 
 class _Appending(NamedTuple):
@@ -99,8 +107,12 @@ class Writer:
             OutcomeUnknown: the disk failed while the transaction was being committed.
         """
         reply: Reply[T] = Reply()
-        self._request(_Change(make, reply))
+        self.request(make, reply)
         return await reply.wait()
+
+    def request(self, make: Callable[[Transaction], T], answered: Answered[T]) -> None:
+        """As :meth:`run`, without waiting. From any thread."""
+        self._request(_Change(make, answered))
 
     def look(self, tell: Callable[[int | None], None]) -> None:
         """Calls back, on the writer's thread, with a number that changes when somebody else has committed.

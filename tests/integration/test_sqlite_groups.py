@@ -1,0 +1,231 @@
+"""Members of one group in several processes on one file: they share, hand over, die and are fenced."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+import pytest
+
+from rustmq_sdk.drivers import sqlite
+from rustmq_sdk.drivers.sqlite import SqliteDriver
+from rustmq_sdk.slots import LogSubscription, SourceRequest
+from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
+from rustmq_sdk.testing.listener import OnRevoking, RecordingListener
+from rustmq_sdk.values import Checkpoint, OutgoingMessage, TopicPartition
+
+TOPIC, GROUP = "quakes", "alarm"
+TPS = [TopicPartition(TOPIC, number) for number in range(4)]
+PATIENCE = 20.0
+
+Member: TypeAlias = Subscriber[LogSubscription]
+
+# Another member: tells each of its calls in a line, commits what it has fetched, and obeys lines from its input.
+OTHER = """
+    import sys, anyio
+    from rustmq_sdk.drivers import sqlite
+    from rustmq_sdk.slots import SourceRequest
+    from rustmq_sdk.testing.contracts.subscriber import log_member
+    from rustmq_sdk.testing.listener import RecordingListener
+    from rustmq_sdk.values import Checkpoint, OutgoingMessage
+
+    path, lease = sys.argv[1], float(sys.argv[2])
+    listener = RecordingListener()
+
+    async def obey(member, driver):
+        while True:
+            await member.fetch([], max_wait=0.02)
+            owned = sorted(tp.partition for tp in listener.assignments)
+            line = await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+            word, *rest = line.split()
+            if word == "owned":
+                print(*sorted(tp.partition for tp in listener.assignments))
+            elif word == "commit":
+                held = list(listener.assignments.values()) or listener.gone
+                outcomes = await member.subscription.commit({each: Checkpoint(int(rest[0])) for each in held})
+                print(*sorted({outcome.value for outcome in outcomes.values()}))
+            elif word == "block":
+                import time; time.sleep(float(rest[0]))
+                print("unblocked")
+            elif word == "send":
+                await driver.sink().append("quakes", 0, [OutgoingMessage(rest[0].encode())], sequence=None)
+                print("sent")
+            elif word == "leave":
+                return
+
+            sys.stdout.flush()
+
+    async def main():
+        async with sqlite.open(f"sqlite:///{path}") as driver:
+            request = SourceRequest(topics=["quakes"], group="alarm", lease=lease, revoke_budget=1.0)
+            async with log_member(driver, request, listener, 10) as member:
+                print("joined", flush=True)
+                await obey(member, driver)
+
+    anyio.run(main)
+"""
+
+
+class Other:
+    """The other process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    async def ask(self, line: str) -> str:
+        self.say(line)
+        return await anyio.to_thread.run_sync(self.hear)
+
+    async def owns(self, numbers: list[int]) -> None:
+        with anyio.fail_after(PATIENCE):
+            while [int(number) for number in (await self.ask("owned")).split()] != numbers:
+                pass
+
+
+@contextmanager
+def another(path: Path, lease: float) -> Iterator[Other]:
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(path), str(lease)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        other = Other(process)
+        try:
+            assert other.hear() == "joined"
+            yield other
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+async def driver(path: Path) -> AsyncIterator[SqliteDriver]:
+    async with sqlite.open(f"sqlite:///{path}") as driver:
+        await driver.admin().create_topic(TOPIC, len(TPS), {})
+        yield driver
+
+
+@asynccontextmanager
+async def member_of(
+    driver: SqliteDriver, lease: float = 10, on_revoking: OnRevoking | None = None
+) -> AsyncIterator[Member]:
+    request = SourceRequest(topics=[TOPIC], group=GROUP, lease=lease, revoke_budget=1.0)
+    async with log_member(driver, request, RecordingListener(on_revoking=on_revoking), PATIENCE) as member:
+        yield member
+
+
+async def test_processes_share_the_partitions_and_leave_them_to_each_other(driver: SqliteDriver, path: Path) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        with another(path, lease=10) as other:
+            await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+            rest = sorted(tp.partition or 0 for tp in TPS if tp not in member.listener.assignments)
+            await other.owns(rest)
+            assert await other.ask("commit 7") == "committed"
+            other.say("leave")
+            await member.owns(TPS)
+            committed = await member.subscription.committed(TPS)
+
+        assert [tp.partition for tp, checkpoint in committed.items() if checkpoint == Checkpoint(7)] == rest
+
+
+async def test_a_waiting_fetch_hears_of_another_process(driver: SqliteDriver, path: Path) -> None:
+    request = SourceRequest(topics=[TOPIC], group=None, lease=10, revoke_budget=1.0)
+    with another(path, lease=10) as other:
+        async with log_member(driver, request, RecordingListener(committed=False), PATIENCE) as reader:
+            await reader.owns(TPS)
+            await reader.fetch()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reader.fetch_until, lambda: reader.payloads() == [b"theirs"])
+                await anyio.wait_all_tasks_blocked()
+                assert await other.ask("send theirs") == "sent"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_silent_process_is_expired_and_fenced(driver: SqliteDriver, path: Path, death: signal.Signals) -> None:
+    with another(path, lease=1.0) as other:
+        await other.owns([0, 1, 2, 3])
+        other.process.send_signal(death)
+        async with member_of(driver, lease=1.0) as member:
+            await member.owns(TPS)
+            await member.subscription.commit({each: Checkpoint(3) for each in member.wanted})
+            if death is signal.SIGSTOP:
+                other.process.send_signal(signal.SIGCONT)
+                assert await other.ask("commit 9") == "fenced"
+                await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+
+            moved = await member.subscription.committed(TPS)
+            assert moved == dict.fromkeys(TPS, Checkpoint(3))
+
+
+@pytest.mark.slow
+async def test_a_blocked_loop_keeps_its_membership(driver: SqliteDriver, path: Path) -> None:
+    with another(path, lease=1.0) as other:
+        await other.owns([0, 1, 2, 3])
+        other.say("block 3")
+        async with member_of(driver, lease=1.0) as member:
+            assert await anyio.to_thread.run_sync(other.hear) == "unblocked"
+            taken = len(member.listener.assignments)
+            assert taken == 2, "after three leases only the fair share was taken, whose release was overdue"
+            await other.owns(sorted(tp.partition or 0 for tp in TPS if tp not in member.listener.assignments))
+            assert await other.ask("commit 5") == "committed"
+
+
+async def test_an_owner_that_does_not_release_in_time_is_overtaken(driver: SqliteDriver) -> None:
+    async def never(assignments: object, budget: float) -> None:
+        await anyio.sleep_forever()
+
+    async with member_of(driver, lease=1.0, on_revoking=never) as slow:
+        await slow.owns(TPS)
+        before = dict(slow.listener.assignments)
+        async with member_of(driver, lease=1.0) as member:
+            await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+            moved = list(member.listener.assignments)
+            late = {before[tp]: Checkpoint(9) for tp in moved}
+            outcomes = await slow.subscription.commit(late)
+            assert {outcome.value for outcome in outcomes.values()} == {"fenced"}
+            assert await member.subscription.committed(moved) == dict.fromkeys(moved)
+
+
+async def test_a_member_that_was_expired_joins_again_under_another_name(driver: SqliteDriver) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        before = dict(member.listener.assignments)
+        file = driver._file()
+        await file.write("source", "expire", lambda transaction: transaction.execute("DELETE FROM member"))
+        outcomes = await member.subscription.commit({before[TPS[0]]: Checkpoint(1)})
+        file.bell.ring(None)
+        await member.listener.until(lambda: len(member.listener.gone) == len(TPS), PATIENCE)
+        await member.owns(TPS)
+        assert all(member.assignment(tp) is not before[tp] for tp in TPS)
+        assert [call.name for call in member.listener.calls] == ["assigned", "lost", "assigned"]
+        assert len(outcomes) == 1
+
+
+async def test_a_deleted_topic_is_lost_and_comes_back_when_it_is_created_again(driver: SqliteDriver) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        await driver.admin().delete_topic(TOPIC)
+        await member.owns([])
+        await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"new")], sequence=None)
+        await member.owns(TPS[:1])
+        await member.collect(1)
+        assert member.payloads() == [b"new"]
