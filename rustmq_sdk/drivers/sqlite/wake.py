@@ -137,7 +137,7 @@ class Watcher:
 
     def _compare(self, version: int | None) -> None:
         self._answered.set()
-        if version is not None:
-            before, self._seen = self._seen, version
-            if before not in (None, version):
-                self._bell.ring(None)
+        # The first look counts as a change: what was written between a subscription's first read and it is new.
+        if version not in (None, self._seen):
+            self._seen = version
+            self._bell.ring(None)

@@ -155,7 +155,8 @@ class Writer:
     def _look(self, tell: Callable[[int | None], None]) -> None:
         version = None
         with suppress(apsw.Error):
-            version = None if self._connection is None else self._connection.data_version()
+            # The pragma and not data_version(), which does not look at the file and counts our own commits.
+            version = None if self._connection is None else self._connection.pragma("data_version")
 
         tell(version)
 
