@@ -48,7 +48,7 @@ class Buffer:
             lane.front.clear()
             lane.waiting.clear()
             lane.parked.clear()
-            lane.busy.clear()
+            ledger.busy.clear()
 
         return lane
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import InFlight, Ledger, is_unsettled
 from rustmq_sdk.errors import PartitionStopped
-from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Build, Message
-
-Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
-"""A slot that keeps a key busy, and in a batch the one of the same key before it."""
+from rustmq_sdk.message import DONE, FREE, WATCH, Build, Message
 
 
 @dataclass(slots=True, eq=False)
@@ -74,8 +71,6 @@ class Lane:
     waiting: deque[Waiting] = field(default_factory=deque)
     parked: dict[bytes | None, deque[Message]] = field(default_factory=dict)
     """Order by key: messages behind an unsettled one of the same key."""
-    busy: dict[bytes | None, Holder] = field(default_factory=dict)
-    """Order by key: the slot that was handed out last for a key. A settled slot holds nobody back."""
     paused: bool = False
     stopped: PartitionStopped | None = None
     draining: bool = False
@@ -107,14 +102,6 @@ class Lane:
 
     def forget_settled_keys(self) -> None:
         """Keys whose last message is settled hold nobody back; with many different keys they would add up."""
-        if len(self.busy) > 2 * self.ledger.in_flight + 1000:
-            self.busy = {key: slot for key, slot in self.busy.items() if is_unsettled(slot)}
-
-
-def is_unsettled(holder: Holder) -> bool:
-    """Whether a slot of the chain still holds its key: FREE, WATCH or TAKEN, not DONE or STALE."""
-    piece, index, before = holder
-    return piece[index] in _HOLDS or (before is not None and is_unsettled(before))
-
-
-_HOLDS = (FREE, WATCH, TAKEN)
+        ledger = self.ledger
+        if len(ledger.busy) > 2 * ledger.in_flight + 1000:
+            ledger.busy = {key: slot for key, slot in ledger.busy.items() if is_unsettled(slot)}

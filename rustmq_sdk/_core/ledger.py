@@ -22,7 +22,7 @@ import re
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rustmq_sdk._core.checkpoint import Remembered, encode
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
@@ -32,6 +32,11 @@ _UNSETTLED_RUN = re.compile(rb"[^\x01]+")
 _TO_STALE = bytes(DONE if state == DONE else STALE for state in range(256))
 _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256))
 _OPEN_TO_DONE = bytes(DONE if state in (FREE, WATCH) else state for state in range(256))
+
+Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
+"""A slot that keeps a key busy, and in a batch the one of the same key before it."""
+
+_HOLDS = (FREE, WATCH, TAKEN)
 
 Runs = list[tuple[int, int]]
 """Ascending, disjoint ``[first, end)`` runs of offsets."""
@@ -118,6 +123,12 @@ class Child(InFlight):
         return self.parent.id_at(self.parent_index, offset)
 
 
+def is_unsettled(holder: Holder) -> bool:
+    """Whether a slot of the chain still holds its key: FREE, WATCH or TAKEN, not DONE or STALE."""
+    piece, index, before = holder
+    return piece[index] in _HOLDS or (before is not None and is_unsettled(before))
+
+
 class Settled(NamedTuple):
     """What settling changed, for the runtime to carry out: the ledger calls nobody."""
 
@@ -163,6 +174,8 @@ class Ledger:
         """A seek: the next commit is written even if it lowers the position."""
         self.open: OrderedDict[int, InFlight] = OrderedDict()
         self.children: dict[int, InFlight] = {}
+        self.busy: dict[bytes | None, Holder] = {}
+        """Order by key: the slot that was handed out last for a key. A settled slot holds nobody back."""
         self.attempts: dict[int, int] = dict(remembered.attempts) if remembered else {}
         self.first_failures: dict[int, int] = {}
         """Milliseconds since the epoch, of nacked, unsettled messages: for their dead letters."""

@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections import deque
 
 from rustmq_sdk._core.buffer import Buffer
-from rustmq_sdk._core.lane import Holder, is_unsettled
-from rustmq_sdk._core.ledger import InFlight
-from rustmq_sdk.message import FREE, WATCH, Message, Span
+from rustmq_sdk._core.ledger import Holder, InFlight, is_unsettled
+from rustmq_sdk.message import DONE, FREE, WATCH, Message, Span
+
+
+_NOBODY: tuple[bytes, int, None] = (bytes((DONE,)), 0, None)
+"""Stands for the holder of a key that nobody has had before: settled."""
 
 
 class KeyOrder:
@@ -34,22 +37,22 @@ class KeyOrder:
     def pop(self) -> Message:
         """The next message whose key is free; those before it are parked. IndexError when none is at hand."""
         pop = self._ready.pop
-        lanes = self._buffer.lanes
         whole_partition = self._whole_partition
         while True:
             message = pop()
-            key = None if whole_partition else message.key
-            if key is None and not whole_partition:
+            key = message.key
+            if whole_partition:
+                key = None
+            elif key is None:
                 return message
 
-            # Inlined from _is_free for the common case: a free key of a first delivery.
-            piece, index = message._state, message._index
-            if piece.parent is None:  # type: ignore[attr-defined]
-                lane = lanes[piece.ledger]  # type: ignore[attr-defined]
-                holder = lane.busy.get(key)
-                if holder is None:
-                    lane.busy[key] = (piece, index, None)  # type: ignore[assignment]
-                    return message
+            # Inlined from _is_free for nearly all messages: a first delivery, and the one before it is settled.
+            piece: InFlight = message._state  # type: ignore[assignment]
+            busy = piece.ledger.busy
+            held, slot, before = busy.get(key, _NOBODY)
+            if held[slot] == DONE and before is None and piece.parent is None:
+                busy[key] = (piece, message._index, None)
+                return message
 
             if self._is_free(message, key):
                 return message
@@ -76,9 +79,10 @@ class KeyOrder:
     def _is_free(self, message: Message, key: bytes | None) -> bool:
         piece, index = slot_of(message)
         lane = self._buffer.lanes[piece.ledger]
-        holder = lane.busy.get(key)
+        busy = piece.ledger.busy
+        holder = busy.get(key)
         if holder is None or not is_unsettled(holder):
-            lane.busy[key] = (piece, index, None)
+            busy[key] = (piece, index, None)
             return True
 
         # Its own slot: a retry, or a message that was let go by the one before it.
@@ -86,7 +90,7 @@ class KeyOrder:
             return True
 
         if self._batch is not None and (holder[0], holder[1]) in self._batch and key not in lane.parked:
-            lane.busy[key] = (piece, index, holder)
+            busy[key] = (piece, index, holder)
             return True
 
         queue = lane.parked.get(key)
@@ -110,15 +114,15 @@ def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
     if not queue:
         return False
 
-    holder = lane.busy[key]
+    holder = lane.ledger.busy[key]
     if is_unsettled(holder):
         _hook(holder, key)
         return False
 
     message = queue.popleft()
-    lane.busy[key] = (*slot_of(message), None)
+    lane.ledger.busy[key] = (*slot_of(message), None)
     if queue:
-        _hook(lane.busy[key], key)
+        _hook(lane.ledger.busy[key], key)
     else:
         del lane.parked[key]
 
@@ -132,7 +136,7 @@ def unpark_all(buffer: Buffer) -> None:
         buffer.take_back(lane)
         parked = [message for queue in lane.parked.values() for message in queue]
         lane.parked.clear()
-        lane.busy.clear()
+        lane.ledger.busy.clear()
         if parked:
             buffer.push_front(lane, parked)
             lane.front = deque(sorted(lane.front, key=_offset))
