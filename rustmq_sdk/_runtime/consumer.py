@@ -1,23 +1,20 @@
-"""The consumer's public face: it delegates, and owns the TaskGroup that everything lives in."""
+"""The consumer's public face: it delegates."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack, final
 
 import anyio
-import anyio.abc
 
-from rustmq_sdk._runtime.health import explain, health, statistics
+from rustmq_sdk._runtime.health import health, statistics
+from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
 from rustmq_sdk._runtime.route import route_of
-from rustmq_sdk._runtime.scopes import Scopes, unwrapped
 from rustmq_sdk._runtime.session import Session, observers_of
-from rustmq_sdk._runtime.shutdown import shut_down
 from rustmq_sdk._runtime.wiring import Parts
 from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler
-from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, Ordering, load
 from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError
 from rustmq_sdk.message import Message, Messages
@@ -55,11 +52,10 @@ class Consumer:
         observers: Collection[object] = (),
         **options: Unpack[ConsumerOptions],
     ) -> None:
-        self._source = source
         self._config = config = config or load(ConsumerConfig, dict(options), environment={})
         _check_source(source, config)
-        self._put = route_of(route if route is not None else config.dead_letters)
-        if self._put is None and config.dead_letter_topic is not None:
+        put = route_of(route if route is not None else config.dead_letters)
+        if put is None and config.dead_letter_topic is not None:
             raise ConfigurationError(
                 "a consumer made from hand-made slots has no sink to write a topic with",
                 field="dead_letter_topic",
@@ -68,13 +64,8 @@ class Consumer:
             )
 
         self._session = session = Session(config, source.capabilities, observers_of(observers))
+        self._life = Life(session, source, put)
         self._pop: Callable[[], Message] = session.buffer.ready.pop
-        self._parts: Parts | None = None
-        self._group: anyio.abc.TaskGroup | None = None
-        self._scopes = Scopes()
-        self._task_id: int | None = None
-        self._mailbox: Mailbox | None = None
-        self._closed: anyio.Event | None = None
 
     # Life
 
@@ -85,28 +76,7 @@ class Consumer:
             ConsumerStateError: it was entered before.
             DriverError: the source could not be reached.
         """
-        if self._session.state != "new":
-            raise ConsumerStateError("a consumer is entered once. Make another one for another `async with`")
-
-        session = self._session
-        session.state = "starting"
-        self._task_id = anyio.get_current_task().id
-        self._mailbox = Mailbox.current()
-        self._parts = parts = Parts(session, self._put, explain=lambda: explain(session))
-        self._group = group = anyio.create_task_group()
-        await group.__aenter__()
-        try:
-            await group.start(self._subscribe, name="rustmq_sdk subscription")
-        except BaseException as error:
-            session.state = "failed"
-            self._scopes.cancel()
-            await group.__aexit__(None, None, None)
-            raise unwrapped(error) from error.__cause__
-
-        for name, task in parts.tasks():
-            group.start_soon(self._guarded, task, name=f"rustmq_sdk {name}")
-
-        session.state = "running"
+        await self._life.begin()
         return self
 
     async def __aexit__(
@@ -118,47 +88,11 @@ class Consumer:
             ConsumerStateError: left in another task than the one that entered.
             Exception: what ended the consumer, if no call has raised it yet.
         """
-        if anyio.get_current_task().id != self._task_id:
-            raise ConsumerStateError(
-                "the consumer is left in another task than the one that entered it, and its tasks cannot follow. "
-                "Async-generator fixtures of pytest-asyncio do that: enter the consumer inside the test, or use "
-                "anyio's pytest plugin"
-            )
-
-        try:
-            await self._close(wait_for_receivers=False)
-        finally:
-            assert self._group is not None
-            await self._group.__aexit__(None, None, None)
-
-        failure = self._session.failure
-        if failure is not None and not self._session.failure_seen and error is None:
-            self._session.failure_seen = True
-            raise failure
-
-    async def _subscribe(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        session, parts = self._session, self._running
-        try:
-            with self._scopes.shielded():
-                async with self._source.subscribe(parts.partitions) as subscription:
-                    session.subscription = subscription
-                    task_status.started()
-                    await parts.leave.wait()
-        except Exception as error:
-            if session.state == "starting":
-                raise
-
-            session.fail(unwrapped(error))
-        finally:
-            parts.left.set()
-
-    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Runtime tasks let no exception escape: the first is kept for the user."""
-        with self._scopes.shielded():
-            try:
-                await task()
-            except Exception as error:
-                self._session.fail(unwrapped(error))
+        self._life.refuse_other_task()
+        self._pop = _nothing
+        await self._life.end()
+        if error is None:
+            self._life.raise_unseen_failure()
 
     async def close(self) -> None:
         """Stops fetching, lets in-flight finish, settles, commits, leaves; ends within ``close_timeout``.
@@ -170,29 +104,8 @@ class Consumer:
             self.stop()
             return
 
-        await self._close(wait_for_receivers=True)
-
-    async def _close(self, *, wait_for_receivers: bool) -> None:
-        if self._closed is not None:
-            await self._closed.wait()
-            return
-
-        if self._parts is None or self._group is None:
-            self._session.state = "closed"
-            return
-
-        self._closed = closed = anyio.Event()
         self._pop = _nothing
-        session = self._session
-        try:
-            await shut_down(self._parts, wait_for_receivers=wait_for_receivers)
-        finally:
-            session.closing = True
-            self._scopes.cancel()
-            session.buffer.ready.clear()
-            session.state = "closed" if session.failure is None else "failed"
-            session.wake_receivers()
-            closed.set()
+        await self._life.close(wait_for_receivers=True)
 
     def stop(self) -> None:
         """Asks for the end: ``async for`` and ``run()`` end normally, waiting receives raise ``ConsumerClosed``.
@@ -204,13 +117,7 @@ class Consumer:
         # alone: receive() looks for the next message through ``_pop``.
         self._session.stopping = True
         self._pop = _nothing
-        if self._mailbox is not None:
-            self._mailbox.post(self._stopped)
-
-    def _stopped(self) -> None:
-        self._session.wake_receivers()
-        if self._parts is not None and not self._session.closing:
-            self._parts.fetcher.kick()
+        self._life.post_stop()
 
     # Messages
 
@@ -416,11 +323,11 @@ class Consumer:
 
     def statistics(self) -> Statistics:
         """Counts since the start and levels now; counts exactly what is in flight, so not for every message."""
-        return statistics(self._session, self._parts)
+        return statistics(self._session, self._life.parts)
 
     def health(self) -> Health:
         """Whether messages flow, and what holds them back if not."""
-        return health(self._session, self._parts)
+        return health(self._session, self._life.parts)
 
     def __repr__(self) -> str:
         return f"<Consumer group {self._config.group!r}, {self._session.state}>"
@@ -429,10 +336,10 @@ class Consumer:
 
     @property
     def _running(self) -> Parts:
-        if self._parts is None:
+        if self._life.parts is None:
             raise ConsumerStateError("the consumer is not entered yet. Use it inside `async with … as consumer:`")
 
-        return self._parts
+        return self._life.parts
 
     @property
     def _receiving(self) -> Parts:

@@ -1,0 +1,145 @@
+"""A consumer's life: the TaskGroup that everything lives in, from entering to leaving."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.abc
+
+from rustmq_sdk._runtime.dead_letters import Put
+from rustmq_sdk._runtime.health import explain
+from rustmq_sdk._runtime.scopes import Scopes, unwrapped
+from rustmq_sdk._runtime.session import Session
+from rustmq_sdk._runtime.shutdown import shut_down
+from rustmq_sdk._runtime.wiring import Parts
+from rustmq_sdk._threads import Mailbox
+from rustmq_sdk.errors import ConsumerStateError
+from rustmq_sdk.slots import Source
+
+
+class Life:
+    """Owns the TaskGroup. Entered and left by the same task; closed by any.
+
+    Args:
+        source: subscribed to in a task of its own, so that leaving it can have a deadline.
+        put: writes dead letters durably; None where there is no route.
+    """
+
+    def __init__(self, session: Session, source: Source, put: Put | None) -> None:
+        self._session = session
+        self._source = source
+        self._put = put
+        self._scopes = Scopes()
+        self._group: anyio.abc.TaskGroup
+        self._mailbox: Mailbox | None = None
+        self._task_id: int | None = None
+        self._closed: anyio.Event | None = None
+        self.parts: Parts | None = None
+
+    async def begin(self) -> None:
+        """Subscribes and starts the tasks."""
+        session = self._session
+        if session.state != "new":
+            raise ConsumerStateError("a consumer is entered once. Make another one for another `async with`")
+
+        session.state = "starting"
+        self._task_id = anyio.get_current_task().id
+        self._mailbox = Mailbox.current()
+        self.parts = parts = Parts(session, self._put, explain=lambda: explain(session))
+        self._group = group = anyio.create_task_group()
+        await group.__aenter__()
+        try:
+            await group.start(self._subscribe, parts, name="rustmq_sdk subscription")
+        except BaseException as error:
+            session.state = "failed"
+            self._scopes.cancel()
+            await group.__aexit__(None, None, None)
+            raise unwrapped(error) from error.__cause__
+
+        for name, task in parts.tasks():
+            group.start_soon(self._guarded, task, name=f"rustmq_sdk {name}")
+
+        session.state = "running"
+
+    async def end(self) -> None:
+        """Closes, and waits for all tasks."""
+        try:
+            await self.close(wait_for_receivers=False)
+        finally:
+            # Without the exception that ends the user's block: the group would wrap it.
+            await self._group.__aexit__(None, None, None)
+
+    async def close(self, *, wait_for_receivers: bool) -> None:
+        """Ends within ``close_timeout``; whoever comes second waits for the first."""
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+
+        session = self._session
+        if self.parts is None:
+            session.state = "closed"
+            return
+
+        self._closed = closed = anyio.Event()
+        try:
+            await shut_down(self.parts, wait_for_receivers=wait_for_receivers)
+        finally:
+            session.closing = True
+            self._scopes.cancel()
+            session.buffer.ready.clear()
+            session.state = "closed" if session.failure is None else "failed"
+            session.wake_receivers()
+            closed.set()
+
+    def post_stop(self) -> None:
+        """Has whoever waits look again; from any thread and from signal handlers."""
+        if self._mailbox is not None:
+            self._mailbox.post(self._stopped)
+
+    def _stopped(self) -> None:
+        self._session.wake_receivers()
+        if self.parts is not None and not self._session.closing:
+            self.parts.fetcher.kick()
+
+    def refuse_other_task(self) -> None:
+        """Raises ``ConsumerStateError`` in another task than the one that entered."""
+        if anyio.get_current_task().id != self._task_id:
+            raise ConsumerStateError(
+                "the consumer is left in another task than the one that entered it, and its tasks cannot follow. "
+                "Async-generator fixtures of pytest-asyncio do that: enter the consumer inside the test, or use "
+                "anyio's pytest plugin"
+            )
+
+    def raise_unseen_failure(self) -> None:
+        """Raises what ended the consumer, if no call has raised it yet: as itself, not in a group."""
+        session = self._session
+        if session.failure is not None and not session.failure_seen:
+            session.failure_seen = True
+            raise session.failure
+
+    # Tasks
+
+    async def _subscribe(self, parts: Parts, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        session = self._session
+        try:
+            with self._scopes.shielded():
+                async with self._source.subscribe(parts.partitions) as subscription:
+                    session.subscription = subscription
+                    task_status.started()
+                    await parts.leave.wait()
+        except Exception as error:
+            if session.state == "starting":
+                raise
+
+            session.fail(unwrapped(error))
+        finally:
+            parts.left.set()
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runtime tasks let no exception escape: the first is kept for the user."""
+        with self._scopes.shielded():
+            try:
+                await task()
+            except Exception as error:
+                self._session.fail(unwrapped(error))
