@@ -13,12 +13,15 @@ from rustmq_sdk._urls import Location
 from rustmq_sdk.config import check_known
 from rustmq_sdk.errors import ConfigurationError
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
+
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long a topic keeps its messages; None keeps them for ever."""
 
-    retention_age: Annotated[float | None, msgspec.Meta(gt=0, description="Seconds; older messages go.")] = None
-    retention_bytes: Annotated[int | None, msgspec.Meta(gt=0, description="A partition's size; the oldest go.")] = None
+    retention_age: Annotated[Positive | None, msgspec.Meta(description="Seconds; older messages go.")] = None
+    retention_bytes: Annotated[Count | None, msgspec.Meta(description="A partition's size; the oldest go.")] = None
 
 
 class SqliteOptions(Retention, frozen=True, kw_only=True):
