@@ -18,12 +18,19 @@ from rustmq_sdk.testing.contracts import AdminContract, LogSourceContract, SinkC
 from rustmq_sdk.values import TopicPartition
 
 
+def by_hand(path: Path) -> apsw.Connection:
+    """What a tool would do to the file."""
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(10_000)
+    return connection
+
+
 def ids(path: Path, tp: TopicPartition) -> Any:
     """A partition's id, and its end."""
     with_name = (
         "SELECT p.id, p.next FROM partition AS p JOIN topic AS t ON t.id = p.topic WHERE t.name = ? AND number = ?"
     )
-    return apsw.Connection(str(path)).execute(with_name, tp).get
+    return by_hand(path).execute(with_name, tp).get
 
 
 class OnSqlite:
@@ -44,14 +51,14 @@ class TestLog(OnSqlite, LogSourceContract):
 
     def truncate(self, driver: Driver, tp: TopicPartition, before: int) -> None:
         partition, _ = ids(self.file, tp)
-        with apsw.Connection(str(self.file)) as connection:
+        with by_hand(self.file) as connection:
             connection.execute("DELETE FROM batch WHERE partition = ? AND base + count <= ?", (partition, before))
             connection.execute("UPDATE partition SET start = ? WHERE id = ?", (before, partition))
 
     def append_broken(self, driver: Driver, tp: TopicPartition, raw: bytes) -> None:
         partition, end = ids(self.file, tp)
         row = (partition, end, 1, 0, 0, 0, 0, len(raw), 0, raw)
-        with apsw.Connection(str(self.file)) as connection:
+        with by_hand(self.file) as connection:
             connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             connection.execute("UPDATE partition SET next = next + 1 WHERE id = ?", (partition,))
 

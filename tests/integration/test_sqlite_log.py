@@ -166,6 +166,7 @@ async def test_a_busy_partition_gets_what_idle_ones_leave(driver: SqliteDriver) 
 async def test_readers_do_not_wait_for_the_writer(driver: SqliteDriver, path: Path) -> None:
     await append(driver, b"x")
     other = apsw.Connection(str(path))
+    other.set_busy_timeout(10_000)
     other.execute("BEGIN IMMEDIATE")
     async with member_of(driver, None) as reader:
         with anyio.fail_after(2):
