@@ -197,10 +197,12 @@ class Messages(list[Message]):
     since; what was settled one by one before stays as it is.
     """
 
-    __slots__ = ("_spans",)
+    __slots__ = ("_received", "_spans")
 
     def __init__(self, messages: Iterable[Message], spans: list[Span]) -> None:
         super().__init__(messages)
+        # A handler may take out what it has handled, and fail after that.
+        self._received = tuple(self)
         self._spans = spans
 
     async def ack(self, durable: bool = False) -> AckResult:
@@ -213,12 +215,12 @@ class Messages(list[Message]):
 
     async def nack(self, delay: float | None = None, reason: str | None = None) -> None:
         """Nacks what is unsettled, as :meth:`Message.nack`."""
-        for message in self:
+        for message in self._received:
             await message.nack(delay, reason)
 
     async def reject(self, reason: str | None = None) -> None:
         """Rejects what is unsettled, as :meth:`Message.reject`."""
-        for message in self:
+        for message in self._received:
             await message.reject(reason)
 
     async def __aenter__(self) -> Messages:
@@ -233,7 +235,7 @@ class Messages(list[Message]):
             return False
 
         handled = False
-        for message in self:
+        for message in self._received:
             handled = await settle_after(message, error)
 
         return handled
