@@ -90,12 +90,18 @@ class Acknowledger:
         # Worth waking the task for: the interval starts to run, a commit is full, or things may have gone quiet.
         full = self._fresh >= self._tell_at
         quiet = not ledger.in_flight and not self._session.buffer.backlog
-        if (self._since is None or full or quiet) and not ledger.told:
+        if (self._since is None or full or quiet) and not (ledger.told or ledger.fenced):
             if full:
                 self._tell_at += self._every
 
             ledger.told = True
             self.inbox.put(ledger)
+
+    def forget(self, ledger: Ledger) -> None:
+        """The assignment is over. While a commit hangs many may end, and each would keep its place in the inbox."""
+        for told in self.inbox.drain():
+            if told is not ledger:
+                self.inbox.put(told)
 
     def arm(self) -> None:
         """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""

@@ -114,12 +114,16 @@ class Partitions:
             assignment = Assignment(tp, self.ownership.epoch(tp, generation))
             if checkpoint is None:
                 ledger = Ledger(assignment, starts[tp])
+                # "Latest" means another place after a restart, and what came in between would never be delivered.
+                ledger.must_write = self._session.config.start == "latest"
             else:
                 ledger = Ledger(assignment, checkpoint.offset, _remembered(tp, checkpoint))
                 ledger.written = checkpoint
 
             self._install(tp, generation, ledger)
             answer[assignment] = ledger.scanned
+            if ledger.must_write:
+                self._acknowledger.tell_later()
 
         return answer
 
@@ -198,6 +202,7 @@ class Partitions:
         self._session.buffer.remove(ledger)
         self._redelivery.forget(ledger)
         self._failures.forget(ledger)
+        self._acknowledger.forget(ledger)
         # Handlers of a key-ordered run may wait for a message that will not come any more.
         self._session.wake_receivers()
 
@@ -275,7 +280,7 @@ class Partitions:
             return {}
 
         subscription = cast(LogSubscription, self._session.subscription)
-        return await patiently(subscription.committed, partitions)
+        return await self._ask(subscription.committed, partitions)
 
     async def _starts(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         if not partitions:
@@ -284,13 +289,13 @@ class Partitions:
         start = self._session.config.start
         subscription = cast(LogSubscription, self._session.subscription)
         if start == "earliest":
-            return await patiently(subscription.start_offsets, partitions)
+            return await self._ask(subscription.start_offsets, partitions)
 
         if start == "latest":
-            return await patiently(subscription.end_offsets, partitions)
+            return await self._ask(subscription.end_offsets, partitions)
 
         if isinstance(start, datetime):
-            return await patiently(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
+            return await self._ask(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
 
         if isinstance(start, int):
             return dict.fromkeys(partitions, start)
@@ -301,15 +306,19 @@ class Partitions:
         )
 
 
-async def patiently(operation: Callable[..., Awaitable[T]], *args: object) -> T:
-    """A control call, tried again while it fails for reasons that may pass."""
+    async def _ask(self, operation: Callable[..., Awaitable[T]], *args: object) -> T:
+        return await patiently(self._session.config.commit_timeout, operation, *args)
+
+
+async def patiently(timeout: float, operation: Callable[..., Awaitable[T]], *args: object) -> T:
+    """A control call, tried again while it fails for reasons that may pass; each try has ``timeout`` seconds."""
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type((TransientDriverError, TimeoutError)),
         wait=wait_random_exponential(multiplier=0.1, max=5),
         stop=stop_after_attempt(ATTEMPTS),
         reraise=True,
     ):
-        with attempt:
+        with attempt, anyio.fail_after(timeout):
             return await operation(*args)
 
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -64,8 +64,9 @@ class Positions:
 
     async def _ask(self, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """A question to the broker, asked again while it fails for reasons that may pass."""
-        with anyio.fail_after(self._session.config.commit_timeout):
-            return await patiently(operation, *args)
+        timeout = self._session.config.commit_timeout
+        with anyio.fail_after(timeout):
+            return await patiently(timeout, operation, *args)
 
     def _lane(self, tp: TopicPartition, what: str) -> Lane:
         self._require(self._session.capabilities.kind == "log", what)
