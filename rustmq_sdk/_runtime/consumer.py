@@ -100,7 +100,7 @@ class Consumer:
         From another task it waits for what handlers and ``receive()`` loops hold. Inside a handler of ``run()`` it only
         asks, as :meth:`stop`; leaving the context does the rest. Closing twice is fine.
         """
-        if in_handler.get():
+        if self._session in in_handler.get():
             self.stop()
             return
 
@@ -344,7 +344,7 @@ class Consumer:
     @property
     def _receiving(self) -> Parts:
         parts = self._running
-        if parts.workers is not None and not in_handler.get():
+        if parts.workers is not None:
             raise ConsumerStateError(
                 "receive() or run() beside a run() would share the messages by chance. Use one of the two at a time"
             )

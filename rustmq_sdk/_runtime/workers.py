@@ -26,8 +26,8 @@ TRACEBACK_EVERY = 60.0
 FINGERPRINTS = 1000
 """Different failures remembered for that."""
 
-in_handler: ContextVar[bool] = ContextVar("rustmq_sdk_in_handler", default=False)
-"""Whether this code was called by a handler of ``run()``: closing from there only asks."""
+in_handler: ContextVar[frozenset[Session]] = ContextVar("rustmq_sdk_in_handler", default=frozenset())
+"""The consumers whose ``run()`` called the handler that this code belongs to: closing them from there only asks."""
 
 
 class Workers:
@@ -87,7 +87,7 @@ class Workers:
             self._scope.cancel()
 
     async def _work(self) -> None:
-        in_handler.set(True)
+        in_handler.set(in_handler.get() | {self._session})
         try:
             if self._batch_size is None:
                 await self._work_singly()
@@ -95,8 +95,10 @@ class Workers:
                 await self._work_in_batches(self._batch_size)
         except ConsumerClosed:
             return
-        except Exception as error:
-            # What ends the consumer ends all workers, and reaches the caller of run() as itself.
+        except (GeneratorExit, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException as error:
+            # What ends the consumer ends all workers, and reaches the caller of run() as itself, not in a group.
             self._error = self._error or error
             self.cancel()
 
@@ -118,10 +120,11 @@ class Workers:
     async def _work_in_batches(self, size: int) -> None:
         while not self._session.stopping:
             batch = await self._delivery.next_batch(self._take_batch, size, self._batch_wait)
+            received = list(batch)
             try:
                 await self._call(batch)
             except BaseException as error:
-                await self._failed(batch, error)
+                await self._failed(received, error)
             else:
                 await batch.ack()
 
