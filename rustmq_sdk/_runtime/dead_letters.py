@@ -130,7 +130,7 @@ class DeadLetterWriter:
         session.observers("dead_lettered", [letter.letter for letter in batch])
         for letter in batch:
             log(
-                logging.WARNING,
+                logging.ERROR,
                 "dead_lettered",
                 "%s offset %s after %d attempts: %s",
                 letter.letter.tp,

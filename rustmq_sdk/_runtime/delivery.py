@@ -43,6 +43,7 @@ class Delivery:
         self._waiters: deque[anyio.Event] = deque()
         self._since_checkpoint = 0
         self._quiet_reported = False
+        self._quiet_since: float | None = None
         session.wake_receivers = self.wake_all
         session.wake_receiver = self.wake
 
@@ -136,11 +137,16 @@ class Delivery:
             await self._sleep()
             return
 
-        with anyio.move_on_after(QUIET):
+        # From the first wait on: a program that asks for a second at a time waits as long as one that asks once.
+        now = self._session.clock()
+        if self._quiet_since is None:
+            self._quiet_since = now
+
+        with anyio.move_on_after(self._quiet_since + QUIET - now):
             await self._sleep()
             return
 
-        if not self._session.counts.received:
+        if not (self._session.counts.received or self._quiet_reported):
             self._quiet_reported = True
             log(logging.INFO, "quiet", "no message for %g s: %s", QUIET, self._explain())
 
