@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rustmq_sdk._core.ledger import InFlight, Ledger, is_unsettled
+from rustmq_sdk._core.ledger import InFlight, Ledger, newest_unsettled
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import DONE, FREE, WATCH, Build, Message
 
@@ -104,4 +104,4 @@ class Lane:
         """Keys whose last message is settled hold nobody back; with many different keys they would add up."""
         ledger = self.ledger
         if len(ledger.busy) > 2 * ledger.in_flight + 1000:
-            ledger.busy = {key: slot for key, slot in ledger.busy.items() if is_unsettled(slot)}
+            ledger.busy = {key: slot for key, slot in ledger.busy.items() if newest_unsettled(slot)}

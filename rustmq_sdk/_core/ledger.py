@@ -123,10 +123,12 @@ class Child(InFlight):
         return self.parent.id_at(self.parent_index, offset)
 
 
-def is_unsettled(holder: Holder) -> bool:
-    """Whether a slot of the chain still holds its key: FREE, WATCH or TAKEN, not DONE or STALE."""
-    piece, index, before = holder
-    return piece[index] in _HOLDS or (before is not None and is_unsettled(before))
+def newest_unsettled(holder: Holder | None) -> Holder | None:
+    """The first of the chain that still holds its key (FREE, WATCH or TAKEN, not DONE or STALE); None if none does."""
+    while holder is not None and holder[0][holder[1]] not in _HOLDS:
+        holder = holder[2]
+
+    return holder
 
 
 class Settled(NamedTuple):

@@ -5,7 +5,9 @@ the key comes up, so an ack needs no hook as long as nobody waits. A message tha
 slot becomes WATCH and gets a hook, and settling it lets the next parked message go.
 
 In a batch, messages of one key may follow each other: they are handled by one call, in order. Their slots form a chain,
-and the key is busy until all of them are settled.
+newest first, and the key is busy until all of them are settled. When several of them are nacked they come back one
+after another, in order, whichever is due first: a retry waits for the unsettled slots before its own. It does not wait
+for those behind it, which may still be in the hands of the call that it was nacked from.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from __future__ import annotations
 from collections import deque
 
 from rustmq_sdk._core.buffer import Buffer
-from rustmq_sdk._core.ledger import Holder, InFlight, is_unsettled
+from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.ledger import Holder, InFlight, newest_unsettled
 from rustmq_sdk.message import DONE, FREE, WATCH, Message, Span
-
 
 _NOBODY: tuple[bytes, int, None] = (bytes((DONE,)), 0, None)
 """Stands for the holder of a key that nobody has had before: settled."""
@@ -78,34 +80,27 @@ class KeyOrder:
 
     def _is_free(self, message: Message, key: bytes | None) -> bool:
         piece, index = slot_of(message)
-        lane = self._buffer.lanes[piece.ledger]
-        busy = piece.ledger.busy
-        holder = busy.get(key)
-        if holder is None or not is_unsettled(holder):
-            busy[key] = (piece, index, None)
-            return True
+        ledger = piece.ledger
+        lane = self._buffer.lanes[ledger]
+        ahead, known = _ahead(ledger.busy.get(key), message)
+        if ahead is not None:
+            # Parked ones of the key are older than a message that comes up for the first time.
+            may_follow = known or key not in lane.parked
+            if self._batch is None or (ahead[0], ahead[1]) not in self._batch or not may_follow:
+                _park(lane, message, key)
+                return False
 
-        # Its own slot: a retry, or a message that was let go by the one before it.
-        if holder[0] is piece and holder[1] == index:
-            return True
+        if not known:
+            ledger.busy[key] = (piece, index, ahead)
 
-        if self._batch is not None and (holder[0], holder[1]) in self._batch and key not in lane.parked:
-            busy[key] = (piece, index, holder)
-            return True
-
-        queue = lane.parked.get(key)
-        if queue is None:
-            queue = lane.parked[key] = deque()
-            _hook(holder, key)
-
-        queue.append(message)
-        return False
+        return True
 
 
 def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
     """A slot with a hook was settled: the next message of its key may go. True if there was one."""
     hooks = piece.hooks
-    lane = buffer.lanes.get(piece.ledger)
+    ledger = piece.ledger
+    lane = buffer.lanes.get(ledger)
     if hooks is None or index not in hooks or lane is None:
         return False
 
@@ -114,15 +109,17 @@ def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
     if not queue:
         return False
 
-    holder = lane.ledger.busy[key]
-    if is_unsettled(holder):
-        _hook(holder, key)
+    ahead, known = _ahead(ledger.busy.get(key), queue[0])
+    if ahead is not None:
+        _hook(ahead, key)
         return False
 
     message = queue.popleft()
-    lane.ledger.busy[key] = (*slot_of(message), None)
+    if not known:
+        ledger.busy[key] = (*slot_of(message), None)
+
     if queue:
-        _hook(lane.ledger.busy[key], key)
+        _hook(ledger.busy[key], key)
     else:
         del lane.parked[key]
 
@@ -131,12 +128,14 @@ def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
 
 
 def unpark_all(buffer: Buffer) -> None:
-    """Order is not asked for any more: parked messages go back to the front of their lanes, in offset order."""
+    """Order is not asked for any more: parked messages go back to the front of their lanes, in offset order.
+
+    What holds a key goes on holding it, for whoever asks for order next: a message may still wait for its retry.
+    """
     for lane in buffer.lanes.values():
         buffer.take_back(lane)
         parked = [message for queue in lane.parked.values() for message in queue]
         lane.parked.clear()
-        lane.ledger.busy.clear()
         if parked:
             buffer.push_front(lane, parked)
             lane.front = deque(sorted(lane.front, key=_offset))
@@ -158,14 +157,45 @@ def _offset(message: Message) -> int:
     return message.offset or 0
 
 
+def _ahead(holder: Holder | None, message: Message) -> tuple[Holder | None, bool]:
+    """The newest unsettled slot that was handed out before this message, and whether the chain has the message's own.
+
+    The chain has it if the message is a retry, or was let go by the one before it.
+    """
+    piece, index = slot_of(message)
+    own = holder
+    if message._state is piece:
+        # A first delivery that was let go is the newest of its key: no need to look further.
+        known = own is not None and own[0] is piece and own[1] == index
+    else:
+        while own is not None and not (own[0] is piece and own[1] == index):
+            own = own[2]
+
+        known = own is not None
+
+    return newest_unsettled(own[2] if known and own is not None else holder), known
+
+
+def _park(lane: Lane, message: Message, key: bytes | None) -> None:
+    queue = lane.parked.get(key)
+    if queue is None:
+        queue = lane.parked[key] = deque()
+        _hook(lane.ledger.busy[key], key)
+
+    place = len(queue)
+    # Retries are older than whatever came up for the first time, and there are few of them.
+    while place and _offset(queue[place - 1]) > _offset(message):
+        place -= 1
+
+    queue.insert(place, message)
+
+
 def _hook(holder: Holder, key: bytes | None) -> None:
-    """Watches the first unsettled slot of the chain."""
+    """Watches the oldest unsettled slot of the chain: the one whose message nothing of its key holds back."""
     last: Holder | None = holder
     while last is not None:
-        if is_unsettled((last[0], last[1], None)):
-            holder = last
-
-        last = last[2]
+        holder = last
+        last = newest_unsettled(last[2])
 
     piece, index, _ = holder
     if piece[index] == FREE:
