@@ -45,6 +45,9 @@ class LogCommits:
             if ledger.fenced:
                 continue
 
+            if self._session.recount(ledger):
+                self._on_relief()
+
             snapshot = ledger.snapshot(room)
             if snapshot is not None:
                 snapshots[ledger] = snapshot

@@ -160,7 +160,7 @@ class Fetcher:
         """Counts again: much of what seems to be unsettled may be settled since."""
         session, buffer = self._session, self._session.buffer
         for lane in session.lanes:
-            session.counts.settled += lane.ledger.recount_all().messages
+            session.recount(lane.ledger)
 
         demand = self.intake.demand(session.lanes, buffer.backlog, buffer.held)
         if demand is None and not buffer.runnable and not buffer.ready:

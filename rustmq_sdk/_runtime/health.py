@@ -20,7 +20,7 @@ _OK = ("max_in_flight", "max_uncommitted", "max_span", "checkpoint_full", "no_pa
 def statistics(session: Session, parts: Parts | None) -> Statistics:
     """Exact: open pieces are counted again."""
     for lane in session.lanes:
-        session.counts.settled += lane.ledger.recount_all().messages
+        session.recount(lane.ledger)
 
     counts = session.counts
     lanes = list(session.lanes)
@@ -33,7 +33,7 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
     ]
     return Statistics(
         received=counts.received,
-        acked=counts.settled - counts.dead_lettered - _returned(lanes),
+        acked=counts.settled + sum(map(_settled, lanes)) - counts.dead_lettered,
         nacked=counts.nacked,
         rejected=counts.rejected,
         redelivered=counts.redelivered,
@@ -50,9 +50,10 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
     )
 
 
-def _returned(lanes: list[Lane]) -> int:
-    """Queues: slots that count as settled although they were given back."""
-    return sum(lane.ledger.returned for lane in lanes if isinstance(lane.ledger, LeaseBook))
+def _settled(lane: Lane) -> int:
+    """What was settled for good; queues also count what they took back."""
+    ledger = lane.ledger
+    return ledger.settled - (ledger.returned if isinstance(ledger, LeaseBook) else 0)
 
 
 def _partition(session: Session, lane: Lane) -> PartitionStatistics:

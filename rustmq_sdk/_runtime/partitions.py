@@ -198,6 +198,8 @@ class Partitions:
         self._discard(ledger)
 
     def _discard(self, ledger: Ledger) -> None:
+        self._session.recount(ledger)
+        self._session.counts.settled += ledger.settled
         ledger.fence()
         self._session.buffer.remove(ledger)
         self._redelivery.forget(ledger)
@@ -304,7 +306,6 @@ class Partitions:
             f"{', '.join(map(str, partitions))} has no committed position in group {self._session.config.group!r} and "
             'start="error". Give start="earliest" or "latest", or commit a position first'
         )
-
 
     async def _ask(self, operation: Callable[..., Awaitable[T]], *args: object) -> T:
         return await patiently(self._session.config.commit_timeout, operation, *args)

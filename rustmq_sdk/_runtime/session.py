@@ -13,6 +13,7 @@ import anyio
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped
@@ -39,6 +40,7 @@ class Counts:
 
     received: int = 0
     settled: int = 0
+    """Of partitions that were given up or moved; the ledgers of the present ones know their own."""
     nacked: int = 0
     rejected: int = 0
     redelivered: int = 0
@@ -144,6 +146,14 @@ class Session:
             first = first or lane.stopped
 
         return first
+
+    def recount(self, ledger: Ledger) -> int:
+        """Counts what was settled without telling anybody, and announces it; how many messages that were."""
+        counted = ledger.recount_all().messages
+        if counted:
+            self.observers("settled", ledger.assignment.tp, counted)
+
+        return counted
 
     @property
     def lanes(self) -> Collection[Lane]:

@@ -39,7 +39,7 @@ class QueueSettlements:
     def prepare(self, ledgers: Collection[Ledger]) -> list[Due]:
         """Everything the brokers have not been told, or did not confirm."""
         for ledger in ledgers:
-            self._on_settled(ledger, ledger.recount_all())
+            self._session.recount(ledger)
 
         return list(chain.from_iterable(cast(LeaseBook, ledger).due() for ledger in ledgers if not ledger.fenced))
 

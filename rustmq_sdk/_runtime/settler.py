@@ -22,6 +22,8 @@ from rustmq_sdk.message import DONE, FREE, STALE, WATCH, DeliveryState, Message,
 from rustmq_sdk.values import AckResult
 
 OPEN = (FREE, WATCH)
+RECORDED, DUPLICATE = AckResult.RECORDED, AckResult.DUPLICATE
+"""Globals: see ``message.py``."""
 _LEAST_CERTAIN_FIRST = (AckResult.STALE, AckResult.PENDING, AckResult.RECORDED, AckResult.DURABLE)
 
 
@@ -67,10 +69,10 @@ class LedgerSettler:
             piece[index] = DONE
             self._settled(piece, index)
         elif byte != DONE or not durable:
-            return AckResult.DUPLICATE
+            return DUPLICATE
 
         if not durable:
-            return AckResult.RECORDED
+            return RECORDED
 
         return await self._acknowledger.until_written(piece.ledger, _root_offset(piece, index))
 
@@ -88,7 +90,7 @@ class LedgerSettler:
                 continue
 
             if self._settle_run(piece, first, end):
-                results.add(AckResult.RECORDED)
+                results.add(RECORDED)
 
             highest[piece.ledger] = max(highest.get(piece.ledger, -1), _root_offset(piece, end - 1))
 
@@ -170,7 +172,6 @@ class LedgerSettler:
     def account(self, ledger: Ledger, settled: Settled) -> None:
         """Carries out what counting has brought to light."""
         if settled.messages:
-            self._session.counts.settled += settled.messages
             self._session.observers("settled", ledger.assignment.tp, settled.messages)
             self._on_room()
 

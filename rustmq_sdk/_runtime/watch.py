@@ -49,7 +49,7 @@ class Watch:
         if now >= self._next:
             self._next = now + self._period
             for lane in lanes:
-                lane.ledger.recount_all()
+                self._session.recount(lane.ledger)
                 self._look_for_stall(lane, now)
 
             if self._session.config.ack_timeout is not None:
