@@ -16,9 +16,9 @@ import pytest
 from rustmq_sdk._threads import DaemonThread
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver, integrity_check
-from rustmq_sdk.drivers.sqlite.appending import ROW_BYTES, ROW_MESSAGES
 from rustmq_sdk.drivers.sqlite.database import SAFE_SQLITE
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.packing import ROW_BYTES, ROW_MESSAGES
 from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS, enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
 from rustmq_sdk.errors import PermanentDriverError

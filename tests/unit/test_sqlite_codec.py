@@ -6,7 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, check, decode, encode, joined, sizes
+from rustmq_sdk.drivers.sqlite import packing
+from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode, joined
+from rustmq_sdk.drivers.sqlite.packing import Packed, encode, pack, rows_of
+from rustmq_sdk.drivers.sqlite.packing import joined as packed_together
 from rustmq_sdk.testing.deliveries import Deliveries
 from rustmq_sdk.values import Assignment, OutgoingMessage, TopicPartition
 
@@ -28,18 +31,38 @@ def as_sent(message: OutgoingMessage, offset: int) -> Record:
 
 @given(messages, st.integers(0, 2**40))
 def test_what_is_packed_comes_back(sent: list[OutgoingMessage], base: int) -> None:
-    batch = encode(sent, NOW)
+    batch = encode(pack(sent), NOW)
     records = decode(base, len(sent), batch.data, batch.crc)
     assert list(records) == [as_sent(message, base + at) for at, message in enumerate(sent)]
     stamps = [record.timestamp for record in records]
     assert (batch.length, batch.first_ms, batch.last_ms) == (len(sent), min(stamps), max(stamps))
-    assert check(sent) == sum(sizes(sent)) == records.size() == sum(records.sizes())
+    assert pack(sent).size == records.size() == sum(records.sizes())
     assert all(batch.largest >= len(message.payload or b"") for message in sent)
+
+
+@given(messages, messages)
+def test_what_is_packed_together_is_as_if_it_had_been_sent_together(
+    sent: list[OutgoingMessage], more: list[OutgoingMessage]
+) -> None:
+    together, at_once = packed_together([pack(sent), pack(more)]), pack(sent + more)
+    assert encode(together, NOW).data == encode(at_once, NOW).data
+    assert together.size == at_once.size
+
+
+@given(messages)
+def test_rows_follow_one_another(sent: list[OutgoingMessage]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "ROW_MESSAGES", 3)
+        patch.setattr(packing, "ROW_BYTES", 30)
+        rows: list[Packed] = list(rows_of(pack(sent)))
+
+    assert all(0 < row.length <= 3 for row in rows)
+    assert encode(packed_together(rows), NOW).data == encode(pack(sent), NOW).data
 
 
 @given(messages)
 def test_messages_are_built_alike_from_columns_and_from_records(sent: list[OutgoingMessage]) -> None:
-    batch = encode(sent, NOW)
+    batch = encode(pack(sent), NOW)
     records = decode(7, len(sent), batch.data, batch.crc)
     state = Deliveries(len(sent) + 3, Assignment(TopicPartition("t", 0), 1))
     from_columns, from_records = build(records, state, 3), build(list(records), state, 3)
@@ -52,7 +75,7 @@ def test_messages_are_built_alike_from_columns_and_from_records(sent: list[Outgo
 
 @given(messages, st.slices(20))
 def test_a_slice_is_what_it_is_of_a_list(sent: list[OutgoingMessage], at: slice) -> None:
-    batch = encode(sent, NOW)
+    batch = encode(pack(sent), NOW)
     records = decode(7, len(sent), batch.data, batch.crc)
     assert list(records[at]) == list(records)[at]
     assert records[-1] == list(records)[-1]
@@ -77,7 +100,7 @@ def test_random_bytes_are_a_named_error_or_a_batch_of_that_length(data: bytes, e
 
 @given(messages, st.data())
 def test_one_flipped_bit_is_found(sent: list[OutgoingMessage], data: st.DataObject) -> None:
-    batch = encode(sent, NOW)
+    batch = encode(pack(sent), NOW)
     damaged = bytearray(batch.data)
     bit = data.draw(st.integers(0, len(damaged) * 8 - 1))
     damaged[bit // 8] ^= 1 << bit % 8
@@ -100,4 +123,4 @@ def test_one_flipped_bit_is_found(sent: list[OutgoingMessage], data: st.DataObje
 )
 def test_what_nobody_could_read_is_not_stored(message: OutgoingMessage, error: type[Exception]) -> None:
     with pytest.raises(error):
-        check([OutgoingMessage(b"good"), message])
+        pack([OutgoingMessage(b"good"), message])

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from rustmq_sdk.drivers.sqlite.codec import encode, sizes
+from rustmq_sdk.drivers.sqlite.packing import Packed, encode, joined, rows_of
 from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
 from rustmq_sdk.drivers.sqlite.topics import Place, place_for_append
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.errors import PermanentDriverError
-from rustmq_sdk.values import OutgoingMessage, ProducerSequence
-
-ROW_MESSAGES = 5000
-ROW_BYTES = 1024 * 1024
-"""Bounds of one row; a larger message has a row of its own. A reader decodes whole rows and keeps at most one in part
-for each partition, so these bound its memory as well."""
+from rustmq_sdk.values import ProducerSequence
 
 Answer: TypeAlias = Stored | PermanentDriverError
 
 
 class Append(NamedTuple):
-    """One append that waits to be stored; ``size`` is the bytes of its payloads, keys and headers."""
+    """One append that waits to be stored."""
 
     topic: str
     partition: int
-    messages: Sequence[OutgoingMessage]
+    messages: Packed
     sequence: ProducerSequence | None
-    size: int
 
 
 def store(transaction: Transaction, appends: Sequence[Append]) -> list[Answer]:
@@ -56,37 +50,37 @@ def store(transaction: Transaction, appends: Sequence[Append]) -> list[Answer]:
 
 def _store_in(transaction: Transaction, place: Place, appends: Sequence[Append]) -> list[Answer]:
     memory = Memory(transaction, place.id)
-    fresh: list[OutgoingMessage] = []
-    size = 0
+    fresh: list[Packed] = []
+    end = place.next
     answers: list[Answer] = []
     for append in appends:
-        sequence, count = append.sequence, len(append.messages)
+        sequence, length = append.sequence, append.messages.length
         try:
-            known = None if sequence is None else memory.find(sequence, count)
+            known = None if sequence is None else memory.find(sequence, length)
         except PermanentDriverError as error:
             answers.append(error)
             continue
 
         if known is None:
-            known = Stored(place.next + len(fresh), transaction.now_ms)
-            fresh.extend(append.messages)
-            size += append.size
+            known = Stored(end, transaction.now_ms)
+            fresh.append(append.messages)
+            end += length
             if sequence is not None:
-                memory.add(sequence, count, known)
+                memory.add(sequence, length, known)
 
         answers.append(known)
 
     if fresh:
-        _insert(transaction, place, fresh, size)
+        _insert(transaction, place, joined(fresh))
         memory.save(transaction)
 
     return answers
 
 
-def _insert(transaction: Transaction, place: Place, messages: Sequence[OutgoingMessage], size: int) -> None:
+def _insert(transaction: Transaction, place: Place, messages: Packed) -> None:
     base, total, newest_ms = place.next, place.total, place.newest_ms
-    for chunk in _chunks(messages, size):
-        batch = encode(chunk, transaction.now_ms)
+    for row in rows_of(messages):
+        batch = encode(row, transaction.now_ms)
         total += len(batch.data)
         newest_ms = max(newest_ms, batch.last_ms)
         transaction.execute(
@@ -109,20 +103,3 @@ def _insert(transaction: Transaction, place: Place, messages: Sequence[OutgoingM
         "UPDATE partition SET next = ?, total = ?, newest_ms = ? WHERE id = ?", base, total, newest_ms, place.id
     )
     transaction.changed.add(place.id)
-
-
-def _chunks(messages: Sequence[OutgoingMessage], size: int) -> Iterator[Sequence[OutgoingMessage]]:
-    """The messages in rows of bounded size."""
-    if len(messages) <= ROW_MESSAGES and size <= ROW_BYTES:
-        yield messages
-        return
-
-    start = size = 0
-    for at, more in enumerate(sizes(messages)):
-        if at > start and (size + more > ROW_BYTES or at - start == ROW_MESSAGES):
-            yield messages[start:at]
-            start, size = at, 0
-
-        size += more
-
-    yield messages[start:]

