@@ -60,6 +60,8 @@ class Delivery:
             if self._since_checkpoint >= CHECKPOINT_EVERY:
                 self._since_checkpoint = 0
                 await anyio.lowlevel.checkpoint()
+                # A stop or a failure that came meanwhile has woken those who wait, and we do not yet.
+                continue
 
             try:
                 message = pop()
