@@ -115,6 +115,10 @@ class Ownership:
         owned = self._by_assignment.get(assignment)
         return owned.ledger if owned is not None else None
 
+    def all(self) -> list[Ledger]:
+        """The ledgers of all partitions, released ones included."""
+        return [owned.ledger for owned in self._owned.values()]
+
     def current(self) -> list[Ledger]:
         """The ledgers of the partitions that are ours right now, in the order they came."""
         return [owned.ledger for owned in self._owned.values() if not owned.released]

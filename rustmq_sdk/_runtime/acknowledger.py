@@ -268,5 +268,9 @@ class Acknowledger:
             self._since = self._session.clock()
             self._paused_until = self._session.clock() + self._due.failed()
 
+        self.end_round()
+
+    def end_round(self) -> None:
+        """Has everybody who waits for a commit look again."""
         finished, self._round = self._round, anyio.Event()
         finished.set()

@@ -136,6 +136,7 @@ class Fetcher:
 
         if self.intake.too_much_uncommitted(lanes):
             self._press_commit()
+            self._wants_room = True
             return None
 
         buffer = session.buffer

@@ -87,7 +87,7 @@ class Life:
         finally:
             session.closing = True
             self._scopes.cancel()
-            session.buffer.ready.clear()
+            self.parts.partitions.close()
             session.state = "closed" if session.failure is None else "failed"
             session.wake_receivers()
             closed.set()

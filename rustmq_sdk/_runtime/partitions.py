@@ -79,7 +79,8 @@ class Partitions:
                 answer[self._continue(tp, generation, ledger)] = ledger.scanned
 
         answer |= await self._start(fresh, generation, committed)
-        self._acknowledger.inbox.bound = max(1, 2 * len(self._session.buffer.lanes))
+        inbox = self._acknowledger.inbox
+        inbox.bound = max(inbox.bound, 2 * len(self._session.buffer.lanes))
         names = ", ".join(map(str, partitions))
         log(logging.INFO, "rebalanced", "assigned %s (generation %s)", names, generation)
         self._session.observers("rebalanced", tuple(partitions), (), "assigned")
@@ -207,6 +208,13 @@ class Partitions:
         self._acknowledger.forget(ledger)
         # Handlers of a key-ordered run may wait for a message that will not come any more.
         self._session.wake_receivers()
+
+    def close(self) -> None:
+        """The consumer has left: what is still in somebody's hands comes again, so its handles are stale."""
+        for ledger in self.ownership.all():
+            self._drop(ledger.assignment.tp)
+
+        self._acknowledger.end_round()
 
     # What the runtime asks
 

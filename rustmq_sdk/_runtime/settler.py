@@ -174,9 +174,10 @@ class LedgerSettler:
         if settled.messages:
             self._session.observers("settled", ledger.assignment.tp, settled.messages)
             self._on_room()
+            # Only then: the ack-handler counts as well, and would go on telling itself about nothing.
+            self._acknowledger.tell(ledger, settled.messages)
 
         self._note_progress()
-        self._acknowledger.tell(ledger, settled.messages)
 
     def _taken(self) -> None:
         self._note_progress()

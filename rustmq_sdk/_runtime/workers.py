@@ -15,7 +15,7 @@ from rustmq_sdk._runtime.delivery import Delivery, Pop
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.config import Ordering
-from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, Reject, Retry
+from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, PartitionStopped, Reject, Retry
 from rustmq_sdk.message import Message, settle_after
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object] | object]
@@ -100,6 +100,14 @@ class Workers:
         except BaseException as error:
             # What ends the consumer ends all workers, and reaches the caller of run() as itself, not in a group.
             self._error = self._error or error
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        known_to_all = error is self._session.failure or isinstance(error, PartitionStopped)
+        if known_to_all:
+            # The other workers meet it themselves when they ask for their next message; what they handle may end.
+            self._session.wake_receivers()
+        else:
             self.cancel()
 
     async def _work_singly(self) -> None:
