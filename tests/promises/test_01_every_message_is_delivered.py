@@ -1,0 +1,714 @@
+"""Promise 1: each message of an assigned partition reaches the user at least once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pytest
+
+from rustmq_sdk import (
+    ConsumerStateError,
+    Message,
+    Messages,
+    PermanentDriverError,
+    Reject,
+    Retry,
+    RetryPolicy,
+    Unsupported,
+)
+from rustmq_sdk.testing import BACKENDS, Fault, FaultPlan
+from rustmq_sdk.testing import run as run_test
+from rustmq_sdk.testing.clock import Backend
+from rustmq_sdk.testing.faults import OPERATIONS
+from tests.promises.stage import (
+    DLQ,
+    TP,
+    Plan,
+    Stage,
+    ack,
+    handle_all,
+    in_background,
+    numbered,
+    offsets,
+    passes,
+    take,
+    take_all,
+    texts,
+    until,
+)
+
+
+class Refusing(FaultPlan):
+    """A broker that lets nobody read."""
+
+    def draw(self, operation: str) -> Fault | None:
+        if operation == "source.fetch":
+            raise PermanentDriverError("you may not read this", slot="source", operation="fetch")
+
+        return None
+
+
+@pytest.mark.virtual_time
+class TestReceiving:
+    async def test_every_message_comes_once_and_in_offset_order(self, either: Stage) -> None:
+        either.send(2500)
+        async with either.consumer() as consumer:
+            assert await handle_all(consumer) == numbered(2500)
+
+    async def test_every_partition_is_served_in_its_own_order(self, stage: Stage) -> None:
+        stage.create(3)
+        for partition in range(3):
+            stage.send(700, partition=partition)
+
+        async with stage.consumer() as consumer:
+            messages = await take_all(consumer)
+
+        for partition in range(3):
+            assert texts(m for m in messages if m.partition == partition) == numbered(700)
+
+    async def test_a_loop_gets_what_is_sent_while_it_waits(self, either: Stage) -> None:
+        either.send(3)
+        seen: list[str] = []
+        async with either.consumer() as consumer, anyio.create_task_group() as group:
+
+            async def send_later() -> None:
+                await passes(30)
+                either.send(4)
+
+            group.start_soon(send_later)
+            async for message in consumer:
+                seen.append(message.text())
+                await message.ack()
+                if len(seen) == 7:
+                    break
+
+        assert seen == numbered(7)
+
+    async def test_what_a_producer_sent_is_received_as_it_was_sent(self, either: Stage) -> None:
+        async with either.client() as client, client.producer() as producer:
+            await producer.send("t", "body", key="k", headers=[("h", b"1"), ("h", None)], timestamp=17)
+            async with client.consumer("t", group="g") as consumer:
+                message = await consumer.receive(10)
+
+        assert (message.payload, message.key) == (b"body", b"k")
+        assert list(message.headers) == [("h", b"1"), ("h", None)]
+        assert (message.timestamp, message.topic, message.attempt) == (17, "t", 1)
+
+    async def test_a_batch_is_never_empty_and_never_too_large(self, either: Stage) -> None:
+        either.send(1050)
+        sizes: list[int] = []
+        async with either.consumer() as consumer:
+            while sum(sizes) < 1050:
+                batch = await consumer.receive_batch(100, timeout=10)
+                sizes.append(len(batch))
+                await batch.ack()
+
+            with pytest.raises(TimeoutError):
+                await consumer.receive_batch(timeout=1)
+
+        assert all(0 < size <= 100 for size in sizes)
+
+    async def test_a_batch_waits_for_its_first_message_and_then_no_longer_than_asked(self, stage: Stage) -> None:
+        async with stage.consumer() as consumer, anyio.create_task_group() as group:
+            outcome = await in_background(group, consumer.receive_batch, 10, 2.0)
+            await passes(50)
+            assert not outcome
+            stage.send(3)
+            await passes(1.9)
+            assert not outcome
+            await passes(0.2)
+
+        assert texts(outcome[0]) == numbered(3)
+
+    async def test_a_topic_that_is_created_later_is_read_from_its_beginning(self, either: Stage) -> None:
+        async with either.consumer() as consumer:
+            with pytest.raises(TimeoutError):
+                await consumer.receive(20)
+
+            either.send(5)
+            assert await handle_all(consumer) == numbered(5)
+
+    async def test_several_topics_are_read_by_one_consumer(self, either: Stage) -> None:
+        either.send(["a0", "a1"], topic="a")
+        either.send(["b0", "b1"], topic="b")
+        async with either.consumer("a", "b") as consumer:
+            assert sorted(await handle_all(consumer)) == ["a0", "a1", "b0", "b1"]
+
+    async def test_many_receivers_share_the_messages(self, either: Stage) -> None:
+        seen: list[str] = []
+
+        async def receiver(receive: Callable[[], Any]) -> None:
+            for _ in range(10):
+                message = await receive()
+                seen.append(message.text())
+                await passes(0.01)
+                await message.ack()
+
+        async with either.consumer() as consumer, anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(receiver, consumer.receive)
+
+            await passes(7)
+            either.send(200)
+
+        assert sorted(seen) == sorted(numbered(200))
+
+    async def test_one_line_says_after_five_seconds_what_is_waited_for(
+        self, either: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        either.create()
+        with caplog.at_level(logging.INFO, "rustmq_sdk"):
+            async with either.consumer() as consumer:
+                for _ in range(4):
+                    with pytest.raises(TimeoutError):
+                        await consumer.receive(1.2)
+
+                assert not _quiet_lines(caplog)
+                for _ in range(4):
+                    with pytest.raises(TimeoutError):
+                        await consumer.receive(1.2)
+
+        (line,) = _quiet_lines(caplog)
+        assert "t: no message" in line or "t[0]: no message" in line
+
+    async def test_the_line_names_a_topic_that_does_not_exist_as_the_likely_cause(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO, "rustmq_sdk"):
+            async with stage.consumer() as consumer:
+                with pytest.raises(TimeoutError):
+                    await consumer.receive(6)
+
+        (line,) = _quiet_lines(caplog)
+        assert "does the topic exist" in line
+
+
+@pytest.mark.virtual_time
+class TestFaults:
+    @pytest.mark.parametrize("kind", ["refused", "reply_lost", "disconnect", "hang"])
+    async def test_a_fetch_that_fails_loses_nothing(self, either: Stage, kind: Any) -> None:
+        either.plan = Plan(*(Fault("source.fetch", kind, call, seconds=3) for call in (1, 3, 4, 6)))
+        either.send(3000)
+        async with either.consumer(prefetch=300, circuit_open=3) as consumer:
+            seen = await handle_all(consumer, quiet=60)
+
+        assert set(seen) == set(numbered(3000))
+        assert len(either.plan.injected) == 4
+        if either.kind == "log":
+            assert seen == numbered(3000)
+
+    async def test_control_calls_that_fail_at_the_start_are_made_again(self, stage: Stage) -> None:
+        stage.plan = Plan(
+            Fault("source.committed", "refused"),
+            Fault("source.committed", "hang", 2),
+            Fault("source.start_offsets", "disconnect", seconds=5),
+            Fault("source.start_offsets", "hang", 2),
+        )
+        stage.send(5)
+        async with stage.consumer(circuit_open=3) as consumer:
+            assert await handle_all(consumer, quiet=60) == numbered(5)
+
+        assert len(stage.plan.injected) == 4
+
+    async def test_an_error_that_cannot_heal_reaches_the_user_as_itself(self, stage: Stage) -> None:
+        async with stage.consumer(plan=Refusing()) as consumer:
+            for call in (consumer.receive, consumer.receive_batch, consumer.commit):
+                with pytest.raises(PermanentDriverError, match="you may not read this"):
+                    await call()
+
+            assert consumer.health().state == "failed"
+            assert not consumer.health().ok
+
+    async def test_an_error_nobody_has_seen_is_raised_at_the_exit(self, stage: Stage) -> None:
+        with pytest.raises(PermanentDriverError, match="you may not read this"):
+            await _live(stage, 1, plan=Refusing())
+
+    async def test_after_a_crash_everything_unsettled_comes_again(self, either: Stage) -> None:
+        either.send(20)
+        plan = Plan()
+        with anyio.CancelScope() as process:
+            async with either.consumer(plan=plan) as consumer:
+                await ack(*(await take(consumer, 8)))
+                await passes(2)
+                plan.breaks("source.commit", "source.settle", "source.fetch", kind="hang")
+                await take(consumer, 5)
+                process.cancel()
+
+        async with either.consumer() as consumer:  # on a queue, after the leases have run out
+            assert sorted(await handle_all(consumer, quiet=60)) == sorted(numbered(12, 8))
+
+    async def test_a_member_that_joins_takes_over_without_a_gap(self, stage: Stage) -> None:
+        stage.create(4)
+        for partition in range(4):
+            stage.send([f"{partition}.{number}" for number in range(50)], partition=partition)
+
+        seen: list[str] = []
+
+        async def member(delay: float) -> None:
+            await passes(delay)
+            async with stage.consumer(prefetch=10) as consumer:
+                while True:
+                    try:
+                        message = await consumer.receive(20)
+                    except TimeoutError:
+                        return
+
+                    await passes(0.05)
+                    seen.append(message.text())
+                    await message.ack()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(member, 0)
+            group.start_soon(member, 2)
+            group.start_soon(member, 4)
+
+        assert sorted(seen) == sorted(f"{p}.{n}" for p in range(4) for n in range(50))
+
+    async def test_an_expired_member_joins_again_and_goes_on(self, stage: Stage) -> None:
+        stage.send(100)
+        async with stage.consumer(prefetch=10) as consumer:
+            seen = []
+            for number in range(100):
+                message = await consumer.receive(20)
+                seen.append(message.text())
+                await message.ack()
+                if number % 20 == 10:
+                    stage.broker.expire("g")
+                    await passes(0.1)
+
+            seen += await handle_all(consumer)
+
+        assert set(seen) == set(numbered(100))
+
+    @pytest.mark.parametrize("kind", ["log", "queue"])
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize("seed", range(6))
+    def test_nothing_is_lost_by_any_fault_in_any_order(self, kind: str, backend: Backend, seed: int) -> None:
+        stage = Stage(kind)
+        stage.create(3 if kind == "log" else 1)
+        sent = []
+        for partition in range(3 if kind == "log" else 1):
+            bodies = [f"{partition}.{number}" for number in range(60)]
+            sent += bodies
+            stage.send(bodies, partition=partition, keys=["a", "b", None])
+
+        settled: set[str] = set()
+
+        async def handler(message: Message) -> None:
+            await passes(0.01)
+            if (int(message.text().split(".")[1]) + message.attempt) % 7 == 0:
+                raise ValueError("as it happens")
+
+            settled.add(message.text())
+
+        async def live() -> None:
+            operations = [operation for operation in OPERATIONS if operation != "driver.open"]
+            plan = FaultPlan.random(seed, rate=0.2, most=15, operations=operations)
+            policy = RetryPolicy(max_attempts=50, max_delay=1)
+            with anyio.fail_after(3600):
+                async with (
+                    stage.consumer(plan=plan, retry=policy, circuit_open=3) as consumer,
+                    anyio.create_task_group() as group,
+                ):
+                    group.start_soon(lambda: consumer.run(handler, concurrency=5))
+                    await until(lambda: settled == set(sent), at_most=3000)
+                    consumer.stop()
+
+        run_test(live, backend=backend, seed=seed)
+        assert settled == set(sent)
+        stage.close()
+
+
+@pytest.mark.virtual_time
+class TestRunning:
+    async def test_a_handler_gets_every_message_once(self, either: Stage) -> None:
+        either.send(500)
+        seen: list[str] = []
+        async with either.consumer() as consumer:
+
+            async def handler(message: Message) -> None:
+                seen.append(message.text())
+                if len(seen) == 500:
+                    consumer.stop()
+
+            await consumer.run(handler, concurrency=8)
+
+        assert seen == numbered(500)
+
+    async def test_a_batch_handler_gets_every_message_once(self, either: Stage) -> None:
+        either.send(500)
+        seen: list[str] = []
+        sizes: set[int] = set()
+        async with either.consumer() as consumer:
+
+            async def handler(batch: Messages) -> None:
+                sizes.add(len(batch))
+                seen.extend(texts(batch))
+                if len(seen) == 500:
+                    consumer.stop()
+
+            await consumer.run(handler, concurrency=3, batch_size=50, batch_wait=0.5)
+
+        assert sorted(seen) == sorted(numbered(500))
+        assert max(sizes) <= 50
+
+    async def test_retry_and_reject_overrule_the_policy(self, either: Stage) -> None:
+        either.send(["fine", "retried", "rejected"])
+        attempts: dict[str, list[int]] = {}
+        async with either.consumer(dead_letter_topic=DLQ, retry=RetryPolicy(max_attempts=1)) as consumer:
+
+            async def handler(message: Message) -> None:
+                attempts.setdefault(message.text(), []).append(message.attempt)
+                if message.text() == "retried" and message.attempt < 4:
+                    raise Retry(delay=3)
+
+                if message.text() == "rejected":
+                    raise Reject("no good")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(consumer.run, handler)
+                await passes(60)
+                consumer.stop()
+
+        assert attempts == {"fine": [1], "retried": [1, 2, 3, 4], "rejected": [1]}
+        (letter,) = either.letters
+        assert (letter.payload, letter.reason) == (b"rejected", "no good")
+
+    async def test_what_a_batch_handler_took_out_of_its_batch_is_settled_as_well(self, either: Stage) -> None:
+        either.send(4)
+        seen: list[tuple[str, int]] = []
+        async with either.consumer(retry=RetryPolicy(initial=1, jitter="none")) as consumer:
+
+            async def handler(batch: Messages) -> None:
+                while batch:
+                    message = batch.pop()
+                    seen.append((message.text(), message.attempt))
+
+                if len(seen) == 4:
+                    raise ValueError("only now")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: consumer.run(handler, batch_size=4))
+                await passes(30)
+                assert consumer.statistics().in_flight == 0
+                consumer.stop()
+
+        assert sorted(seen) == sorted([(body, attempt) for body in numbered(4) for attempt in (1, 2)])
+
+    async def test_failures_are_logged_with_a_traceback_once_a_minute(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(3)
+
+        async def handler(message: Message) -> None:
+            raise ValueError(message.text())
+
+        policy = RetryPolicy(max_attempts=2, initial=1, jitter="none")
+        async with stage.consumer(dead_letter_topic=DLQ, retry=policy) as consumer, anyio.create_task_group() as group:
+            group.start_soon(consumer.run, handler)
+            await passes(30)
+            stage.send(1)
+            await passes(40)
+            stage.send(1)
+            await passes(10)
+            consumer.stop()
+
+        failed = [record for record in caplog.records if getattr(record, "event", "") == "handler_failed"]
+        assert [record.levelname for record in failed] == ["WARNING"] * 10
+        assert sum(record.exc_info is not None for record in failed) == 2
+        gave_up = [record for record in caplog.records if getattr(record, "event", "") == "dead_lettered"]
+        assert [record.levelname for record in gave_up] == ["ERROR"] * 5
+
+    async def test_a_second_run_beside_the_first_is_refused(self, either: Stage) -> None:
+        either.create()
+
+        async def handler(message: Message) -> None:
+            raise AssertionError("nothing was sent")
+
+        async with either.consumer() as consumer, anyio.create_task_group() as group:
+            group.start_soon(consumer.run, handler)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ConsumerStateError, match="beside a run"):
+                await consumer.run(handler)
+
+            with pytest.raises(ConsumerStateError, match="beside a run"):
+                await consumer.receive()
+
+            with pytest.raises(ConsumerStateError, match="beside a run"):
+                await consumer.receive_batch()
+
+            consumer.stop()
+
+    async def test_a_handler_that_receives_from_its_own_consumer_is_refused(self, either: Stage) -> None:
+        either.send(1)
+        errors: list[BaseException] = []
+        async with either.consumer() as consumer:
+
+            async def handler(message: Message) -> None:
+                try:
+                    await consumer.receive(5)
+                except Exception as error:
+                    errors.append(error)
+
+                consumer.stop()
+
+            await consumer.run(handler)
+
+        assert [type(error) for error in errors] == [ConsumerStateError]
+
+    async def test_a_run_beside_a_waiting_receive_is_refused(self, either: Stage) -> None:
+        either.create()
+
+        async def handler(message: Message) -> None:
+            raise AssertionError("nothing was sent")
+
+        async with either.consumer() as consumer, anyio.create_task_group() as group:
+            outcome = await in_background(group, consumer.receive)
+            with pytest.raises(ConsumerStateError, match="waiting receive"):
+                await consumer.run(handler)
+
+            assert not outcome
+            either.send(1)
+            await passes(1)
+            assert texts(outcome) == ["m0"]
+
+    async def test_after_run_the_rest_can_be_received(self, either: Stage) -> None:
+        either.send(20)
+        seen: list[str] = []
+        async with either.consumer() as consumer:
+
+            async def handler(message: Message) -> None:
+                seen.append(message.text())
+                if len(seen) == 7:
+                    raise KeyError("stop here")
+
+            with anyio.move_on_after(1):
+                await consumer.run(handler, ordering="none")
+
+            seen.remove("m6")
+            seen += await handle_all(consumer)
+
+        assert sorted(seen) == sorted(numbered(20))
+
+
+class TestPlainHandlers:
+    """In real time: a thread's work is invisible to a clock that jumps."""
+
+    async def test_a_plain_handler_gets_every_message_and_its_result_settles_it(self, either: Stage) -> None:
+        either.send(50)
+        seen: list[tuple[str, int]] = []
+        async with either.consumer(retry=RetryPolicy(initial=0.001)) as consumer:
+
+            def handler(message: Message) -> None:
+                seen.append((message.text(), message.attempt))
+                if message.text() == "m7" and message.attempt == 1:
+                    raise ValueError("once")
+
+                if len(seen) == 51:
+                    consumer.stop()
+
+            with anyio.fail_after(20):
+                await consumer.run(handler, concurrency=4)
+
+        assert sorted(seen) == sorted([*((body, 1) for body in numbered(50)), ("m7", 2)])
+        if either.kind == "log":
+            assert either.committed() == 50
+
+
+@pytest.mark.virtual_time
+class TestStartPositions:
+    async def test_earliest_reads_from_the_first_message_there_is(self, stage: Stage) -> None:
+        stage.send(10)
+        stage.broker.truncate("t", 0, 4)
+        async with stage.consumer() as consumer:
+            assert offsets(await take_all(consumer)) == [4, 5, 6, 7, 8, 9]
+
+    async def test_latest_reads_what_comes_from_now_on(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer(start="latest") as consumer:
+            await passes(1)
+            stage.send(3)
+            assert await handle_all(consumer) == numbered(3, 10)
+
+    async def test_what_comes_while_a_latest_consumer_restarts_is_not_skipped(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer(start="latest"):
+            await passes(5)
+
+        stage.send(3)
+        async with stage.consumer(start="latest") as consumer:
+            assert await handle_all(consumer) == numbered(3, 10)
+
+    async def test_an_offset_is_where_it_starts(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer(start=6) as consumer:
+            assert offsets(await take_all(consumer)) == [6, 7, 8, 9]
+
+    async def test_a_moment_is_where_it_starts(self, stage: Stage) -> None:
+        stage.send(3, timestamp=1_000)
+        stage.send(3, timestamp=2_000_000)
+        async with stage.consumer(start=datetime.fromtimestamp(1500, UTC)) as consumer:
+            assert offsets(await take_all(consumer)) == [3, 4, 5]
+
+    async def test_error_refuses_to_guess(self, stage: Stage) -> None:
+        stage.send(10)
+        with pytest.raises(ConsumerStateError, match="no committed position in group 'g'"):
+            await _live(stage, 1, start="error")
+
+    @pytest.mark.parametrize("start", ["earliest", "latest", "error", 0])
+    async def test_a_committed_position_wins_over_all_of_them(self, stage: Stage, start: Any) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 4)))
+
+        async with stage.consumer(start=start) as consumer:
+            assert offsets(await take_all(consumer)) == [4, 5, 6, 7, 8, 9]
+
+    async def test_without_a_group_everything_is_read_and_nothing_is_committed(self, stage: Stage) -> None:
+        stage.send(10)
+        for _ in range(2):
+            async with stage.consumer(group=None) as consumer:
+                messages = await take_all(consumer)
+                await ack(*messages)
+                await passes(10)
+                assert offsets(messages) == list(range(10))
+                with pytest.raises(Unsupported, match="group"):
+                    await consumer.commit()
+
+                with pytest.raises(Unsupported, match="group"):
+                    await messages[0].ack(durable=True)
+
+                with pytest.raises(Unsupported, match="group"):
+                    await consumer.committed_offset("t", 0)
+
+        assert stage.plan.calls["source.commit"] == 0
+
+    async def test_without_a_group_retries_and_dead_letters_work_as_well(self, stage: Stage) -> None:
+        stage.send(2)
+        policy = RetryPolicy(max_attempts=2, initial=1, jitter="none")
+        async with stage.consumer(group=None, retry=policy, dead_letter_topic=DLQ) as consumer:
+            for attempt in (1, 2):
+                for message in await take(consumer, 2):
+                    assert message.attempt == attempt
+                    await message.nack()
+
+            await passes(5)
+            assert [letter.payload for letter in stage.letters] == [b"m0", b"m1"]
+
+
+@pytest.mark.virtual_time
+class TestSeeking:
+    async def test_a_seek_back_delivers_again_from_there(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 10)))
+            await passes(2)
+            assert stage.committed() == 10
+            await consumer.seek("t", 0, 3)
+            assert await consumer.position("t", 0) == 3
+            await passes(2)
+            assert stage.committed() == 3
+            assert offsets(await take(consumer, 2)) == [3, 4]
+            assert await consumer.position("t", 0) == 5
+
+    async def test_a_seek_forward_skips_on_the_users_word(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await take(consumer, 1)
+            await consumer.seek("t", 0, 8)
+            assert await handle_all(consumer) == ["m8", "m9"]
+
+        assert stage.committed() == 10
+
+    async def test_a_seek_is_committed_at_the_exit_even_if_nothing_is_received(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 10)))
+            await consumer.seek("t", 0, 2)
+
+        assert stage.committed() == 2
+
+    async def test_seek_all_and_timestamps(self, stage: Stage) -> None:
+        stage.create(2)
+        for partition in range(2):
+            stage.send(3, partition=partition, timestamp=1_000)
+            stage.send(3, partition=partition, timestamp=2_000)
+
+        async with stage.consumer() as consumer:
+            assert len(await take_all(consumer)) == 12
+            await consumer.seek_all_to_timestamp(1_500)
+            assert sorted(texts(await take_all(consumer))) == ["m3", "m3", "m4", "m4", "m5", "m5"]
+            await consumer.seek_to_timestamp("t", 1, 1_500)
+            assert offsets(await take_all(consumer)) == [3, 4, 5]
+            await consumer.seek_all(5)
+            assert offsets(await take_all(consumer)) == [5, 5]
+
+    async def test_many_seeks_while_a_commit_hangs_are_survived(self, stage: Stage) -> None:
+        stage.send(5)
+        stage.plan.breaks("source.commit", kind="hang")
+        async with stage.consumer(commit_interval=0.1) as consumer:
+            await ack(*(await take(consumer, 5)))
+            await passes(1)
+            for _ in range(10):
+                await consumer.seek("t", 0, 0)
+                await ack(*(await take(consumer, 5)))
+
+            stage.plan.heals()
+            await passes(30)
+            assert stage.committed() == 5
+
+    async def test_a_partition_that_is_not_ours_cannot_be_sought(self, stage: Stage) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            await take(consumer, 1)
+            for call in (consumer.seek("t", 7, 0), consumer.position("t", 7), consumer.committed_offset("t", 7)):
+                with pytest.raises(ConsumerStateError, match=r"t\[7\] is not assigned"):
+                    await call
+
+    async def test_position_committed_offset_and_lag_tell_the_truth(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            assert await _when_assigned(consumer.committed_offset, "t", 0) is None
+            messages = await take(consumer, 6)
+            await ack(*messages[:2], *messages[4:6])
+            await consumer.commit()
+            assert await consumer.position("t", 0) == 6
+            assert await consumer.committed_offset("t", 0) == 2
+            assert await consumer.get_lag() == {TP: 6}
+
+    async def test_a_queue_says_what_it_cannot_do(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer() as consumer:
+            await take(consumer, 1)
+            for call in (
+                consumer.seek("t", 0, 0),
+                consumer.seek_to_timestamp("t", 0, 0),
+                consumer.position("t", 0),
+                consumer.committed_offset("t", 0),
+                consumer.get_lag(),
+            ):
+                with pytest.raises(Unsupported):
+                    await call
+
+
+async def _live(stage: Stage, seconds: float, **options: Any) -> None:
+    """A consumer that does nothing for so many seconds."""
+    async with stage.consumer(**options):
+        await passes(seconds)
+
+
+async def _when_assigned(call: Callable[..., Any], *arguments: object) -> Any:
+    """The answer as soon as the partition is ours."""
+    while True:
+        try:
+            return await call(*arguments)
+        except ConsumerStateError:
+            await passes(0.01)
+
+
+def _quiet_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "quiet"]
