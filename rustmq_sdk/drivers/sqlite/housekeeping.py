@@ -15,8 +15,9 @@ from rustmq_sdk.drivers.sqlite.retention import enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 
-CHECKPOINT_PAGES = 1000
-"""How much the write-ahead log grows between two attempts to move it into the database; SQLite's own default."""
+CHECKPOINT_PAGES = 4 * 1024 * 1024 // PAGE_SIZE
+"""How much the write-ahead log grows between two attempts to move it into the database: as much as by SQLite's own
+default of 1,000 small pages. A sync of a file that still grows takes three times as long as one that is written over."""
 
 TRUNCATE_PAGES = 64 * 1024 * 1024 // PAGE_SIZE
 """Readers that overlap keep the write-ahead log from starting over; above this it is worth waiting for a gap."""
