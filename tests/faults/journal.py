@@ -1,0 +1,358 @@
+"""What happened to every message, written down outside of the consumers, and compared with what was promised.
+
+Nothing here asks the runtime: it sees what users see (deliveries, and what settling answered) and what the broker
+sees (commits, settlements, letters).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from rustmq_sdk import AckResult, Message, TopicPartition
+from rustmq_sdk._core.checkpoint import decode
+from rustmq_sdk.drivers.memory.broker import MemoryBroker
+from rustmq_sdk.drivers.memory.groups import Claim
+from rustmq_sdk.message import STALE
+from rustmq_sdk.values import Checkpoint
+
+SETTLED = (AckResult.RECORDED, AckResult.DURABLE, AckResult.PENDING)
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass(eq=False)
+class Owner:
+    """One life of one consumer, as the journal sees it: what it was told, counted by itself."""
+
+    name: str
+    ordered: bool = False
+    """Handles by key, or by partition: never two of one key at once."""
+    in_offset_order: bool = False
+    """Hands out in offset order, and never holds back."""
+    paused: set[TopicPartition] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    highest: dict[object, int] = field(default_factory=dict)
+    seen: set[tuple[object, int]] = field(default_factory=set)
+    running: dict[tuple[TopicPartition, bytes | None], Message] = field(default_factory=dict)
+    memberships: list[Any] = field(default_factory=list)
+    """Of its subscription: says which claims it holds, to tell a stale owner from the live one."""
+    dead: bool = False
+    """Killed: whatever it still says counts for nothing."""
+
+
+@dataclass
+class Sought:
+    """A seek that the broker does not know of yet."""
+
+    claim: Claim
+    offset: int
+    since: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Partition:
+    """One partition's fate."""
+
+    handled: set[int] = field(default_factory=set)
+    """Acked, ever."""
+    settled: set[int] = field(default_factory=set)
+    """Acked or on the way to it, since the last seek backwards: what a committed position may cover."""
+    excused: int = 0
+    """Below this offset messages may be missing: a seek went past them on the user's word."""
+    sought: Sought | None = None
+    was_sought: bool = False
+    starts: int = 0
+    checked: int = 0
+    """The last committed offset: everything below was checked."""
+    nacks: Counter[int] = field(default_factory=Counter)
+    finished: list[tuple[int, bytes | None]] = field(default_factory=list)
+    """Offsets in the order in which they were first acked or given to the dead letters, with their keys."""
+
+
+class Journal:
+    """The record of one simulation.
+
+    Args:
+        broker: where the truth is.
+        group: whose positions are watched.
+        is_queue: messages are settled one by one.
+        max_attempts: of the retry policy.
+    """
+
+    def __init__(self, broker: MemoryBroker, group: str, topic: str, *, is_queue: bool, max_attempts: int) -> None:
+        self.broker = broker
+        self.topic = topic
+        self.is_queue = is_queue
+        self.max_attempts = max_attempts
+        self.group = broker.group(group)
+        self.partitions: dict[int, Partition] = defaultdict(Partition)
+        self.violations: list[str] = []
+        self.trace: list[str] = []
+        self._slots: set[tuple[object, int]] = set()
+        self._decoded: dict[Checkpoint, list[tuple[int, int]]] = {}
+        self._letters_read = 0
+        self._lettered: set[tuple[int, int]] = set()
+        self._commit = self.group.commit
+        self.group.commit = self._watch_commit  # type: ignore[method-assign]  # the broker's own word
+
+    # What users see
+
+    def delivered(self, owner: Owner, message: Message) -> None:
+        """A message reached a user."""
+        tp, offset = self.place(message)
+        self.note(f"{owner.name} got {tp}@{offset} attempt {message.attempt}")
+        owner.counts["delivered"] += 1
+        if tp in owner.paused or message._state.assignment.tp in owner.paused:
+            self.broken(f"{owner.name} was handed {tp}@{offset}, which is paused")
+
+        if self.is_queue:
+            return
+
+        partition = self._of(tp)
+        if message.attempt > self.max_attempts + partition.starts:
+            self.broken(f"{tp}@{offset} came as attempt {message.attempt} of {self.max_attempts}")
+
+        self._check_order(owner, message, tp, offset)
+        covered = self._live_checkpoint(owner, tp)
+        if covered is not None and not partition.sought and self._covers(covered, offset):
+            self.broken(f"{owner.name} was handed {tp}@{offset} again, which the committed {covered} covers")
+
+    def settling(self, owner: Owner, message: Message) -> tuple[Partition, int]:
+        """An ack is on its way: from here on a commit may carry it."""
+        tp, offset = self.place(message)
+        partition = self._of(tp)
+        partition.settled.add(offset)
+        if partition.sought is not None:
+            partition.sought.since.add(offset)
+
+        return partition, offset
+
+    def acked(self, owner: Owner, message: Message, result: AckResult | None) -> None:
+        """What an ack answered; None where it raised ``StalePartition``."""
+        tp, offset = self.place(message)
+        partition = self._of(tp)
+        slot = (message._state, message._index)
+        self.note(f"{owner.name} acked {tp}@{offset} attempt {message.attempt}: {result and result.value}")
+        if result not in SETTLED:
+            if offset not in partition.handled:
+                partition.settled.discard(offset)
+                if partition.sought is not None:
+                    partition.sought.since.discard(offset)
+
+            return
+
+        if slot in self._slots and result is AckResult.RECORDED:
+            self.broken(f"{owner.name}: {tp}@{offset} attempt {message.attempt} was settled before, and acked again")
+
+        if slot not in self._slots:
+            owner.counts["acked"] += 1
+
+        self._slots.add(slot)
+        if offset not in partition.handled and not owner.dead:
+            partition.finished.append((offset, message.key))
+
+        partition.handled.add(offset)
+
+    def given_back(self, owner: Owner, message: Message, verb: str, result: AckResult) -> None:
+        """What a nack or reject answered."""
+        tp, offset = self.place(message)
+        slot = (message._state, message._index)
+        self.note(f"{owner.name} {verb}ed {tp}@{offset} attempt {message.attempt}: {result.value}")
+        if result is not AckResult.RECORDED:
+            return
+
+        if slot in self._slots:
+            self.broken(f"{owner.name}: {tp}@{offset} was settled before, and could be {verb}ed")
+
+        owner.counts[f"{verb}ed"] += 1
+        self._slots.add(slot)
+        if verb == "nack":
+            partition = self._of(tp)
+            partition.nacks[offset] += 1
+            if not self.is_queue and partition.nacks[offset] > self.max_attempts * (1 + partition.starts):
+                self.broken(f"{tp}@{offset} failed {partition.nacks[offset]} times of {self.max_attempts}")
+
+    def begins(self, owner: Owner, message: Message, *, whole_partition: bool) -> tuple[TopicPartition, bytes | None]:
+        """A handler of an ordered ``run()`` begins."""
+        tp, offset = self.place(message)
+        key = (tp, None if whole_partition else message.key)
+        other = owner.running.get(key)
+        if other is not None and other._state[other._index] != STALE and (whole_partition or message.key is not None):
+            self.broken(f"{owner.name} handles {tp}@{offset} beside {tp}@{other.offset}, which has the same key")
+
+        owner.running[key] = message
+        return key
+
+    def ends(self, owner: Owner, key: tuple[TopicPartition, bytes | None], message: Message) -> None:
+        """It has ended."""
+        if owner.running.get(key) is message:
+            del owner.running[key]
+
+    def seeks(self, owner: Owner, tp: TopicPartition, offset: int) -> None:
+        """The user moves a position, now."""
+        claim = self._claim(owner, tp)
+        partition = self._of(tp)
+        partition.was_sought = True
+        partition.excused = max(partition.excused, offset)
+        self.note(f"{owner.name} seeks {tp} to {offset}")
+        if claim is not None:
+            partition.sought = Sought(claim, offset)
+
+    # What the broker sees
+
+    def _watch_commit(self, claim: Claim, checkpoint: Checkpoint) -> bool:
+        written = self._commit(claim, checkpoint)
+        self.note(f"commit of {claim.tp} at {checkpoint.offset}: {'written' if written else 'fenced'}")
+        if written:
+            self._check_commit(claim, checkpoint)
+
+        return written
+
+    def _check_commit(self, claim: Claim, checkpoint: Checkpoint) -> None:
+        partition = self._of(claim.tp)
+        sought, partition.sought = partition.sought, None
+        if sought is not None and sought.claim is claim:
+            partition.settled = {offset for offset in partition.settled if offset < sought.offset} | sought.since
+            partition.checked = min(partition.checked, sought.offset)
+
+        for offset in range(partition.checked, checkpoint.offset):
+            self._must_be_settled(claim.tp, offset, f"the position {checkpoint.offset}")
+
+        partition.checked = checkpoint.offset
+        for first, end in self._runs(checkpoint):
+            for offset in range(first, end):
+                self._must_be_settled(claim.tp, offset, f"what {checkpoint.offset} remembers")
+
+    def _must_be_settled(self, tp: TopicPartition, offset: int, by: str) -> None:
+        partition = self._of(tp)
+        if offset in partition.settled or offset < partition.excused or self.is_lettered(tp, offset):
+            return
+
+        cut = self.broker.log(tp, operation="read").read([offset])
+        if cut.records or cut.broken:
+            self.broken(f"{tp}@{offset} is covered by {by}, and nobody settled it")
+
+    def settled_at_broker(self, offset: int, *, dead: bool) -> None:
+        """Queues: the broker is told that a message need not come again."""
+        tp = TopicPartition(self.topic, 0)
+        self.note(f"settles {offset}{' as dead' if dead else ''}")
+        if dead and not self.is_lettered(tp, offset):
+            self.broken(f"{offset} is terminated, and there is no letter")
+
+        if not dead and offset not in self._of(tp).settled:
+            self.broken(f"{offset} is settled at the broker, and nobody acked it")
+
+    def is_lettered(self, tp: TopicPartition, offset: int) -> bool:
+        """Whether the dead letters have it."""
+        letters = self.broker.letters["dlq"].letters
+        for letter in letters[self._letters_read :]:
+            at = letter.offset if letter.offset is not None else int(letter.id.partition("@")[0].rpartition(":")[2])
+            self._lettered.add((letter.tp.partition or 0, at))
+
+        self._letters_read = len(letters)
+        return (tp.partition or 0, offset) in self._lettered
+
+    # In the end
+
+    def unhandled(self) -> Iterator[str]:
+        """Messages that nobody handled, and no dead letter tells of."""
+        for tp, log in self._logs():
+            partition = self._of(tp)
+            for offset in range(log.end):
+                done = offset in partition.handled or offset < partition.excused or self.is_lettered(tp, offset)
+                if not done:
+                    cut = log.read([offset])
+                    if cut.records or cut.broken:
+                        yield f"{tp}@{offset}"
+
+    def check_key_order(self) -> None:
+        """First successes came in the order in which messages were written, key by key; seeks apart."""
+        for number, partition in self.partitions.items():
+            last: dict[bytes, int] = {}
+            for offset, key in () if partition.was_sought else partition.finished:
+                if key is not None and last.get(key, -1) > offset:
+                    self.broken(f"[{number}] key {key!r}: {last[key]} was handled before {offset}")
+
+                if key is not None:
+                    last[key] = max(last.get(key, -1), offset)
+
+    def check_positions(self) -> None:
+        """After the last consumer has closed, every position is at the end of its log."""
+        for tp, log in self._logs():
+            committed = self.group.committed.get(tp)
+            if log.end and (committed is None or committed.offset != log.end):
+                self.broken(f"{tp} ends at {log.end}, all of it is settled, and {committed} is committed")
+
+    # Tools
+
+    def place(self, message: Message) -> tuple[TopicPartition, int]:
+        """Where the message is in the broker's log, on queues too."""
+        tp = message._state.assignment.tp
+        if message.offset is not None:
+            return tp, message.offset
+
+        return TopicPartition(tp.topic, 0), int(message.id.rpartition(":")[2])
+
+    def note(self, event: str) -> None:
+        """For failure messages, and to see that a seed repeats itself."""
+        self.trace.append(f"{anyio.current_time():10.4f} {event}")
+
+    def broken(self, problem: str) -> None:
+        """Keeps the violation; the simulation ends and tells."""
+        self.note(f"VIOLATION {problem}")
+        self.violations.append(problem)
+
+    def assigned(self, owner: Owner, tp: TopicPartition) -> None:
+        """A driver gave a partition to a consumer."""
+        self._of(tp).starts += 1
+        self.note(f"{owner.name} is assigned {tp}")
+
+    def _check_order(self, owner: Owner, message: Message, tp: TopicPartition, offset: int) -> None:
+        ledger = message._state.ledger  # type: ignore[attr-defined]
+        if owner.in_offset_order and (ledger, offset) not in owner.seen:
+            if owner.highest.get(ledger, -1) > offset:
+                self.broken(f"{owner.name} was handed {tp}@{offset} after {owner.highest[ledger]}")
+
+            owner.highest[ledger] = offset
+
+        owner.seen.add((ledger, offset))
+
+    def _live_checkpoint(self, owner: Owner, tp: TopicPartition) -> Checkpoint | None:
+        claim = self._claim(owner, tp)
+        return self.group.committed.get(tp) if claim is not None else None
+
+    def _claim(self, owner: Owner, tp: TopicPartition) -> Claim | None:
+        for membership in owner.memberships:
+            for assignment, claim in membership.held.items():
+                if assignment.tp == tp and claim.live:
+                    found: Claim = claim
+                    return found
+
+        return None
+
+    def _covers(self, checkpoint: Checkpoint, offset: int) -> bool:
+        return offset < checkpoint.offset or any(first <= offset < end for first, end in self._runs(checkpoint))
+
+    def _runs(self, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+        if not checkpoint.extra:
+            return []
+
+        if checkpoint not in self._decoded:
+            self._decoded[checkpoint] = decode(checkpoint.offset, checkpoint.extra).settled
+
+        return self._decoded[checkpoint]
+
+    def _logs(self) -> Iterator[tuple[TopicPartition, Any]]:
+        for number in range(self.broker.topics().get(self.topic, 0)):
+            tp = TopicPartition(self.topic, number)
+            yield tp, self.broker.log(tp, operation="read")
+
+    def _of(self, tp: TopicPartition) -> Partition:
+        return self.partitions[tp.partition or 0]
