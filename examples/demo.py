@@ -122,13 +122,16 @@ async def until(condition: Callable[[], bool]) -> None:
         await anyio.sleep(0.005)
 
 
-async def tour(url: str, seconds: float) -> int:
+async def tour(url: str, *, seconds: float, keeps: bool) -> int:
     start = anyio.current_time()
     async with rustmq_sdk.Client(url) as client:
         demo = Demo(client, seconds=seconds)
         lag = await demo.run()
 
     print(table(demo.tally, lag=lag, seconds=anyio.current_time() - start))
+    if keeps:
+        print(f"\nThe topics {demo.topic} and {demo.topic}.dead are left there, to look at.")
+
     return verdict(demo.tally, lag)
 
 
@@ -144,15 +147,15 @@ def verdict(tally: Tally, lag: int) -> int:
     return 1 if tally.lost or lag else 0
 
 
-def main(url: str, *, backend: str, seconds: float) -> int:
+def main(url: str, *, backend: str, seconds: float, keeps: bool) -> int:
     status = 2
     try:
-        status = anyio.run(partial(tour, url, seconds), backend=backend)
+        status = anyio.run(partial(tour, url, seconds=seconds, keeps=keeps), backend=backend)
     except* rustmq_sdk.RustMQError as errors:
         for error in leaves(errors):
             print(f"\nThe tour cannot go on. {error}", file=sys.stderr)
     except* KeyboardInterrupt:
-        print("\nInterrupted. Nothing of it is kept.", file=sys.stderr)
+        print("\nInterrupted before its end.", file=sys.stderr)
         status = 130
 
     return status
@@ -181,4 +184,4 @@ if __name__ == "__main__":
     print(f"A week of earthquakes, through {chosen.url or 'the embedded log'}, on {chosen.backend}.")
     with tempfile.TemporaryDirectory(prefix="rustmq-demo-") as folder:
         where = chosen.url or f"sqlite:///{folder}/demo.db"
-        sys.exit(main(where, backend=chosen.backend, seconds=chosen.seconds))
+        sys.exit(main(where, backend=chosen.backend, seconds=chosen.seconds, keeps=chosen.url is not None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from shutil import get_terminal_size
 from typing import TextIO
 
 import anyio
@@ -49,10 +50,12 @@ class Screen:
     def _progress(self) -> str:
         tally = self._tally
         done = BAR * tally.settled // self._total
-        return (
+        text = (
             f"[{'#' * done}{'.' * (BAR - done)}] {tally.settled:5,} of {len(tally.published):5,} published, "
             f"{tally.alarms} alarms, {tally.retried} retries, {len(tally.dead)} dead letters"
         )
+        # A line that wraps cannot be wiped.
+        return text[: get_terminal_size().columns - 1] if self._moves else text
 
 
 def table(tally: Tally, *, lag: int, seconds: float) -> str:
