@@ -127,6 +127,22 @@ async def test_rows_are_bounded_in_messages_and_in_bytes(driver: SqliteDriver, p
     assert integrity_check(path) == ()
 
 
+async def test_large_rows_keep_their_contents_apart(driver: SqliteDriver) -> None:
+    await driver.admin().create_topic(TOPIC, 2, {})
+    sent = {number: [b"%d-%d " % (number, at) * 4000 for at in range(60)] for number in (0, 1)}
+    for number, payloads in sent.items():
+        for at in range(0, 60, 6):
+            await append(driver, *payloads[at : at + 6], partition=number)
+
+    async with member_of(driver) as member:
+        await member.listener.until(lambda: len(member.listener.assignments) == 2, 10)
+        while len(member.received) < 120:
+            await member.fetch(max_messages=7, max_wait=10)
+
+        for number, payloads in sent.items():
+            assert member.payloads(TopicPartition(TOPIC, number)) == payloads
+
+
 async def test_many_small_rows_are_fetched_in_one_piece(driver: SqliteDriver) -> None:
     for number in range(300):
         await append(driver, b"%d" % number)

@@ -139,7 +139,7 @@ def _bytes(bodies: Iterable[bytes | None]) -> int:
     return sum(map(len, filter(None, bodies)))
 
 
-def decode(base: int, expected: int, data: bytes, crc: int | None) -> Records:
+def decode(base: int, expected: int, data: bytes | memoryview, crc: int | None) -> Records:
     """Unpacks a batch of ``expected`` messages whose first offset is ``base``; ``crc=None`` does not verify it.
 
     Raises:

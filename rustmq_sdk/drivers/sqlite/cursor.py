@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate
 
+from rustmq_sdk.drivers.sqlite.buffers import give_back
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Records, build, decode, joined
 from rustmq_sdk.drivers.sqlite.reading import Chunk, Row
 from rustmq_sdk.slots import Fetched
@@ -114,6 +115,7 @@ class Cursor:
         if not self._open.records and self._waiting and isinstance(row := self._waiting[0], Row):
             records = decode(row.base, row.length, row.data, row.crc if self._check_crcs else None)
             self._waiting.popleft()
+            give_back(row.data)
             if row.base < self._offset:
                 records = records.cut(self._offset - row.base, row.length)
 
@@ -131,7 +133,7 @@ class Cursor:
 
         # The bytes of the batch go with the first message: once is enough to examine them, and 5,000 copies of a
         # megabyte would bury the dead letters.
-        broken = [Broken(offset, row.data if offset == first else b"", error) for offset in range(first, last)]
+        broken = [Broken(offset, bytes(row.data) if offset == first else b"", error) for offset in range(first, last)]
         return self._piece(Records(last, [], [], [], []), size=len(row.data), broken=broken, gone=gone)
 
     def _piece(

@@ -12,13 +12,13 @@ from rustmq_sdk.drivers.sqlite.transaction import Queries
 
 
 class Row(NamedTuple):
-    """One batch, as it lies in the file."""
+    """One batch, as it lies in the file; a memoryview is from ``buffers``, to be given back."""
 
     base: int
     length: int
     largest: int
     crc: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Want(NamedTuple):
@@ -53,7 +53,8 @@ class Chunk(NamedTuple):
 
 
 _FIRST = """
-SELECT p.start, p.next, b.base, b.count, b.largest, b.crc, b.data, b.total
+SELECT p.start, p.next, b.base, b.count, b.largest, b.crc, length(b.data),
+    CASE WHEN length(b.data) < 65536 THEN b.data END, b.rowid, b.total
 FROM partition AS p LEFT JOIN batch AS b ON b.partition = p.id AND b.base = coalesce(
     (SELECT base FROM batch WHERE partition = ?1 AND base <= ?2 AND base + count > ?2 ORDER BY base DESC LIMIT 1),
     (SELECT base FROM batch WHERE partition = ?1 AND base > ?2 ORDER BY base LIMIT 1)
@@ -64,7 +65,7 @@ WHERE p.id = ?1
 # Offsets have no gaps, so `base` alone bounds the messages; `total` counts bytes from the partition's beginning, so it
 # bounds the bytes.
 _MORE = """
-SELECT base, count, largest, crc, data FROM batch
+SELECT base, count, largest, crc, length(data), CASE WHEN length(data) < 65536 THEN data END, rowid FROM batch
 WHERE partition = ?1 AND base >= ?2 AND base < ?3 AND total - length(data) < ?4 ORDER BY base
 """
 
@@ -89,24 +90,24 @@ _numbers = msgspec.json.Decoder(list[tuple[int, int, int, int, int]])
 
 
 def look(queries: Queries, want: Want) -> Chunk:
-    """Reads the batches from the offset on."""
+    """Reads the batches from the offset on, inside a snapshot."""
     found = queries.row(_FIRST, want.partition, want.offset)
     if found is None:
         return Chunk((), 0, 0)
 
-    start, end, base, count, largest, crc, data, total = found
+    start, end, base, count, largest, crc, length, data, rowid, total = found
     if base is None:
         return Chunk((), start, end)
 
-    rows = [Row(base, count, largest, crc, data)]
+    rows = [_row(queries, base, count, largest, crc, length, data, rowid)]
     messages, size = want.messages, want.bytes
-    if (ahead := want.ahead * count // max(len(data), 1)) > messages:
+    if (ahead := want.ahead * count // max(length, 1)) > messages:
         messages, size = ahead, min(size, want.ahead)
 
     reached, limit = base + count, want.offset + messages
-    bytes_limit = total - len(data) + size
+    bytes_limit = total - length + size
     if reached < min(limit, end) and total < bytes_limit:
-        more = _small if len(data) < SMALL else _large
+        more = _small if length < SMALL else _large
         rows += more(queries, want.partition, reached, limit, bytes_limit)
 
     return Chunk(rows, start, end)
@@ -115,19 +116,25 @@ def look(queries: Queries, want: Want) -> Chunk:
 def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: int) -> list[Chunk]:
     """Looks at several partitions in a row; what one does not use of its share is left for those after it."""
     chunks = []
-    for done, want in enumerate(wants):
-        left = len(wants) - done
-        share = want._replace(messages=max(1, messages // left), bytes=max(1, size // left))
-        chunk = look(queries, share)
-        messages -= min(messages, sum(row.length for row in chunk.rows))
-        size -= min(size, sum(len(row.data) for row in chunk.rows))
-        chunks.append(chunk)
+    with queries.snapshot():
+        for done, want in enumerate(wants):
+            left = len(wants) - done
+            chunk = look(queries, want._replace(messages=max(1, messages // left), bytes=max(1, size // left)))
+            messages -= min(messages, sum(row.length for row in chunk.rows))
+            size -= min(size, sum(len(row.data) for row in chunk.rows))
+            chunks.append(chunk)
 
     return chunks
 
 
 def _large(queries: Queries, *bounds: int) -> list[Row]:
-    return [Row(*row) for row in queries.rows(_MORE, *bounds)]
+    return [_row(queries, *row) for row in queries.rows(_MORE, *bounds)]
+
+
+def _row(
+    queries: Queries, base: int, count: int, largest: int, crc: int, length: int, data: bytes | None, rowid: int
+) -> Row:
+    return Row(base, count, largest, crc, queries.batch_data(rowid, length) if data is None else data)
 
 
 def _small(queries: Queries, *bounds: int) -> list[Row]:

@@ -23,13 +23,14 @@ def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, 
     found: dict[int, Record] = {}
     broken: list[Broken] = []
     missing: list[int] = []
-    for offset, batch in [] if place is None else _batches(queries, place, offsets, check_crcs=check_crcs):
-        if batch is None:
-            missing.append(offset)
-        elif isinstance(batch, Records):
-            found[offset] = batch[offset - batch.base]
-        else:
-            broken.append(Broken(offset, *batch))
+    with queries.snapshot():
+        for offset, batch in [] if place is None else _batches(queries, place, offsets, check_crcs=check_crcs):
+            if batch is None:
+                missing.append(offset)
+            elif isinstance(batch, Records):
+                found[offset] = batch[offset - batch.base]
+            else:
+                broken.append(Broken(offset, *batch))
 
     sizes = [size_of(record.payload, record.key, record.headers) for record in found.values()]
     return Fetched(
@@ -80,7 +81,7 @@ def _decoded(row: Row, *, check_crcs: bool) -> Records | tuple[bytes, Exception]
     try:
         return decode(row.base, row.length, row.data, row.crc if check_crcs else None)
     except DamagedBatch as error:
-        return row.data, error
+        return bytes(row.data), error
 
 
 def _run_length(offsets: Sequence[int], at: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from rustmq_sdk.drivers.sqlite import buffers
 from rustmq_sdk.drivers.sqlite.database import Connection
 
 
@@ -22,6 +24,24 @@ class Queries:
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query; for those that are few, since each takes the interpreter's lock back."""
         return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All queries of the block see the file as it was at the first of them."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
+
+    def batch_data(self, rowid: int, size: int) -> memoryview:
+        """The blob of a large batch, in a buffer to be given back."""
+        data = buffers.take(size)
+        with self._connection.blob_open("main", "batch", "data", rowid, writeable=False) as blob:
+            blob.read_into(data)
+
+        return data
 
 
 class Transaction(Queries):
