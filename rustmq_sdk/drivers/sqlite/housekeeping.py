@@ -17,7 +17,7 @@ from rustmq_sdk.drivers.sqlite.transaction import Transaction
 
 CHECKPOINT_PAGES = 4 * 1024 * 1024 // PAGE_SIZE
 """How much the write-ahead log grows between two attempts to move it into the database: as much as by SQLite's own
-default of 1,000 small pages. A sync of a file that still grows takes three times as long as that of one written over."""
+default of 1,000 small pages. A sync takes three times as long while the file still grows as when it is written over."""
 
 TRUNCATE_PAGES = 64 * 1024 * 1024 // PAGE_SIZE
 """Readers that overlap keep the write-ahead log from starting over; above this it is worth waiting for a gap."""
