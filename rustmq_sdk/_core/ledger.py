@@ -57,6 +57,7 @@ class InFlight(bytearray):
         "largest",
         "ledger",
         "loaded_at",
+        "number",
         "offsets",
         "owner",
         "parent",
@@ -72,6 +73,8 @@ class InFlight(bytearray):
         self.assignment: Assignment = ledger.assignment
         self.owner = owner
         self.offsets = offsets
+        self.number = ledger.admitted
+        """Of its first message, counting all that the assignment ever brought."""
         self.attempt = 1
         self.counted = 0
         self.held = size
@@ -165,6 +168,7 @@ class Ledger:
     def __init__(self, assignment: Assignment, start: int, remembered: Remembered | None = None) -> None:
         self.assignment = assignment
         self.scanned = start
+        self.admitted = 0
         self.fenced = False
         self.in_flight = 0
         self.in_flight_bytes = 0
@@ -202,23 +206,32 @@ class Ledger:
 
         cut = bisect_left(offsets, self.scanned) if offsets and offsets[0] < self.scanned else 0
         kept = offsets[cut:] if cut else offsets
-        self.scanned = next_offset
         if not kept:
-            self._forget_skipped()
+            self.pass_over(next_offset)
             return None, cut
 
-        share = size * len(kept) // len(offsets)
-        piece = InFlight(self, kept, size=share, largest=largest, owner=owner)
-        if self.skip:
-            self._mark_remembered(piece)
-            if piece.counted == len(piece):
-                return None, len(offsets)
+        # What was cut off may be the small ones.
+        held = min(size, len(kept) * (largest or size)) if cut else size
+        piece = InFlight(self, kept, size=held, largest=largest, owner=owner)
+        self.admitted += len(piece)
+        self._mark_remembered(piece)
+        self.pass_over(next_offset)
+        if piece.counted == len(piece):
+            return None, len(offsets)
 
         self.open[kept[0]] = piece
         self._keep_watch(piece)
         self.in_flight += len(piece) - piece.counted
         self.in_flight_bytes += piece.held
         return piece, cut
+
+    def pass_over(self, next_offset: int) -> None:
+        """Everything below ``next_offset`` was scanned: what is in no piece is settled, or does not exist."""
+        self.scanned = max(self.scanned, next_offset)
+        while self.skip and self.skip[0][0] <= self.scanned:
+            # A remembered run that is reached is behind us as a whole. Else the watermark could stand at its first
+            # offset, and nothing can be said there: the run would be forgotten.
+            self.scanned = max(self.scanned, self.skip.pop(0)[1])
 
     def _mark_remembered(self, piece: InFlight) -> None:
         offsets = piece.offsets
@@ -228,29 +241,27 @@ class Ledger:
 
             low, high = bisect_left(offsets, first), bisect_left(offsets, end)
             piece[low:high] = bytes([DONE]) * (high - low)
-
-        piece.counted = piece.count(DONE)
-        self._forget_skipped()
-
-    def _forget_skipped(self) -> None:
-        self.skip = [(max(first, self.scanned), end) for first, end in self.skip if end > self.scanned]
+            piece.counted = piece.count(DONE)
 
     # Settling
 
     def note(self, piece: InFlight, index: int) -> Settled:
         """After slot ``index`` became DONE by the slow path: counts, frees, completes, keeps the watch."""
-        parent = piece.parent
-        if parent is not None:
-            offset = parent.offsets[piece.parent_index]
-            self.children.pop(offset, None)
-            parent[piece.parent_index] = DONE
-            piece, index = parent, piece.parent_index
+        if piece.parent is not None:
+            piece, index = piece.parent, piece.parent_index
+            piece[index] = DONE
 
-        if self.attempts:
-            self.attempts.pop(piece.offsets[index], None)
-            self.first_failures.pop(piece.offsets[index], None)
+        if self.children or self.attempts:
+            self.forget_attempts(piece.offsets[index])
 
         return self.recount(piece)
+
+    def forget_attempts(self, offset: int) -> None:
+        """The message is settled, or somebody else's: how often it was tried does not matter any more."""
+        # A dead letter settles the first delivery's slot, and leaves the last retry's piece behind.
+        self.children.pop(offset, None)
+        self.attempts.pop(offset, None)
+        self.first_failures.pop(offset, None)
 
     def recount(self, piece: InFlight) -> Settled:
         """Counts what was settled in ``piece`` since somebody last looked."""
@@ -309,7 +320,6 @@ class Ledger:
         """A piece of one slot for the next attempt of the message at ``parent[index]``."""
         offset = parent.offsets[index]
         child = Child(self, (offset,), size=0, largest=0, owner=parent.owner)
-        child.assignment = parent.assignment
         child.attempt = attempt
         child.parent = parent
         child.parent_index = index
@@ -379,8 +389,7 @@ class Ledger:
             else:
                 runs.append((first, end))
 
-        # All below the watermark is settled by definition: nothing to say about it.
-        return [run for run in runs if run[0] > self.watermark] if runs else runs
+        return runs
 
     def _unsettled_runs(self) -> Iterator[tuple[int, int]]:
         for piece in self.open.values():
@@ -391,6 +400,7 @@ class Ledger:
         """The checkpoint to write now; None if the last one written says the same."""
         self.recount_all()
         watermark = self.watermark
+        self._forget_attempts_below(watermark)
         runs = self.settled_above()
         if runs or self.attempts:
             extra, covered = encode(watermark, Remembered(runs, self.attempts, None), room)
@@ -399,6 +409,9 @@ class Ledger:
 
         fitting = [(first, min(end, covered)) for first, end in runs if first < covered]
         left_out = sum(end - first for first, end in runs) - sum(end - first for first, end in fitting)
+        if left_out:
+            left_out = min(left_out, self._settled_from(covered))
+
         checkpoint = Checkpoint(watermark, extra)
         snapshot = Snapshot(
             checkpoint,
@@ -412,11 +425,29 @@ class Ledger:
 
         return snapshot
 
+    def _forget_attempts_below(self, watermark: int) -> None:
+        """Of messages that a restart remembered and that compaction has taken since: nobody will settle them."""
+        for known in (self.attempts, self.first_failures, self.due_attempts):
+            for offset in [offset for offset in known if offset < watermark]:
+                del known[offset]
+
+    def _settled_from(self, offset: int) -> int:
+        """Messages settled at ``offset`` and above, or more: offsets alone would count the gaps of compacted logs."""
+        unsettled = 0
+        for piece in reversed(self.open.values()):
+            index = bisect_left(piece.offsets, offset)
+            unsettled += len(piece) - index - piece.count(DONE, index)
+            if index:
+                return self.admitted - piece.number - index - unsettled
+
+        return self.admitted - unsettled
+
     def wrote(self, snapshot: Snapshot) -> None:
         """The broker has it."""
         self.written = snapshot.checkpoint
         self.written_runs = snapshot.runs
-        self.covered = max(self.covered, snapshot.settled)
+        # Lower than before if less fits now: what was cut off is uncommitted again.
+        self.covered = snapshot.settled
         self.must_write = False
 
     def is_stale(self, offset: int) -> bool:
@@ -425,6 +456,9 @@ class Ledger:
 
     def is_written(self, offset: int) -> bool:
         """Whether the last written checkpoint says that ``offset`` is settled."""
+        if self.must_write:
+            return False
+
         if offset < self.written.offset:
             return True
 

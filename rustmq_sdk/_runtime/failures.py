@@ -157,7 +157,7 @@ class Failures:
         piece = self._hold_place(lane, first) if first < gone.end else None
         if piece is not None:
             # The rest of the range needs no slots: one that is not settled holds the watermark.
-            lane.ledger.scanned = max(lane.ledger.scanned, gone.end)
+            lane.ledger.pass_over(gone.end)
             self._route_gone(piece, 0, gone._replace(first=first))
 
     def gone_retry(self, retry: Retry, gone: Gone) -> None:

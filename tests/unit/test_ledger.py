@@ -1,0 +1,622 @@
+"""The ledger against sets of offsets: what is settled, counted and written, and what a restart makes of it."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rustmq_sdk._core.checkpoint import Remembered, decode
+from rustmq_sdk._core.lane import Waiting
+from rustmq_sdk._core.ledger import InFlight, Ledger, Snapshot
+from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, DeliveryState, Message, Settler
+from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
+
+NOBODY = cast(Settler, None)
+"""The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
+TP = TopicPartition("t", 0)
+
+
+def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
+    return [Message(b"", None, (), offset, 0, state, first + number) for number, offset in enumerate(records)]
+
+
+def ledger_from(checkpoint: Checkpoint) -> Ledger:
+    remembered = decode(checkpoint.offset, checkpoint.extra)
+    ledger = Ledger(Assignment(TP, None), checkpoint.offset, remembered)
+    ledger.written = checkpoint
+    return ledger
+
+
+def piece_of(ledger: Ledger, offsets: Sequence[int], next_offset: int | None = None) -> InFlight:
+    end = offsets[-1] + 1 if next_offset is None else next_offset
+    piece, _ = ledger.admit(offsets, end, size=10 * len(offsets), largest=10, owner=NOBODY)
+    assert piece is not None
+    return piece
+
+
+def ack(piece: InFlight, index: int) -> bool:
+    """What ``Message.ack`` and, for everything but a FREE slot, the settler do; whether it settled the message."""
+    before = piece[index]
+    if before not in (FREE, WATCH):
+        return False
+
+    piece[index] = DONE
+    if before == WATCH:
+        piece.ledger.note(piece, index)
+
+    return True
+
+
+def write(ledger: Ledger, room: int | None = None) -> Snapshot | None:
+    snapshot = ledger.snapshot(room)
+    if snapshot is not None:
+        ledger.wrote(snapshot)
+
+    return snapshot
+
+
+# Examples
+
+
+def test_the_watermark_stands_at_the_first_unsettled_message() -> None:
+    ledger = Ledger(Assignment(TP, None), 5)
+    piece = piece_of(ledger, [5, 6, 9], 12)
+    assert ledger.watermark == 5
+    assert ack(piece, 1)
+    assert ledger.watermark == 5
+    assert ack(piece, 0)
+    assert ledger.watermark == 9
+    assert ack(piece, 2)
+    assert ledger.watermark == 12
+    assert (ledger.in_flight, ledger.in_flight_bytes, len(ledger.open)) == (0, 0, 0)
+
+
+def test_a_rewound_driver_brings_nothing_twice_and_settles_nothing() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece = piece_of(ledger, range(3))
+    assert ledger.admit(range(3), 3, size=30, largest=10, owner=NOBODY) == (None, 3)
+    again, cut = ledger.admit(range(5), 5, size=50, largest=10, owner=NOBODY)
+    assert again is not None
+    assert (cut, list(again.offsets), ledger.watermark) == (3, [3, 4], 0)
+    assert all(ack(piece, index) for index in range(3))
+    assert ledger.watermark == 3
+
+
+def test_the_bytes_of_what_a_rewind_left_over_are_not_guessed_too_low() -> None:
+    """The records that are cut off may be the small ones."""
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece_of(ledger, range(9))
+    before = ledger.in_flight_bytes
+    ledger.admit(range(10), 10, size=1009, largest=1000, owner=NOBODY)
+    assert ledger.in_flight_bytes - before >= 1000
+
+
+def test_a_late_ack_of_the_first_attempt_does_not_settle_the_second() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece = piece_of(ledger, range(3))
+    for index in range(3):
+        parent, slot = ledger.take(piece, index)
+        child = ledger.retry(parent, slot, 2)
+        assert not ack(piece, index)
+        assert ledger.watermark == index
+        assert (child.attempt_at(0), child.id_at(0, None)) == (2, "t/0/None")
+        assert ack(child, 0)
+        assert ledger.watermark == index + 1
+
+
+def test_a_retry_carries_the_fence_that_its_partition_has_now() -> None:
+    """A rebalance may have given the partition back: a store that has seen the new fence refuses the old one."""
+    ledger = Ledger(Assignment(TP, 1), 0)
+    parent, slot = ledger.take(piece_of(ledger, range(1)), 0)
+    ledger.assignment = Assignment(TP, 2)
+    assert ledger.retry(parent, slot, 2).assignment is ledger.assignment
+
+
+def test_dead_letters_of_messages_that_were_retried_leave_nothing_behind() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    stuck = piece_of(ledger, range(2))
+    for _ in range(100):
+        first = ledger.scanned
+        piece = piece_of(ledger, range(first, first + 1))
+        ledger.attempts[first] = 1
+        ledger.first_failures[first] = 0
+        parent, slot = ledger.take(piece, 0)
+        ledger.take(ledger.retry(parent, slot, 2), 0)
+        parent[slot] = DONE
+        ledger.note(parent, slot)
+
+    assert (ledger.watermark, len(ledger.open), ledger.in_flight) == (0, 1, 2)
+    assert ledger.children == ledger.attempts == ledger.first_failures == {}
+    assert stuck.first_unsettled() == 0
+
+
+def test_attempts_of_a_message_that_compaction_took_do_not_stop_later_commits() -> None:
+    ledger = Ledger(Assignment(TP, None), 10, Remembered(attempts={12: 3}))
+    piece = piece_of(ledger, [10, 11, 13])
+    assert all(ack(piece, index) for index in range(3))
+    assert write(ledger) is not None
+    assert ledger.written == Checkpoint(14)
+    assert ledger.attempts == ledger.due_attempts == {}
+
+
+def test_what_is_remembered_right_behind_a_settled_piece_stays_remembered() -> None:
+    ledger = Ledger(Assignment(TP, None), 10, Remembered([(15, 20)]))
+    piece = piece_of(ledger, range(10, 15))
+    assert piece.settle_range(0, 5) == 5
+    ledger.note(piece, 4)
+    assert write(ledger) is not None
+    assert ledger.written == Checkpoint(20)
+    assert ledger.admit(range(15, 20), 20, size=50, largest=10, owner=NOBODY) == (None, 5)
+
+
+def test_messages_the_log_has_lost_may_lie_around_remembered_ones() -> None:
+    ledger = Ledger(Assignment(TP, None), 10, Remembered([(50, 60), (150, 160)]))
+    piece = piece_of(ledger, (10,))
+    ledger.take(piece, 0)
+    ledger.pass_over(100)
+    assert ledger.settled_above() == [(11, 100), (150, 160)]
+    piece[0] = DONE
+    ledger.note(piece, 0)
+    assert ledger.watermark == 100
+    ledger.pass_over(50)
+    assert ledger.watermark == 100
+
+
+def test_a_durable_ack_after_a_seek_waits_for_a_commit_of_the_new_position() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    ledger.written = Checkpoint(500)
+    ledger.must_write = True
+    piece = piece_of(ledger, range(3))
+    assert ack(piece, 0)
+    assert not ledger.is_written(0)
+    assert write(ledger) is not None
+    assert ledger.is_written(0)
+    assert not ledger.is_written(1)
+
+
+def test_a_seek_is_written_even_where_the_position_stays() -> None:
+    ledger = Ledger(Assignment(TP, None), 5)
+    assert ledger.snapshot(None) is None
+    ledger.must_write = True
+    assert write(ledger) == (Checkpoint(5), [], 0, False)
+    assert ledger.snapshot(None) is None
+
+
+def test_what_did_not_fit_is_counted_as_uncommitted() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece = piece_of(ledger, range(2000))
+    for index in range(2, 2000):
+        ack(piece, index)
+
+    assert write(ledger, 40) is not None
+    assert ledger.uncommitted == 0
+    # What fits shrinks: the stuck message in front settles, what is behind it gets ragged.
+    rng = random.Random(1)
+    more = piece_of(ledger, range(2000, 4000))
+    for index in rng.sample(range(2000), 1000):
+        ack(more, index)
+
+    assert write(ledger, 40) is not None
+    left_out = sum(not ledger.is_written(offset) for offset in range(2, 2000))
+    left_out += sum(more[index] == DONE and not ledger.is_written(2000 + index) for index in range(2000))
+    assert 0 < left_out <= ledger.uncommitted <= 3000
+
+
+def test_gaps_that_were_left_out_do_not_count_as_uncommitted_messages() -> None:
+    """A compacted log has few messages a million offsets: they must not stop intake of all partitions."""
+    ledger = Ledger(Assignment(TP, None), 0)
+    offsets = [number * 1_000_000 for number in range(50)]
+    piece = piece_of(ledger, offsets)
+    for index in range(2, 50, 2):
+        ack(piece, index)
+
+    assert write(ledger, 20) is not None
+    assert 0 < ledger.uncommitted <= 24
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_stuck_message_costs_bytes_however_long_it_lasts(seed: int) -> None:
+    rng = random.Random(seed)
+    ledger = Ledger(Assignment(TP, None), 0)
+    stuck = piece_of(ledger, range(1))
+    ledger.take(stuck, 0)
+    open_pieces: list[InFlight] = []
+    for _ in range(500):
+        open_pieces.append(piece_of(ledger, range(ledger.scanned, ledger.scanned + rng.randint(1, 40))))
+        if len(open_pieces) < 5:
+            continue
+
+        piece = open_pieces.pop(rng.randrange(5))
+        for index in rng.sample(range(len(piece)), len(piece)):
+            if rng.random() < 0.1:
+                parent, slot = ledger.take(piece, index)
+                ledger.attempts[parent.offsets[slot]] = 1
+                ack(ledger.retry(parent, slot, 2), 0)
+            else:
+                ack(piece, index)
+
+        write(ledger, 4000)
+        assert len(ledger.open) <= 6
+        assert not ledger.children
+        assert not ledger.attempts
+        assert len(ledger.settled_above()) <= 6
+        assert ledger.in_flight == 1 + sum(map(len, open_pieces))
+
+    assert ledger.scanned > 5000
+    assert ledger.watermark == 0
+
+
+# The model
+
+
+@dataclass
+class Handle:
+    """One delivery, as a user holds it."""
+
+    offset: int
+    piece: InFlight
+    index: int
+
+
+@dataclass
+class Truth:
+    """What a checkpoint may claim: what was settled when it was taken."""
+
+    settled: set[int]
+    attempts: dict[int, int]
+    room: int | None
+
+
+@dataclass
+class Life:
+    """What the model knows of the deliveries since the last restart."""
+
+    fetched: set[int] = field(default_factory=set)
+    unsettled: set[int] = field(default_factory=set)
+    current: dict[int, Handle] = field(default_factory=dict)
+    """The one delivery of each unsettled message that can settle it; none while it is taken."""
+    taken: dict[int, tuple[InFlight, int]] = field(default_factory=dict)
+    settled_here: int = 0
+
+
+class Ledgers(RuleBasedStateMachine):
+    """One partition: offsets with gaps, a driver that fetches them, a user, a commit in flight, restarts."""
+
+    rooms: tuple[int | None, ...] = (None,)
+
+    @initialize(start=st.integers(0, 3))
+    def begin(self, start: int) -> None:
+        self.log: list[int] = []
+        self.sizes: dict[int, int] = {}
+        self.log_end = self.position = start
+        self.life = Life()
+        self.started_with: set[int] = set()
+        """What the checkpoint that this life started from says is settled."""
+        self.ledger = Ledger(Assignment(TP, None), start)
+        self.attempts: dict[int, int] = {}
+        """How often each unsettled message was nacked."""
+        self.handles: list[Handle] = []
+        self.truth = Truth(set(), {}, None)
+        """Of the checkpoint that the broker has."""
+        self.pending: tuple[Snapshot, Truth] | None = None
+
+    # The driver
+
+    @rule(gaps=st.lists(st.sampled_from([0, 0, 0, 1, 2, 7]), min_size=1, max_size=8), size=st.integers(1, 50))
+    def append(self, gaps: list[int], size: int) -> None:
+        for number, gap in enumerate(gaps):
+            self.log.append(self.log_end + gap)
+            self.sizes[self.log[-1]] = size + number % 3
+            self.log_end = self.log[-1] + 1
+
+    @rule(data=st.data(), count=st.integers(0, 8))
+    def fetch(self, data: st.DataObject, count: int) -> None:
+        at = bisect_left(self.log, self.position)
+        offsets = self.log[at : at + count]
+        lowest = offsets[-1] + 1 if offsets else self.position
+        highest = self.log[at + len(offsets)] if at + len(offsets) < len(self.log) else self.log_end
+        next_offset = data.draw(st.integers(lowest, max(lowest, highest)), "next_offset")
+        self.position = next_offset
+        sizes = [self.sizes[offset] for offset in offsets]
+        known = self.life.fetched | self.started_with
+        piece, cut = self.ledger.admit(
+            offsets, next_offset, size=sum(sizes), largest=max(sizes, default=0), owner=NOBODY
+        )
+        self.life.fetched.update(offsets)
+        fresh = [offset for offset in offsets if offset not in known]
+        self.life.unsettled.update(fresh)
+        if piece is None:
+            assert not fresh
+            return
+
+        waiting = Waiting(piece, offsets[cut:], build)
+        delivered = waiting.load(len(waiting), 0.0, timed=False)
+        assert [message.offset for message in delivered] == fresh, "delivered twice, or skipped"
+        for message in delivered:
+            assert isinstance(message._state, InFlight)
+            handle = Handle(cast(int, message.offset), message._state, message._index)
+            self.life.current[handle.offset] = handle
+            self.handles.append(handle)
+            if self.truth.room is None:
+                assert message.attempt == 1 + self.attempts.get(handle.offset, 0)
+
+    @rule(back=st.integers(1, 20))
+    def rewind(self, back: int) -> None:
+        self.position = max(self.ledger.written.offset, self.position - back)
+
+    @precondition(lambda self: self.log and self.log[-1] >= self.ledger.scanned)
+    @rule(data=st.data())
+    def compact(self, data: st.DataObject) -> None:
+        """The log drops a message that was not fetched since the last restart."""
+        candidates = [offset for offset in self.log if offset >= self.ledger.scanned]
+        self.log.remove(data.draw(st.sampled_from(candidates)))
+
+    @precondition(lambda self: self.ledger.scanned < self.log_end)
+    @rule(data=st.data())
+    def lose_a_range(self, data: st.DataObject) -> None:
+        """Retention overtakes: one slot holds the place, nothing else of the range comes."""
+        first = self.ledger.scanned
+        end = data.draw(st.integers(first + 1, self.log_end))
+        self.log = [offset for offset in self.log if not first <= offset < end]
+        self.log.insert(bisect_left(self.log, first), first)
+        self.sizes[first] = 0
+        piece, _ = self.ledger.admit((first,), first + 1, size=0, largest=0, owner=NOBODY)
+        assert piece is not None
+        self.life.taken[first] = self.ledger.take(piece, 0)
+        self.ledger.pass_over(end)
+        self.position = max(self.position, end)
+        self.life.fetched.add(first)
+        self.life.unsettled.add(first)
+
+    # The user
+
+    @precondition(lambda self: self.handles)
+    @rule(data=st.data())
+    def ack_any_handle(self, data: st.DataObject) -> None:
+        handle = data.draw(st.sampled_from(self.handles))
+        assert ack(handle.piece, handle.index) == (self.life.current.get(handle.offset) is handle)
+        if self.life.current.get(handle.offset) is handle:
+            self.settled(handle.offset)
+
+    @precondition(lambda self: self.life.current)
+    @rule(data=st.data(), count=st.integers(1, 6))
+    def ack_some(self, data: st.DataObject, count: int) -> None:
+        offsets = sorted(self.life.current)
+        for offset in data.draw(st.permutations(offsets))[:count]:
+            handle = self.life.current[offset]
+            assert ack(handle.piece, handle.index)
+            self.settled(offset)
+
+    @precondition(lambda self: self.ledger.open)
+    @rule(data=st.data())
+    def ack_a_run(self, data: st.DataObject) -> None:
+        piece = data.draw(st.sampled_from(list(self.ledger.open.values())))
+        first = data.draw(st.integers(0, len(piece) - 1))
+        end = data.draw(st.integers(first + 1, len(piece)))
+        mine = [
+            offset
+            for offset in piece.offsets[first:end]
+            if offset in self.life.current and self.life.current[offset].piece is piece
+        ]
+        assert piece.settle_range(first, end) == len(mine)
+        if mine:
+            self.ledger.note(piece, end - 1)
+
+        for offset in mine:
+            self.settled(offset)
+
+    def settled(self, offset: int) -> None:
+        self.life.unsettled.discard(offset)
+        self.life.current.pop(offset, None)
+        self.life.settled_here += 1
+        self.attempts.pop(offset, None)
+
+    @precondition(lambda self: self.life.current)
+    @rule(data=st.data(), counted=st.booleans())
+    def nack_or_release(self, data: st.DataObject, counted: bool) -> None:
+        handle = self.life.current.pop(data.draw(st.sampled_from(sorted(self.life.current))))
+        attempt = handle.piece.attempt_at(handle.index)
+        self.life.taken[handle.offset] = place = self.ledger.take(handle.piece, handle.index)
+        if counted:
+            self.attempts[handle.offset] = self.ledger.attempts[place[0].offsets[place[1]]] = attempt
+            self.ledger.first_failures.setdefault(handle.offset, 1)
+
+    @precondition(lambda self: self.life.taken)
+    @rule(data=st.data(), dead=st.booleans())
+    def come_back_or_be_dead_lettered(self, data: st.DataObject, dead: bool) -> None:
+        offset = data.draw(st.sampled_from(sorted(self.life.taken)))
+        parent, index = self.life.taken.pop(offset)
+        assert parent[index] == TAKEN
+        if dead:
+            parent[index] = DONE
+            self.ledger.note(parent, index)
+            self.settled(offset)
+            return
+
+        child = self.ledger.retry(parent, index, 1 + self.attempts.get(offset, 0))
+        assert child.id_at(0, offset) == f"t/0/{offset}"
+        self.life.current[offset] = Handle(offset, child, 0)
+        self.handles.append(self.life.current[offset])
+
+    @rule()
+    def look_closer(self) -> None:
+        self.ledger.watch_everything()
+        for piece in self.ledger.open.values():
+            assert FREE not in piece
+
+    # Commits
+
+    @precondition(lambda self: self.pending is None)
+    @rule(data=st.data())
+    def take_a_snapshot(self, data: st.DataObject) -> None:
+        room = data.draw(st.sampled_from(self.rooms), "room")
+        truth = Truth(self.settled_offsets(), dict(self.attempts), room)
+        snapshot = self.ledger.snapshot(room)
+        if snapshot is None:
+            self.truth = truth
+            self.check_written()
+        else:
+            self.pending = snapshot, truth
+
+    @precondition(lambda self: self.pending is not None)
+    @rule(arrives=st.booleans())
+    def hear_of_the_commit(self, arrives: bool) -> None:
+        assert self.pending is not None
+        (snapshot, truth), self.pending = self.pending, None
+        if arrives:
+            self.ledger.wrote(snapshot)
+            self.truth = truth
+            self.check_written()
+
+    def settled_offsets(self) -> set[int]:
+        """Of everything that ever was in the log, known to be settled: here, or by the checkpoint we started from."""
+        return {offset for offset in (self.life.fetched | self.started_with) if offset not in self.life.unsettled}
+
+    def claimed(self) -> set[int]:
+        """What the checkpoint that the broker has says is settled."""
+        offset, extra = self.ledger.written
+        runs = decode(offset, extra).settled
+        return {each for each in self.sizes if each < offset or any(first <= each < end for first, end in runs)}
+
+    def check_written(self) -> None:
+        claimed = self.claimed()
+        known = {offset for offset in claimed if offset in self.life.fetched or offset in self.started_with}
+        assert known <= self.truth.settled, "a checkpoint claims what is not settled"
+        missing = {offset for offset in self.truth.settled if offset not in claimed}
+        if self.truth.room is None:
+            assert not missing
+            assert decode(*self.ledger.written).attempts == {
+                offset: count for offset, count in self.truth.attempts.items() if offset not in claimed
+            }
+        elif missing:
+            runs = decode(*self.ledger.written).settled
+            assert min(missing) >= max((end for _, end in runs), default=self.ledger.written.offset)
+
+    @rule()
+    def restart(self) -> None:
+        checkpoint = self.ledger.written
+        self.started_with = self.claimed()
+        self.life = Life()
+        self.ledger.fence()
+        for handle in self.handles:
+            assert handle.piece[handle.index] in (DONE, TAKEN, STALE), "a late ack would move a lost partition"
+
+        assert (self.ledger.in_flight, self.ledger.in_flight_bytes) == (0, 0)
+        self.handles = []
+        self.pending = None
+        self.attempts = {offset: count for offset, count in decode(*checkpoint).attempts.items() if offset in self.log}
+        self.ledger = ledger_from(checkpoint)
+        self.position = checkpoint.offset
+
+    # What always holds
+
+    @invariant()
+    def the_watermark_is_honest(self) -> None:
+        unsettled = self.life.unsettled
+        assert self.ledger.watermark == min(unsettled, default=self.ledger.scanned)
+        assert self.ledger.span <= self.ledger.span_at_most
+
+    @invariant()
+    def the_ledger_knows_what_is_unsettled(self) -> None:
+        pieces = self.ledger.open.values()
+        unsettled = {
+            offset for piece in pieces for offset, byte in zip(piece.offsets, piece, strict=True) if byte != DONE
+        }
+        assert unsettled == self.life.unsettled
+
+    @invariant()
+    def somebody_notices_the_end(self) -> None:
+        for first, piece in self.ledger.open.items():
+            assert first == piece.offsets[0]
+            assert piece.count(DONE) < len(piece), "a piece that is wholly settled is still there"
+            assert piece.count(FREE) + piece.count(DONE) < len(piece), "nobody would notice the last ack"
+
+    @invariant()
+    def counts_are_never_too_low(self) -> None:
+        assert self.ledger.in_flight >= len(self.life.unsettled)
+        assert self.ledger.in_flight_bytes >= sum(self.sizes[offset] for offset in self.life.unsettled)
+        assert self.ledger.settled <= self.life.settled_here
+
+    @invariant()
+    def nothing_adds_up(self) -> None:
+        ledger = self.ledger
+        assert set(ledger.children) <= self.life.unsettled
+        for offsets in (ledger.first_failures, ledger.attempts):
+            assert all(offset in self.life.unsettled or offset >= ledger.watermark for offset in offsets)
+
+    @rule()
+    def count(self) -> None:
+        ledger = self.ledger
+        before = ledger.in_flight, ledger.in_flight_bytes
+        counted = ledger.recount_all()
+        assert (ledger.in_flight + counted.messages, ledger.in_flight_bytes + counted.bytes) == before
+        assert ledger.in_flight == len(self.life.unsettled)
+        assert ledger.settled == self.life.settled_here
+        open_offsets = {offset for piece in ledger.open.values() for offset in piece.offsets}
+        assert open_offsets <= self.life.fetched
+        uncommitted = {offset for offset in self.life.fetched - self.life.unsettled if not ledger.is_written(offset)}
+        assert ledger.uncommitted >= len(uncommitted)
+        if self.rooms == (None,):
+            assert ledger.uncommitted == len(uncommitted)
+
+        assert all(ledger.is_written(offset) == (offset in self.claimed()) for offset in self.sizes)
+        waiting = sum(offset not in self.life.fetched and offset not in self.started_with for offset in self.log)
+        assert ledger.lag(self.log_end) >= len(self.life.unsettled) + waiting
+
+    def teardown(self) -> None:
+        """Whatever happened before: what the log has left and nobody settled comes, and then all is settled."""
+        if not hasattr(self, "log"):
+            return
+
+        self.restart()
+        while self.position < self.log_end:
+            before = self.position
+            at = bisect_left(self.log, self.position)
+            offsets = self.log[at : at + 5]
+            next_offset = offsets[-1] + 1 if offsets else self.log_end
+            self.position = next_offset
+            piece, cut = self.ledger.admit(offsets, next_offset, size=0, largest=0, owner=NOBODY)
+            waiting = Waiting(piece, offsets[cut:], build) if piece is not None else None
+            delivered = waiting.load(len(waiting), 0.0, timed=False) if waiting is not None else []
+            assert {message.offset for message in delivered} == set(offsets) - self.started_with
+            for message in delivered:
+                assert isinstance(message._state, InFlight)
+                assert ack(message._state, message._index)
+
+            assert self.position > before
+
+        assert self.ledger.watermark == self.ledger.scanned >= self.log_end
+        assert (self.ledger.in_flight, self.ledger.in_flight_bytes, len(self.ledger.open)) == (0, 0, 0)
+        write(self.ledger)
+        assert self.ledger.written == Checkpoint(self.ledger.scanned)
+        assert self.ledger.uncommitted == 0
+
+
+class LittleRoom(Ledgers):
+    rooms = (0, 6, 9, 14)
+
+
+class AllRooms(Ledgers):
+    rooms = (0, 9, 14, 40, None)
+
+
+@pytest.mark.parametrize("machine", [Ledgers, LittleRoom, AllRooms])
+def test_the_ledger_keeps_to_the_model(machine: type[Ledgers]) -> None:
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=80, stateful_step_count=40, derandomize=True, deadline=None)
+    )
