@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.message import DONE, Message, Span
 
 LOAD = 256

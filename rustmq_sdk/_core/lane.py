@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rustmq_sdk._core.ledger import InFlight, Ledger, newest_unsettled
+from rustmq_sdk._core.in_flight import InFlight, newest_unsettled
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import DONE, FREE, WATCH, Build, Message
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
+from rustmq_sdk._core.in_flight import InFlight
+from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk.message import DONE, STALE, Settler
 from rustmq_sdk.values import Assignment, Receipt
 

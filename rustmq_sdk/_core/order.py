@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections import deque
 
 from rustmq_sdk._core.buffer import Buffer
+from rustmq_sdk._core.in_flight import Holder, InFlight, newest_unsettled
 from rustmq_sdk._core.lane import Lane
-from rustmq_sdk._core.ledger import Holder, InFlight, newest_unsettled
 from rustmq_sdk.message import DONE, FREE, WATCH, Message, Span
 
 _NOBODY: tuple[bytes, int, None] = (bytes((DONE,)), 0, None)

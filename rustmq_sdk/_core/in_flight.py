@@ -1,0 +1,110 @@
+"""One piece of deliveries: a state byte a message, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Settler
+from rustmq_sdk.values import Assignment
+
+if TYPE_CHECKING:
+    from rustmq_sdk._core.ledger import Ledger
+
+_OPEN_TO_DONE = bytes(DONE if state in (FREE, WATCH) else state for state in range(256))
+_HOLDS = (FREE, WATCH, TAKEN)
+
+Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
+"""A slot that keeps a key busy, and in a batch the one of the same key before it."""
+
+
+class InFlight(bytearray):
+    """The state bytes of one piece of deliveries, and what they have in common. Compared by identity.
+
+    It never refers to its messages: they refer to it, and such a cycle would never be collected.
+    """
+
+    __slots__ = (
+        "assignment",
+        "attempt",
+        "counted",
+        "held",
+        "hooks",
+        "largest",
+        "ledger",
+        "loaded_at",
+        "number",
+        "offsets",
+        "owner",
+        "parent",
+        "parent_index",
+        "times",
+    )
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # bytearray is unhashable; a piece is its identity
+
+    def __init__(self, ledger: Ledger, offsets: Sequence[int], *, size: int, largest: int, owner: Settler) -> None:
+        super().__init__(len(offsets))
+        self.ledger = ledger
+        self.assignment: Assignment = ledger.assignment
+        self.owner = owner
+        self.offsets = offsets
+        self.number = ledger.admitted
+        """Of its first message, counting all that the assignment ever brought."""
+        self.attempt = 1
+        self.counted = 0
+        self.held = size
+        self.largest = largest or size
+        self.loaded_at = 0.0
+        self.hooks: dict[int, bytes | None] | None = None
+        """Order by key: slots whose settling frees a key that others wait for."""
+        self.times: dict[int, float] | None = None
+        """When each slot was handed out (loop time), kept only where messages are taken back after a time."""
+        self.parent: InFlight | None = None
+        self.parent_index = 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def attempt_at(self, index: int) -> int:
+        """Attempts are counted by piece: a retry has a piece of its own."""
+        return self.attempt
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """Topic, partition and offset name a message of a log for good."""
+        return f"{self.assignment.tp.topic}/{self.assignment.tp.partition}/{offset}"
+
+    def settle_range(self, first: int, end: int) -> int:
+        """Settles what is FREE or WATCH in ``[first, end)``; how many that were."""
+        part = self[first:end]
+        before = part.count(DONE)
+        part = part.translate(_OPEN_TO_DONE)
+        self[first:end] = part
+        return part.count(DONE) - before
+
+    def finished(self) -> int:
+        """Slots that are settled."""
+        return self.count(DONE)
+
+    def first_unsettled(self) -> int:
+        """The index of the first slot that is not settled; the length if all are."""
+        return len(self) - len(self.lstrip(b"\x01"))
+
+
+class Child(InFlight):
+    """One slot for a later attempt of a message; its name is its parent's."""
+
+    __slots__ = ()
+
+    def id_at(self, index: int, offset: int | None) -> str:
+        """As of the first delivery."""
+        assert self.parent is not None
+        return self.parent.id_at(self.parent_index, offset)
+
+
+def newest_unsettled(holder: Holder | None) -> Holder | None:
+    """The first of the chain that still holds its key (FREE, WATCH or TAKEN, not DONE or STALE); None if none does."""
+    while holder is not None and holder[0][holder[1]] not in _HOLDS:
+        holder = holder[2]
+
+    return holder
