@@ -11,7 +11,7 @@ import anyio
 
 from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.leases import LeaseBook
+from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import TransientDriverError
@@ -67,6 +67,9 @@ class Fetcher:
             )
         )
         self._circuit = session.circuit("source.fetch")
+        # A piece is counted at the latest when its last message is settled: so a commit is not much later than asked.
+        self._most = config.commit_every
+        self._landed: anyio.Event | None = None
         self._wants_backlog = False
         self._wants_room = False
         self._failures = 0
@@ -110,16 +113,27 @@ class Fetcher:
 
     async def _fetch(self, demand: Demand | None) -> Sequence[Fetched]:
         subscription = self._session.subscription
-        if demand is None:
+        # The demand may be old: an open circuit has kept it waiting.
+        if demand is None or self._session.stopping:
             # No room, or nothing to fetch from: this only keeps the membership alive until something changes.
             return await subscription.fetch((), max_messages=1, max_bytes=1, max_wait=MAX_WAIT)
 
-        return await subscription.fetch(
-            [lane.ledger.assignment for lane in demand.lanes],
-            max_messages=demand.max_messages,
-            max_bytes=demand.max_bytes,
-            max_wait=MAX_WAIT,
-        )
+        self._landed = anyio.Event()
+        try:
+            return await subscription.fetch(
+                [lane.ledger.assignment for lane in demand.lanes],
+                max_messages=min(demand.max_messages, self._most),
+                max_bytes=demand.max_bytes,
+                max_wait=MAX_WAIT,
+            )
+        finally:
+            self._landed.set()
+
+    async def land(self) -> None:
+        """After a stop: returns when no fetch is out that could still bring messages."""
+        self.kick()
+        if self._landed is not None:
+            await self._landed.wait()
 
     async def _pause_after(self, error: Exception) -> None:
         first, most = PAUSE_AFTER_FAILURE
@@ -197,7 +211,9 @@ class Fetcher:
             return
 
         session = self._session
-        session.counts.received += len(taken) - taken.counted
+        again = _later_attempts(taken)
+        session.counts.redelivered += again
+        session.counts.received += len(taken) - taken.counted - (again if isinstance(taken, Leased) else 0)
         session.observers("received", lane.ledger.assignment.tp, len(taken) - taken.counted, taken.held)
         records = fetched.records[cut:] if cut else fetched.records
         session.buffer.push(Waiting(taken, records, fetched.build))
@@ -215,6 +231,15 @@ class Fetcher:
             self._take_piece(lane, part)
             if broken is not None:
                 self._on_broken(lane, broken)
+
+
+def _later_attempts(piece: InFlight) -> int:
+    """Messages that come from the broker as attempt 2 or later: from a queue, or after a restart."""
+    if isinstance(piece, Leased):
+        return sum(attempt > 1 for attempt in piece.attempts)
+
+    due, offsets = piece.ledger.due_attempts, piece.offsets
+    return sum(offsets[0] <= offset <= offsets[-1] for offset in due)
 
 
 def split_at_broken(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | None]]:

@@ -23,6 +23,9 @@ from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.watch import Watch
 from rustmq_sdk._runtime.workers import Workers
 
+LAND = 0.05
+"""Of ``close_timeout`` that the last fetch may take to return."""
+
 
 class Parts:
     """Everything that runs between a subscription and the user.
@@ -114,6 +117,11 @@ class Parts:
 
     async def finish_settling(self) -> None:
         """The last commit of what is settled; on queues what is not goes back, without counting an attempt."""
+        if self.session.capabilities.kind == "queue":
+            # A fetch that is still out would take back, and keep for a lease, what is given back here.
+            with anyio.move_on_after(self.session.config.close_timeout * LAND):
+                await self.fetcher.land()
+
         for ledger in self.partitions.ownership.current():
             if isinstance(ledger, LeaseBook):
                 for piece, index in list(ledger.leased()):
