@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from rustmq_sdk._core.commit_due import CommitDue
+from rustmq_sdk._core.commit_due import SHORT_PAUSE, CommitDue
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session
@@ -125,10 +125,15 @@ class Acknowledger:
 
     async def until_written(self, ledger: Ledger, offset: int) -> AckResult:
         """Asks for a commit now and waits until one covers ``offset``, at most ``commit_timeout``."""
+        seen = self._started + 1
         with anyio.move_on_after(self._session.config.commit_timeout):
             while not ledger.is_written(offset):
                 self._refuse_stale([ledger])
                 await self._next_round()
+                # Written, and without it: a message below is unsettled, and the checkpoint has no room to say more.
+                # Asked again at once, the same commit with the same answer would go round and round.
+                if self._confirmed >= seen and not ledger.is_written(offset):
+                    await anyio.sleep(max(SHORT_PAUSE, self._paced_until - self._session.clock()))
 
             if ledger.is_stale(offset):
                 raise StalePartition(f"{ledger.assignment.tp}: the lease had run out; the message comes again")
