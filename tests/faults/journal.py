@@ -17,7 +17,7 @@ from rustmq_sdk import AckResult, Message, TopicPartition
 from rustmq_sdk._core.checkpoint import decode
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim
-from rustmq_sdk.message import STALE
+from rustmq_sdk.message import DONE, FREE, WATCH
 from rustmq_sdk.values import Checkpoint
 
 SETTLED = (AckResult.RECORDED, AckResult.DURABLE, AckResult.PENDING)
@@ -135,11 +135,15 @@ class Journal:
         return partition, offset
 
     def acked(self, owner: Owner, message: Message, result: AckResult | None) -> None:
-        """What an ack answered; None where it raised ``StalePartition``."""
+        """What an ack answered; None where it raised ``StalePartition`` or was cancelled while it waited."""
         tp, offset = self.place(message)
         partition = self._of(tp)
         slot = (message._state, message._index)
         self.note(f"{owner.name} acked {tp}@{offset} attempt {message.attempt}: {result and result.value}")
+        if result is None and slot[0][slot[1]] == DONE:  # type: ignore[index]
+            # Settled, and nobody heard whether the broker has it.
+            result = AckResult.PENDING
+
         if result not in SETTLED:
             if offset not in partition.handled:
                 partition.settled.discard(offset)
@@ -182,9 +186,9 @@ class Journal:
     def begins(self, owner: Owner, message: Message, *, whole_partition: bool) -> tuple[TopicPartition, bytes | None]:
         """A handler of an ordered ``run()`` begins."""
         tp, offset = self.place(message)
-        key = (tp, None if whole_partition else message.key)
+        key = (tp, b"" if whole_partition else message.key)
         other = owner.running.get(key)
-        if other is not None and other._state[other._index] != STALE and (whole_partition or message.key is not None):
+        if other is not None and other._state[other._index] in (FREE, WATCH) and key[1] is not None:
             self.broken(f"{owner.name} handles {tp}@{offset} beside {tp}@{other.offset}, which has the same key")
 
         owner.running[key] = message

@@ -299,21 +299,25 @@ class Simulation:
             consumer = self._consumer(faulty, owner, config, self._rng)
             async with consumer:
                 with anyio.move_on_after(DRAIN):
-                    while next(self.journal.unhandled(), None) is not None:
-                        await self._settle_rest(consumer, owner)
+                    while await self._settle_rest(consumer, owner) or next(self.journal.unhandled(), None) is not None:
+                        pass
 
                 if left := list(self.journal.unhandled()):
                     self.journal.broken(f"lost: {len(left)} messages, {left[:5]}; {consumer.health()}")
 
             self._check_statistics(consumer, owner)
 
-    async def _settle_rest(self, consumer: Consumer, owner: Owner) -> None:
-        with anyio.move_on_after(0.5):
+    async def _settle_rest(self, consumer: Consumer, owner: Owner) -> int:
+        settled = 0
+        with anyio.move_on_after(2.0):
             while True:
                 message = await consumer.receive()
                 self.journal.delivered(owner, message)
                 self.journal.settling(owner, message)
                 self.journal.acked(owner, message, await message.ack())
+                settled += 1
+
+        return settled
 
     # Parts
 

@@ -20,6 +20,7 @@ from rustmq_sdk import (
     PartitionStopped,
     Reject,
     StalePartition,
+    TopicPartition,
     TransientDriverError,
 )
 from rustmq_sdk.message import FREE, WATCH
@@ -78,8 +79,7 @@ class User:
             except ConsumerClosed:
                 return
             except PartitionStopped as error:
-                await anyio.sleep(0.1)
-                self._consumer.resume_partitions([(error.topic, error.partition)])
+                await self._repair(error)
             except ConsumerStateError as error:
                 if "commit()" not in str(error):
                     raise
@@ -120,8 +120,7 @@ class User:
                     handler, ordering=ordering, concurrency=concurrency, batch_size=batch_size, batch_wait=0.05
                 )
             except PartitionStopped as error:
-                await anyio.sleep(0.1)
-                self._consumer.resume_partitions([(error.topic, error.partition)])
+                await self._repair(error)
             except ConsumerStateError as error:
                 if "commit()" not in str(error):
                     raise
@@ -129,6 +128,12 @@ class User:
                 await self._commit()
             else:
                 return
+
+    async def _repair(self, error: PartitionStopped) -> None:
+        await anyio.sleep(0.1)
+        tp = TopicPartition(error.topic, error.partition)
+        self._owner.paused.discard(tp)
+        self._consumer.resume_partitions([tp])
 
     def _in_turn(self, ordering: str) -> Callable[[Message], Awaitable[None]]:
         async def handle(message: Message) -> None:
@@ -157,7 +162,7 @@ class User:
 
         if self._rng.random() < self._oddity:
             await anyio.sleep(self._rng.choice((0.0, 0.01, 0.3)))
-            await self._ack(self._rng.choice(messages))
+            await self._ack(messages[0])
 
         failures = [self._failure(message) for message in messages]
         self._end_of_handling(list(messages), next(filter(None, failures), None))

@@ -78,10 +78,6 @@ class WatchedSubscription:
         return getattr(self._subscription, name)
 
     async def fetch(self, wanted: Collection[Assignment], **limits: Any) -> Any:
-        for assignment in wanted:
-            if assignment.tp in self._owner.paused:
-                self._journal.broken(f"{self._owner.name} fetches {assignment.tp}, which is paused")
-
         with self._alone("fetch"):
             return await self._subscription.fetch(wanted, **limits)
 
