@@ -24,6 +24,9 @@ TAKEN = 3
 STALE = 4
 """Fenced: the partition was lost, or moved by a seek."""
 
+OPEN = (FREE, WATCH)
+"""Unsettled, and this handle's to settle."""
+
 
 _RECORDED = AckResult.RECORDED
 """A global: looking a member up on its enum costs more than all the rest of ``ack()`` (Python 3.11)."""

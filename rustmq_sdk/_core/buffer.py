@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk.message import DONE, Message, Span
+from rustmq_sdk.message import OPEN, Message, Span
 
 LOAD = 256
 """Messages to have at hand after a refill, so that tiny pieces share its cost (and the caller's checkpoint)."""
@@ -199,28 +199,30 @@ class Buffer:
 
     def handed_out(self, lane: Lane) -> int:
         """Messages of the lane that are in somebody's hands: delivered, unsettled, not waiting for a retry."""
-        at_hand = sum(_ledger(message) is lane.ledger for message in self.ready)
-        premarked = sum(waiting.piece.count(DONE, waiting.first) for waiting in lane.waiting)
-        return lane.unsettled_slots() - (lane.backlog - premarked) - lane.parked_messages - at_hand
+        built = sum(message._state[message._index] in OPEN for message in self._built(lane))
+        return lane.unsettled_slots() - built - sum(waiting.unsettled() for waiting in lane.waiting)
 
     def position(self, lane: Lane) -> int:
-        """The next offset to hand out."""
-        undelivered = list(self._undelivered(lane))
-        return min(undelivered, default=lane.ledger.scanned)
+        """The next offset to hand out; retries apart."""
+        return min(self._undelivered(lane), default=lane.ledger.scanned)
+
+    def _built(self, lane: Lane) -> Iterator[Message]:
+        yield from (message for message in self.ready if _ledger(message) is lane.ledger)
+        yield from lane.front
+        for queue in lane.parked.values():
+            yield from queue
 
     def _undelivered(self, lane: Lane) -> Iterator[int]:
-        built: Iterable[Message] = (
-            *(message for message in self.ready if _ledger(message) is lane.ledger),
-            *lane.front,
-            *(message for queue in lane.parked.values() for message in queue),
-        )
-        for message in built:
+        for message in self._built(lane):
             piece = message._state
             if isinstance(piece, InFlight) and piece.parent is None and message.offset is not None:
                 yield message.offset
 
-        if lane.waiting:
-            yield lane.waiting[0].piece.offsets[lane.waiting[0].first]
+        for waiting in lane.waiting:
+            index = waiting.next_index()
+            if index is not None:
+                yield waiting.piece.offsets[index]
+                return
 
 
 def _ledger(message: Message) -> Ledger:

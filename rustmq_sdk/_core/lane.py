@@ -10,7 +10,7 @@ from typing import Any
 from rustmq_sdk._core.in_flight import InFlight, newest_unsettled
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.errors import PartitionStopped
-from rustmq_sdk.message import DONE, FREE, WATCH, Build, Message
+from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message
 
 
 @dataclass(slots=True, eq=False)
@@ -38,13 +38,24 @@ class Waiting:
         self.first = end
         piece.loaded_at = now
         if timed:
-            piece.times = {**(piece.times or {}), **dict.fromkeys(range(first, end), now)}
+            times = piece.times = piece.times or {}
+            times.update(dict.fromkeys(range(first, end), now))
 
+        # Something was settled before it is delivered: before a restart, or its lease has run out.
         if piece.counted:
-            messages = [message for message in messages if piece[message._index] != DONE]
+            messages = [message for message in messages if piece[message._index] in OPEN]
 
         due = piece.ledger.due_attempts
         return [_as_retry(message, due) for message in messages] if due else messages
+
+    def next_index(self) -> int | None:
+        """The index of the next record that will be handed out; None if all that is left was settled before."""
+        piece = self.piece
+        return next((index for index in range(self.first, len(piece)) if piece[index] in OPEN), None)
+
+    def unsettled(self) -> int:
+        """Records that will be handed out."""
+        return self.piece.count(FREE, self.first) + self.piece.count(WATCH, self.first)
 
 
 def _as_retry(message: Message, due: dict[int, int]) -> Message:

@@ -18,10 +18,9 @@ from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import StalePartition
-from rustmq_sdk.message import DONE, FREE, STALE, WATCH, DeliveryState, Message, Span
+from rustmq_sdk.message import DONE, OPEN, STALE, DeliveryState, Message, Span
 from rustmq_sdk.values import AckResult
 
-OPEN = (FREE, WATCH)
 RECORDED, DUPLICATE = AckResult.RECORDED, AckResult.DUPLICATE
 """Globals: see ``message.py``."""
 _LEAST_CERTAIN_FIRST = (AckResult.STALE, AckResult.PENDING, AckResult.RECORDED, AckResult.DURABLE)
