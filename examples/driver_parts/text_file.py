@@ -48,7 +48,7 @@ class TextFile:
                 if self._woken.is_set():
                     break
 
-                with anyio.move_on_after(0.05):  # a file does not tell when it has grown
+                with anyio.move_on_after(0.03):  # a file does not tell when it has grown
                     await self._woken.wait()
 
         self._woken = anyio.Event()

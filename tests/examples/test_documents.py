@@ -1,0 +1,87 @@
+"""Every program in the README and in docs/ runs as it stands, and what is no program is at least Python.
+
+A block of Python is a program if its last line runs something (then it is run), or if its first line is a comment with
+the name of a file: then all such blocks of a section are written to one folder, and pytest runs there.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (\w+\.py)\n")
+STARTS = re.compile(r"^(    )?(run|asyncio\.run|trio\.run|anyio\.run)\(", re.MULTILINE)
+
+
+class Section(NamedTuple):
+    """The Python of one section of a document."""
+
+    title: str
+    blocks: list[str]
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {found[1]: block for block in self.blocks if (found := FILE.match(block))}
+
+    @property
+    def programs(self) -> list[str]:
+        return [block for block in self.blocks if not FILE.match(block) and STARTS.search(block)]
+
+
+def sections() -> Iterator[Section]:
+    for path in DOCUMENTS:
+        for part in re.split(r"^##+ ", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            if blocks := FENCE.findall(part):
+                yield Section(f"{path.name}: {part.splitlines()[0]}", blocks)
+
+
+SECTIONS = list(sections())
+PROGRAMS = [pytest.param(text, id=section.title) for section in SECTIONS for text in section.programs]
+TESTS = [pytest.param(section.files, id=section.title) for section in SECTIONS if section.files]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_of_the_documentation_runs(program: str, tmp_path: Path, run: Callable[..., Any]) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(program, encoding="utf-8")
+    ended = run(path)
+    assert ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("files", TESTS)
+def test_the_tests_of_the_documentation_pass(files: dict[str, str], tmp_path: Path, run: Callable[..., Any]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    assert re.search(
+        r"^\d+ passed", run("-m", "pytest", "-q", "-p", "no:cacheprovider", options=()).stdout, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("section", [pytest.param(section, id=section.title) for section in SECTIONS])
+def test_what_is_shown_as_python_is_python(section: Section) -> None:
+    for block in section.blocks:
+        ast.parse(block)
+
+
+def test_the_first_program_greets_and_goes_on_where_it_stopped_on_both_loops(
+    tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    (program,) = (section.programs[0] for section in SECTIONS if section.title == "README.md: The first program")
+    path = tmp_path / "hello.py"
+    path.write_text(program, encoding="utf-8")
+    greetings = [f"Hello {name}! You are number" for name in ("Ada", "Grace", "Edsger")]
+    assert run(path).stdout == "".join(f"{text} {number}.\n" for number, text in enumerate(greetings))
+
+    on_trio = program.replace("asyncio.run(main())", "trio.run(main)").replace("import asyncio", "import trio")
+    path.write_text(on_trio, encoding="utf-8")
+    assert run(path).stdout == "".join(f"{text} {number}.\n" for number, text in enumerate(greetings, 3))

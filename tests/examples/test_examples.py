@@ -1,0 +1,120 @@
+"""Every example runs on both loops, says what it is meant to say, and nothing on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rustmq_sdk.testing import BACKENDS
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
+
+SAYS = {
+    "01_first_consumer": """\
+sent Ada, stored at offset 0
+sent Grace, stored at offset 1
+sent Edsger, stored at offset 2
+Hello Ada! You are number 0.
+Hello Grace! You are number 1.
+Hello Edsger! You are number 2.
+sent Barbara, stored at offset 3
+Hello Barbara! You are number 3.
+""",
+    "04_pause_and_resume": """\
+out of paper: pausing the printer
+  mail letter 0
+  mail letter 1
+  mail letter 2
+paper is back: resuming jobs[0]
+  print page 0
+  print page 1
+  print page 2
+""",
+    "05_batches": "1000 readings in 10 transactions, 24.5 degrees on average\n",
+    "06_seek_and_replay": """\
+first: price 0, price 1, price 2, price 3, price 4, price 5
+from offset 4: price 4, price 5
+from three o'clock: price 3, price 4, price 5
+committed: 6
+""",
+    "07_graceful_shutdown": """\
+SIGTERM arrives while four parcels are being packed
+packed parcel 0
+packed parcel 1
+packed parcel 2
+packed parcel 3
+run() has returned; leaving the context commits
+the next run goes on with parcel 4, attempt 1
+""",
+    "08_fastapi_lifespan": """\
+{'offset': 0}
+{'offset': 1}
+mailed: ['ada', 'grace']
+""",
+}
+
+
+def check_retries(said: str) -> None:
+    expected = [
+        f"order {order}, attempt {n}" for order, tries in ((1, 1), (2, 2), (3, 3), (4, 1)) for n in range(1, tries + 1)
+    ]
+    lines = said.splitlines()
+    assert sorted(line for line in lines if line.startswith("order")) == expected
+    assert [line for line in lines if line.startswith("dead")] == [
+        'dead: {"id": 4} after 1 attempts: the address is empty',
+        'dead: {"id": 3} after 3 attempts: ConnectionError: the carrier does not answer',
+    ]
+
+
+def check_keys(said: str) -> None:
+    *accounts, last = said.splitlines()
+    assert accounts == [f"{name}: [0, 1, 2, 3, 4]" for name in ("ada", "barbara", "edsger", "grace")]
+    assert 100 <= int(last.split()[-2]) < 300, "four at a time: far from the 400 ms of one at a time"
+
+
+def check_tests(said: str) -> None:
+    assert "3 passed" in said
+
+
+def check_driver(said: str) -> None:
+    first, second = said.split("lag: 0 bytes\n")[:2]
+    assert sorted(first.splitlines()) == [
+        "byte 0, attempt 1: GET /",
+        "byte 0, attempt 2: GET /",
+        "byte 6, attempt 1: GET /about",
+    ]
+    assert second == "byte 17, attempt 1: GET /favicon.ico\nbyte 34, attempt 1: POST /\n"
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "02_retries_and_dead_letters": check_retries,
+    "03_concurrency_by_key": check_keys,
+    "09_testing_a_handler": check_tests,
+    "10_writing_a_driver": check_driver,
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_what_it_shows(example: Path, backend: str, run: Callable[..., Any]) -> None:
+    ended = run(example, backend=backend)
+    assert ended.stderr == ""
+    if example.stem in SAYS:
+        assert ended.stdout == SAYS[example.stem]
+    else:
+        CHECKS[example.stem](ended.stdout)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_at_its_top_what_it_shows(example: Path) -> None:
+    lines = example.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith('"""')
+    assert len(lines) <= 60
+
+
+def test_the_readme_lists_every_example() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES if f"examples/{path.name}" not in readme] == []
