@@ -111,6 +111,11 @@ class LeaseBook(Ledger):
         return self.settled - self.covered + self._returning
 
     @property
+    def settled_for_good(self) -> int:
+        """Not those that were given back, or whose lease was lost."""
+        return self.settled - self.returned
+
+    @property
     def watermark(self) -> int:
         """Queues have none; nothing is held back for it."""
         return self.scanned

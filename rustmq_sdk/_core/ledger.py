@@ -269,6 +269,11 @@ class Ledger:
         """Settled messages (as far as counted) that the last written checkpoint does not cover."""
         return self.settled - self.covered
 
+    @property
+    def settled_for_good(self) -> int:
+        """Settled messages, as far as counted, that nobody has to handle again."""
+        return self.settled
+
     def lag(self, end: int) -> int:
         """Messages below ``end`` that are not settled; an upper bound where offsets have gaps."""
         above = sum(min(last, end) - first for first, last in self.settled_above() if first < end)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
-from rustmq_sdk._core.leases import LeaseBook
+
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
 
@@ -33,7 +33,7 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
     ]
     return Statistics(
         received=counts.received,
-        acked=counts.settled + sum(map(_settled, lanes)) - counts.dead_lettered,
+        acked=counts.settled + sum(lane.ledger.settled_for_good for lane in lanes) - counts.dead_lettered,
         nacked=counts.nacked,
         rejected=counts.rejected,
         redelivered=counts.redelivered,
@@ -48,12 +48,6 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
         circuits={name: breaker.state for name, breaker in session.circuits.items()},
         partitions={lane.ledger.assignment.tp: _partition(session, lane) for lane in lanes},
     )
-
-
-def _settled(lane: Lane) -> int:
-    """What was settled for good; queues also count what they took back."""
-    ledger = lane.ledger
-    return ledger.settled - (ledger.returned if isinstance(ledger, LeaseBook) else 0)
 
 
 def _partition(session: Session, lane: Lane) -> PartitionStatistics:

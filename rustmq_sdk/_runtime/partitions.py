@@ -200,7 +200,7 @@ class Partitions:
 
     def _discard(self, ledger: Ledger) -> None:
         self._session.recount(ledger)
-        self._session.counts.settled += ledger.settled
+        self._session.counts.settled += ledger.settled_for_good
         ledger.fence()
         self._session.buffer.remove(ledger)
         self._redelivery.forget(ledger)
