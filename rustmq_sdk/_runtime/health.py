@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
-
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
 
