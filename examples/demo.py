@@ -128,6 +128,7 @@ async def tour(url: str, *, seconds: float, keeps: bool) -> int:
         demo = Demo(client, seconds=seconds)
         lag = await demo.run()
 
+    print()
     print(table(demo.tally, lag=lag, seconds=anyio.current_time() - start))
     if keeps:
         print(f"\nThe topics {demo.topic} and {demo.topic}.dead are left there, to look at.")
