@@ -2,7 +2,7 @@
 
 ::
 
-    (nobody's) ──assign──→ owned ──revoke──→ released ──assign, directly next generation,──→ owned again
+    (nobody's) ──assign──→ owned ──revoke──→ released ──assign, same or next generation,───→ owned again
                              │                  │        committed is what we wrote last       (same ledger)
                              └──────lose────────┴────lose, or anything else──→ lost (fenced)
 
@@ -42,14 +42,15 @@ class Ownership:
     def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Ledger | None:
         """The ledger to go on with, if nobody else can have touched the partition since it was released.
 
-        It must come back in the directly following generation, and the broker must have what we wrote last: otherwise
-        somebody else owned it meanwhile, or an operator moved the group.
+        It must come back in the directly following generation, or in the same (Kafka answers a follower that joins
+        again, and finds nothing changed, with the generation it has), and the broker must have what we wrote last:
+        otherwise somebody else owned it meanwhile, or an operator moved the group.
         """
         owned = self._owned.get(tp)
         if owned is None or not owned.released or generation is None or owned.generation is None:
             return None
 
-        if generation != owned.generation + 1:
+        if generation - owned.generation not in (0, 1):
             return None
 
         # Nothing was ever committed: then there is nothing anybody could have moved.
@@ -59,7 +60,8 @@ class Ownership:
     def assign(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
         """The partition is ours, with this ledger."""
         self.forget(tp)
-        self._owned[tp] = owned = Owned(ledger, generation)
+        restarts = (ledger.assignment.epoch or 0) % RESTARTS
+        self._owned[tp] = owned = Owned(ledger, generation, restarts)
         self._by_assignment[ledger.assignment] = owned
 
     def restart(self, tp: TopicPartition, ledger: Ledger) -> None:
@@ -93,8 +95,10 @@ class Ownership:
             return None
 
         owned = self._owned.get(tp)
-        restarts = owned.restarts + 1 if restart and owned is not None else 0
-        return generation * RESTARTS + restarts
+        if owned is None or not (restart or owned.generation == generation):
+            return generation * RESTARTS
+
+        return generation * RESTARTS + owned.restarts + 1
 
     def generation(self, tp: TopicPartition) -> int | None:
         """The driver's generation under which the partition came to us."""

@@ -142,4 +142,6 @@ class Life:
             try:
                 await task()
             except Exception as error:
-                self._session.fail(unwrapped(error))
+                # While the subscription is being left its client may be closed already; all is settled and written.
+                if not self._session.closing:
+                    self._session.fail(unwrapped(error))

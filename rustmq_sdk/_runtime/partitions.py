@@ -40,6 +40,7 @@ class Partitions:
         self.ownership = Ownership()
         self.paused: set[TopicPartition] = set()
         self.revoking_now = False
+        self._drain = anyio.CancelScope()
         self._acknowledger: Acknowledger
         self._settler: LedgerSettler
         self._redelivery: Redelivery
@@ -91,6 +92,10 @@ class Partitions:
         """The same ledger goes on: what runs is adopted, and nothing of it is fetched again."""
         assignment = Assignment(tp, self.ownership.epoch(tp, generation))
         ledger.assignment = assignment
+        # Their messages are under the new fence too: a store that has seen it would refuse the old one for ever.
+        for piece in (*ledger.open.values(), *ledger.children.values()):
+            piece.assignment = assignment
+
         self.ownership.assign(tp, generation, ledger)
         lane = self._session.buffer.lanes[ledger]
         lane.draining = False
@@ -149,18 +154,30 @@ class Partitions:
         self.revoking_now = True
         try:
             if not session.closing:
-                with anyio.move_on_after(budget * DRAIN_SHARE):
+                with anyio.move_on_after(budget * DRAIN_SHARE) as self._drain:
                     await self.drained(lanes)
 
+            if not session.closing:
                 with anyio.move_on_after(budget * (1 - DRAIN_SHARE)):
-                    await self._acknowledger.commit_now([lane.ledger for lane in lanes])
+                    await self._acknowledger.commit_now(self._ledgers(assignments))
         finally:
             self.revoking_now = False
-            for assignment in assignments:
-                self.ownership.release(assignment)
+            for ledger in self._ledgers(assignments):
+                self.ownership.release(ledger.assignment)
 
         tps = [assignment.tp for assignment in assignments]
         log(logging.INFO, "rebalanced", "revoked %s", ", ".join(map(str, tps)))
+
+    def _ledgers(self, assignments: Collection[Assignment]) -> list[Ledger]:
+        # By partition: a seek while handlers finish gives it another assignment, which is on its way out as well.
+        return [ledger for assignment in assignments if (ledger := self.ownership.get(assignment.tp)) is not None]
+
+    def hurry(self) -> None:
+        """The consumer leaves: a revoke waits for handlers no longer.
+
+        Drivers whose client finishes its rebalance before it leaves would wait for the revoke, and be cut off.
+        """
+        self._drain.cancel()
 
     async def drained(self, lanes: Collection[Lane]) -> None:
         """Waits until nothing of the lanes is in anybody's hands. Messages in backoff are not waited for."""
@@ -268,7 +285,8 @@ class Partitions:
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Starts the partition over at ``offset``, under a new epoch: everything in flight is stale."""
-        before = self.lane_of(tp).ledger
+        lane = self.lane_of(tp)
+        before = lane.ledger
         generation = self.ownership.generation(tp)
         assignment = Assignment(tp, self.ownership.epoch(tp, generation, restart=True))
         ledger = Ledger(assignment, offset)
@@ -277,7 +295,7 @@ class Partitions:
         ledger.must_write = True
         self.ownership.restart(tp, ledger)
         self._discard(before)
-        self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
+        self._session.buffer.add(Lane(ledger, paused=tp in self.paused, draining=lane.draining))
         subscription = cast(LogSubscription, self._session.subscription)
         subscription.seek(before.assignment, assignment, offset)
         self._acknowledger.tell_later()

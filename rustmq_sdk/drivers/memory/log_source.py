@@ -135,11 +135,11 @@ class MemoryLogSubscription:
 
     def seek(self, old: Assignment, new: Assignment, offset: int) -> None:
         self._must_have("seek")
+        self.membership.rename(old, new)
         cursor = self._cursors.pop(old, None)
         if cursor is None:
-            return
+            return  # being revoked: it is committed under its new name, and fetched no more
 
-        self.membership.rename(old, new)
         self._cursors[new] = Cursor(new, cursor.claim, cursor.log, offset)
         self._bell.interrupt()
 

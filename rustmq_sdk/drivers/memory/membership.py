@@ -124,8 +124,9 @@ class Membership:
         if leaving:
             await self._listener.revoking(leaving, self._budget)
 
+        # Not ``leaving``: a seek may have renamed some of them meanwhile.
+        self.released += self.revoking
         self.revoking = {}
-        self.released += leaving
         self._group.release(surplus)
 
     async def _part_with(self, regained: Collection[TopicPartition]) -> None:
