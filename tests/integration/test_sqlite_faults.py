@@ -18,6 +18,7 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver, integrity_check
+from rustmq_sdk.drivers.sqlite.failures import CommitFailed
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION
 from rustmq_sdk.errors import (
     ConfigurationError,
@@ -383,6 +384,26 @@ def test_an_error_at_commit_is_looked_into(path: Path) -> None:
         run.stderr
     )
     assert anyio.run(contents, path, 2) == [b"before", b"after"]
+
+
+async def test_a_lost_answer_is_found_by_its_sequence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with driver_of(path) as driver:
+        await append(driver, b"before", first=0)
+        writer = driver._file()._writer
+        commit = writer._commit
+
+        def commit_and_fail(connection: apsw.Connection) -> None:
+            monkeypatch.setattr(writer, "_commit", commit)
+            commit(connection)
+            writer._disconnect()
+            raise CommitFailed("the disk said so")
+
+        monkeypatch.setattr(writer, "_commit", commit_and_fail)
+        assert await append(driver, b"lost", b"answer", first=1) == [1, 2]
+        assert await append(driver, b"after", first=3) == [3]
+        monkeypatch.setattr(writer, "_commit", commit_and_fail)
+        with pytest.raises(OutcomeUnknown, match="producer"):
+            await append(driver, b"no sequence")
 
 
 KILLED = """

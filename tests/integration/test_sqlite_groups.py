@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -16,10 +16,14 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver
+from rustmq_sdk.drivers.sqlite.claims import commit
+from rustmq_sdk.drivers.sqlite.membership import Membership
+from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
+from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
 from rustmq_sdk.testing.listener import OnRevoking, RecordingListener
-from rustmq_sdk.values import Checkpoint, OutgoingMessage, TopicPartition
+from rustmq_sdk.values import Assignment, Checkpoint, OutgoingMessage, TopicPartition
 
 TOPIC, GROUP = "quakes", "alarm"
 TPS = [TopicPartition(TOPIC, number) for number in range(4)]
@@ -42,7 +46,6 @@ OTHER = """
     async def obey(member, driver):
         while True:
             await member.fetch([], max_wait=0.02)
-            owned = sorted(tp.partition for tp in listener.assignments)
             line = await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
             word, *rest = line.split()
             if word == "owned":
@@ -218,6 +221,55 @@ async def test_a_member_that_was_expired_joins_again_under_another_name(driver: 
         assert all(member.assignment(tp) is not before[tp] for tp in TPS)
         assert [call.name for call in member.listener.calls] == ["assigned", "lost", "assigned"]
         assert len(outcomes) == 1
+
+
+async def test_nothing_is_delivered_while_it_is_given_up(driver: SqliteDriver) -> None:
+    delivered: list[object] = []
+
+    async def fetch(assignments: Collection[Assignment], budget: float) -> None:
+        delivered.extend(await first.subscription.fetch(assignments, max_messages=9, max_bytes=999, max_wait=0.0))
+
+    for tp in TPS:
+        await driver.sink().append(TOPIC, tp.partition or 0, [OutgoingMessage(b"x")], sequence=None)
+
+    async with member_of(driver, on_revoking=fetch) as first:
+        await first.owns(TPS)
+        async with member_of(driver) as second:
+            await second.listener.until(lambda: len(second.listener.assignments) == 2, PATIENCE)
+
+    assert not delivered
+
+
+async def test_after_a_silence_nothing_is_delivered_that_became_somebody_elses(driver: SqliteDriver) -> None:
+    await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"x")], sequence=None)
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        driver._file()._watcher.stop()
+        subscription = member.subscription
+        assert isinstance(subscription, SqliteSubscription)
+        ours = subscription._members._ours
+        assert isinstance(ours, Membership)
+
+        def take(transaction: Transaction) -> None:
+            transaction.execute("UPDATE claim SET owner = x'00', epoch = epoch + 1")
+
+        await driver._file().write("source", "take", take)
+        ours._heart._confirmed -= 6  # seconds, of a lease of 10
+        assert not await member.fetch()
+        await member.listener.until(lambda: len(member.listener.gone) == len(TPS), PATIENCE)
+
+
+async def test_a_commit_of_an_earlier_epoch_changes_nothing(driver: SqliteDriver) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        assert isinstance(member.subscription, SqliteSubscription)
+        me = member.subscription._members.member
+        file = driver._file()
+        for epoch, done in ((1, True), (0, False), (2, False)):
+            rows = [(1, epoch, Checkpoint(epoch + 5))]
+            assert await file.write("source", "commit", commit, GROUP, me, rows) == [done]
+
+        assert (await member.subscription.committed([TPS[0]]))[TPS[0]] == Checkpoint(6)
 
 
 async def test_a_deleted_topic_is_lost_and_comes_back_when_it_is_created_again(driver: SqliteDriver) -> None:

@@ -17,10 +17,13 @@ from rustmq_sdk._threads import DaemonThread
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver, integrity_check
 from rustmq_sdk.drivers.sqlite.database import SAFE_SQLITE
+from rustmq_sdk.drivers.sqlite.fetching import READ_AHEAD
+from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.packing import ROW_BYTES, ROW_MESSAGES
 from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS, enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
+from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
@@ -57,9 +60,9 @@ async def driver(path: Path, clock: Clock) -> AsyncIterator[SqliteDriver]:
         yield driver
 
 
-async def append(driver: SqliteDriver, *payloads: bytes, partition: int = 0) -> None:
+async def append(driver: SqliteDriver, *payloads: bytes, partition: int = 0) -> list[int | None]:
     messages = [OutgoingMessage(payload) for payload in payloads]
-    await driver.sink().append(TOPIC, partition, messages, sequence=None)
+    return [sent.offset for sent in await driver.sink().append(TOPIC, partition, messages, sequence=None)]
 
 
 @asynccontextmanager
@@ -104,14 +107,23 @@ async def start_of(driver: SqliteDriver) -> int:
 async def test_concurrent_appends_share_rows_and_transactions(driver: SqliteDriver, path: Path) -> None:
     await append(driver, b"first")
     gate = hold(driver._file()._writer._thread)
+    answers: dict[bytes, int | None] = {}
+
+    async def send(payload: bytes) -> None:
+        (answers[payload],) = await append(driver, payload)
+
     async with anyio.create_task_group() as tasks:
         for number in range(50):
-            tasks.start_soon(append, driver, b"%d" % number)
+            tasks.start_soon(send, b"%d" % number)
 
         await anyio.wait_all_tasks_blocked()
         gate.set()
 
     assert query(path, "SELECT base, count FROM batch ORDER BY base") == [(0, 1), (1, 50)]
+    async with member_of(driver) as member:
+        await member.owns([TP])
+        records = await member.collect(51)
+        assert answers == {record.payload: record.offset for record in records[1:]}
 
 
 async def test_rows_are_bounded_in_messages_and_in_bytes(driver: SqliteDriver, path: Path) -> None:
@@ -153,6 +165,23 @@ async def test_many_small_rows_are_fetched_in_one_piece(driver: SqliteDriver) ->
         assert piece.offsets == range(300)
         assert member.payloads() == [b"%d" % number for number in range(300)]
         assert piece.largest == 3
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 100_000])
+async def test_no_more_is_read_than_was_asked_for_or_is_cheap(driver: SqliteDriver, size: int) -> None:
+    for _ in range(60):
+        await append(driver, bytes(size))
+
+    async with member_of(driver) as member:
+        await member.owns([TP])
+        await member.fetch(max_messages=1, max_bytes=2 * size)
+        (holding,) = driver_holdings(member)
+        assert holding.cursor.available * size <= max(READ_AHEAD, 2 * size) + size
+
+
+def driver_holdings(member: Subscriber[LogSubscription]) -> Holdings:
+    assert isinstance(member.subscription, SqliteSubscription)
+    return member.subscription._holdings
 
 
 async def test_a_rest_is_served_without_asking_the_file_again(driver: SqliteDriver) -> None:
