@@ -32,7 +32,7 @@ def statistics(session: Session, parts: Parts | None) -> Statistics:
     ]
     return Statistics(
         received=counts.received,
-        acked=counts.settled + sum(lane.ledger.settled_for_good for lane in lanes) - counts.dead_lettered,
+        acked=counts.settled + sum(lane.ledger.settled_for_good for lane in lanes) - counts.settled_unacked,
         nacked=counts.nacked,
         rejected=counts.rejected,
         redelivered=counts.redelivered,

@@ -40,6 +40,8 @@ class Counts:
 
     received: int = 0
     settled: int = 0
+    settled_unacked: int = 0
+    """Of these: dead-lettered, or dropped on the user's word."""
     """Of partitions that were given up or moved; the ledgers of the present ones know their own."""
     nacked: int = 0
     rejected: int = 0

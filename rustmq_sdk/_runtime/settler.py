@@ -147,6 +147,7 @@ class LedgerSettler:
                 cast(LeaseBook, piece.ledger).give_back(piece, index, Return(dead=True))
 
             piece[index] = DONE
+            self._session.counts.settled_unacked += 1
             self._settled(piece, index)
 
     async def wait_for_progress(self) -> None:
