@@ -1,0 +1,184 @@
+"""The subcommands of ``rustmq``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import rustmq_sdk
+from rustmq_sdk.config import ConsumerConfig, ProducerConfig, describe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Look into logs and queues: topics, messages, dead letters. Give the URL, or set RUSTMQ_URL.",
+)
+console = Console()
+
+Url = Annotated[str | None, typer.Option("--url", "-u", envvar="RUSTMQ_URL", help="For example sqlite:///events.db")]
+SEND_TOGETHER = 500
+"""Lines of standard input that travel in one batch."""
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Errors of ours are for reading, not for debugging: one line, exit code 1."""
+    try:
+        yield
+    except (rustmq_sdk.RustMQError, TimeoutError) as error:
+        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def run(program: Callable[[], Awaitable[None]]) -> None:
+    """Runs an async command."""
+    with said_plainly():
+        anyio.run(program)
+
+
+@asynccontextmanager
+async def connected(url: str | None) -> AsyncIterator[rustmq_sdk.Client]:
+    """A client for a command."""
+    async with rustmq_sdk.Client(url) as client:
+        yield client
+
+
+@app.command()
+def topics(url: Url = None) -> None:
+    """Lists the topics and their partitions."""
+
+    async def program() -> None:
+        async with connected(url) as client:
+            found = await client.topics()
+
+        table = Table("topic", "partitions")
+        for name, partitions in sorted(found.items()):
+            table.add_row(name, str(partitions))
+
+        console.print(table if found else "There are no topics yet.")
+
+    run(program)
+
+
+@app.command()
+def create(topic: str, partitions: Annotated[int, typer.Option("--partitions", "-p")] = 1, url: Url = None) -> None:
+    """Creates a topic."""
+
+    async def program() -> None:
+        async with connected(url) as client:
+            await client.create_topic(topic, partitions)
+
+        console.print(f"{topic} has {partitions} partition{'s' if partitions > 1 else ''}.")
+
+    run(program)
+
+
+@app.command()
+def send(
+    topic: str,
+    payload: Annotated[str | None, typer.Argument(help="Without it every line of standard input is a message.")] = None,
+    key: Annotated[str | None, typer.Option("--key", "-k")] = None,
+    url: Url = None,
+) -> None:
+    """Sends one message, or one for each line of standard input; returns when they are durable."""
+
+    async def program() -> None:
+        sent = 0
+        async with connected(url) as client, client.producer() as producer:
+            if payload is not None:
+                await producer.send(topic, payload, key=key)
+                sent = 1
+            else:
+                for batch in _batches(sys.stdin):
+                    messages = [
+                        rustmq_sdk.OutgoingMessage(line.encode(), key.encode() if key else None) for line in batch
+                    ]
+                    sent += len(await producer.send_batch(topic, messages))
+
+        console.print(f"{sent} message{'s' if sent != 1 else ''} sent to {topic}.")
+
+    run(program)
+
+
+def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for line in lines:
+        batch.append(line.rstrip("\n"))
+        if len(batch) == SEND_TOGETHER:
+            yield batch
+            batch = []
+
+    if batch:
+        yield batch
+
+
+@app.command()
+def tail(
+    topic: str,
+    start: Annotated[str, typer.Option("--start", "-s", help="earliest, latest, or an offset")] = "latest",
+    count: Annotated[int | None, typer.Option("--count", "-n", help="Stop after so many messages.")] = None,
+    headers: Annotated[bool, typer.Option("--headers", help="Show them, for example of dead letters.")] = False,
+    wait: Annotated[float | None, typer.Option("--wait", help="Stop after so many seconds without a message.")] = None,
+    url: Url = None,
+) -> None:
+    """Shows messages as they come. Belongs to no group and commits nothing."""
+
+    async def program() -> None:
+        left = count
+        where = int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start)
+        async with connected(url) as client, client.consumer(topic, start=where) as consumer:
+            with rustmq_sdk.stop_on_signals(consumer):
+                while left is None or left > 0:
+                    try:
+                        message = await consumer.receive(timeout=wait)
+                    except (TimeoutError, rustmq_sdk.ConsumerClosed):
+                        break
+
+                    _show(message, headers=headers)
+                    await message.ack()
+                    left = left - 1 if left is not None else None
+
+    run(program)
+
+
+def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:
+    where = f"[dim]{message.partition}/{message.offset}[/]"
+    key = f" [cyan]{_text(message.key)}[/]" if message.key is not None else ""
+    console.print(f"{where}{key} ", end="", highlight=False)
+    console.print(_text(message.payload), markup=False, highlight=False, soft_wrap=True)
+    for name, value in message.headers if headers else ():
+        console.print(f"    {name}: {_text(value)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _text(value: bytes | None) -> str:
+    return "(nothing)" if value is None else value.decode("utf-8", "backslashreplace")
+
+
+@app.command()
+def settings(of: Annotated[Literal["consumer", "producer"], typer.Argument()] = "consumer") -> None:
+    """Prints every setting with its default and its meaning, as a Markdown table."""
+    typer.echo(describe(ConsumerConfig if of == "consumer" else ProducerConfig))
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="A file of the embedded log.")]) -> None:
+    """Checks a file of the embedded log: structure, checksums, offsets. Exits with 1 if something is wrong."""
+    from rustmq_sdk.drivers.sqlite import integrity_check
+
+    with said_plainly():
+        problems = integrity_check(str(file))
+
+    for problem in problems:
+        console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
+
+    console.print(f"{file}: {'fine' if not problems else f'{len(problems)} problems'}")
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""The command line on a file of the embedded log, as a person would use it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rustmq_sdk.cli._commands import app
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Commands take it from the environment, as a person would set it once."""
+    url = f"sqlite:///{tmp_path}/log.db"
+    monkeypatch.setenv("RUSTMQ_URL", url)
+    monkeypatch.setenv("COLUMNS", "120")
+    return url
+
+
+def rustmq(*arguments: str, stdin: str | None = None) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), input=stdin)
+    return result.exit_code, result.output
+
+
+def test_what_was_sent_is_listed_and_shown(url: str) -> None:
+    assert rustmq("create", "orders", "--partitions", "3") == (0, "orders has 3 partitions.\n")
+    assert rustmq("send", "orders", "first", "--key", "a") == (0, "1 message sent to orders.\n")
+    assert rustmq("send", "orders", stdin="second\nthird\n") == (0, "2 messages sent to orders.\n")
+
+    code, listed = rustmq("topics")
+    assert code == 0
+    assert "orders" in listed
+    assert "3" in listed
+
+    code, shown = rustmq("tail", "orders", "--start", "earliest", "--count", "3")
+    assert code == 0
+    assert {"first", "second", "third"} <= set(shown.split())
+
+
+def test_tail_stops_where_nothing_comes(url: str) -> None:
+    rustmq("send", "orders", "only")
+    assert rustmq("tail", "orders", "--start", "latest", "--wait", "0.05") == (0, "")
+
+
+def test_a_topic_that_does_not_fit_is_refused_in_one_line(url: str) -> None:
+    rustmq("create", "orders")
+    code, said = rustmq("create", "orders", "--partitions", "2")
+    assert code == 1
+    assert said.startswith("ConfigurationError: ")
+    assert "Traceback" not in said
+
+
+def test_a_wrong_url_is_refused_in_one_line() -> None:
+    code, said = rustmq("topics", "--url", "sqlight:///x.db")
+    assert code == 1
+    assert "sqlite" in said
+
+
+def test_check_finds_a_sound_file_and_a_missing_one(url: str, tmp_path: Path) -> None:
+    rustmq("send", "orders", "first")
+    assert rustmq("check", f"{tmp_path}/log.db")[0] == 0
+    code, said = rustmq("check", f"{tmp_path}/nothing.db")
+    assert code == 1
+    assert "no such file" in said
+
+
+def test_settings_are_a_table_of_all_of_them() -> None:
+    code, table = rustmq("settings", "producer")
+    assert code == 0
+    assert "| `linger` |" in table
+
+
+def test_the_command_is_installed_by_name_and_by_module() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rustmq_sdk.cli", "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "topics" in result.stdout
