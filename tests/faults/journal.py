@@ -41,6 +41,7 @@ class Owner:
     highest: dict[object, int] = field(default_factory=dict)
     seen: set[tuple[object, int]] = field(default_factory=set)
     running: dict[tuple[TopicPartition, bytes | None], Message] = field(default_factory=dict)
+    assignments: int = 0
     memberships: list[Any] = field(default_factory=list)
     """Of its subscription: says which claims it holds, to tell a stale owner from the live one."""
     dead: bool = False
@@ -281,6 +282,9 @@ class Journal:
         for number, partition in self.partitions.items():
             last: dict[bytes, int] = {}
             for offset, key in () if partition.was_sought else partition.finished:
+                if self.is_lettered(TopicPartition(self.topic, number), offset):
+                    continue
+
                 if key is not None and last.get(key, -1) > offset:
                     self.broken(f"[{number}] key {key!r}: {last[key]} was handled before {offset}")
 
@@ -316,6 +320,7 @@ class Journal:
     def assigned(self, owner: Owner, tp: TopicPartition) -> None:
         """A driver gave a partition to a consumer."""
         self._of(tp).starts += 1
+        owner.assignments += 1
         self.note(f"{owner.name} is assigned {tp}")
 
     def _check_order(self, owner: Owner, message: Message, tp: TopicPartition, offset: int) -> None:

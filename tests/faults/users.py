@@ -84,7 +84,9 @@ class User:
                 if "commit()" not in str(error):
                     raise
 
+                await self._empty_hand()
                 await self._commit()
+                await anyio.sleep(0.05)
             else:
                 for message in messages:
                     self._journal.delivered(self._owner, message)
@@ -125,7 +127,9 @@ class User:
                 if "commit()" not in str(error):
                     raise
 
+                await self._empty_hand()
                 await self._commit()
+                await anyio.sleep(0.05)
             else:
                 return
 
