@@ -207,7 +207,10 @@ class Acknowledger:
             self._look()
             if self._forced:
                 forced, self._forced = self._forced, []
-                await self._commit({ledger for ledgers, _ in forced for ledger in ledgers}, once=True)
+                # A revoke may have run out of time while another commit hung; then its partitions are given up, and a
+                # commit now would be one for somebody else's partition.
+                wanted = {ledger for ledgers, _ in forced for ledger in ledgers}
+                await self._commit([ledger for ledger in self._ledgers() if ledger in wanted], once=True)
                 for _, done in forced:
                     done.set()
             elif self._due_in() == 0:
