@@ -23,6 +23,8 @@ from rustmq_sdk.values import DeadLetter, OutgoingMessage
 
 BATCH = 100
 """Letters written in one go."""
+PUT_TIMEOUT = 30.0
+"""Seconds that one write may take; the same as a producer's ``send_timeout``."""
 PAUSE = (0.5, 30.0)
 """Seconds after a failed write, doubled up to the second number; then the circuit takes over."""
 
@@ -112,7 +114,7 @@ class DeadLetterWriter:
     async def _write(self, batch: list[Letter]) -> None:
         letters = [letter.letter for letter in batch]
         try:
-            await self._circuit.run(self._put, letters)
+            await self._circuit.run(self._put_in_time, letters)
         except (TransientDriverError, OutcomeUnknown, TimeoutError, OSError) as error:
             # Unknown counts as not written: a letter twice is better than none.
             await self._pause_after(error)
@@ -120,6 +122,11 @@ class DeadLetterWriter:
             await self._refused(batch, error)
         else:
             self._written(batch)
+
+    async def _put_in_time(self, letters: Sequence[DeadLetter]) -> None:
+        # Inside of what the breaker sees, so that a route that hangs counts as one that fails.
+        with anyio.fail_after(PUT_TIMEOUT):
+            await self._put(letters)
 
     def _written(self, batch: list[Letter]) -> None:
         self._failures = 0

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import cast
 
+import anyio
+
 from rustmq_sdk._core.leases import LeaseBook, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session, log
-from rustmq_sdk.errors import TransientDriverError
+from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 from rustmq_sdk.message import STALE, Message
 from rustmq_sdk.slots import Fetched, LogSubscription
 from rustmq_sdk.values import Broken, Gone
@@ -171,10 +173,9 @@ class Redelivery:
         # From here until the answer the retries are in no heap: an error, or a cancellation at shutdown (where it does
         # not matter any more), must put them back.
         try:
-            subscription = cast(LogSubscription, self._session.subscription)
             offsets = [retry.offset for retry in retries]
-            fetched = await self._session.circuit("source.read").run(subscription.read, ledger.assignment, offsets)
-        except (TransientDriverError, TimeoutError) as error:
+            fetched = await self._session.circuit("source.read").run_or_raise(self._read, ledger, offsets)
+        except (TransientDriverError, TimeoutError, CircuitOpen) as error:
             log(logging.WARNING, "read_failed", "%s: reading for a retry: %s", ledger.assignment.tp, error)
             self._again_later(retries)
             return
@@ -191,6 +192,11 @@ class Redelivery:
 
         # Neither there nor reported gone: the driver read less than was asked for.
         self._again_later(list(left.values()))
+
+    async def _read(self, ledger: Ledger, offsets: list[int]) -> Fetched:
+        # The other retries wait behind this one, so it may not take for ever.
+        with anyio.fail_after(self._session.config.commit_timeout):
+            return await cast(LogSubscription, self._session.subscription).read(ledger.assignment, offsets)
 
     def _deliver_read(self, fetched: Fetched, left: dict[int, Retry]) -> None:
         for offset, record in zip(fetched.offsets, fetched.records, strict=True):
