@@ -398,9 +398,11 @@ async def test_a_lost_answer_is_found_by_its_sequence(path: Path, monkeypatch: p
             writer._disconnect()
             raise CommitFailed("the disk said so")
 
+        await writer._thread.run(int)  # what follows a commit is over now
         monkeypatch.setattr(writer, "_commit", commit_and_fail)
         assert await append(driver, b"lost", b"answer", first=1) == [1, 2]
         assert await append(driver, b"after", first=3) == [3]
+        await writer._thread.run(int)  # what follows a commit is over now
         monkeypatch.setattr(writer, "_commit", commit_and_fail)
         with pytest.raises(OutcomeUnknown, match="producer"):
             await append(driver, b"no sequence")
