@@ -129,6 +129,10 @@ class Journal:
         """An ack is on its way: from here on a commit may carry it."""
         tp, offset = self.place(message)
         partition = self._of(tp)
+        if message._state[message._index] in (FREE, WATCH) and offset not in partition.handled and not owner.dead:
+            # Now, not when a durable ack returns: from here on the next message of the key may run.
+            partition.finished.append((offset, message.key))
+
         partition.settled.add(offset)
         if partition.sought is not None:
             partition.sought.since.add(offset)
@@ -160,9 +164,6 @@ class Journal:
             owner.counts["acked"] += 1
 
         self._slots.add(slot)
-        if offset not in partition.handled and not owner.dead:
-            partition.finished.append((offset, message.key))
-
         partition.handled.add(offset)
 
     def given_back(self, owner: Owner, message: Message, verb: str, result: AckResult) -> None:
