@@ -31,7 +31,7 @@ async def main() -> None:
             async with client.producer() as producer:
                 await producer.send_batch("orders", [f'{{"id": {number}}}' for number in (1, 2, 3, 4)])
 
-            policy = RetryPolicy(max_attempts=3, initial=0.05)
+            policy = RetryPolicy(max_attempts=3, initial=0.05, jitter="none")
             shipping = client.consumer("orders", group="shipping", dead_letter_topic="orders.dead", retry=policy)
             async with shipping as consumer, anyio.create_task_group() as tasks:
                 tasks.start_soon(consumer.run, ship)
