@@ -115,20 +115,30 @@ class Failures:
         else:
             ledger.attempts[offset] = attempt
             ledger.first_failures.setdefault(offset, self._session.wall())
-            self._redelivery.read_later(parent, root, attempt=attempt + 1)
+            exhausted = attempt >= self._session.config.retry.max_attempts
+            self._redelivery.read_later(parent, root, attempt=attempt + 1, exhausted=exhausted)
 
         log(logging.WARNING, "ack_timeout", "%s offset %s: attempt %d timed out", parent.assignment.tp, offset, attempt)
         self._session.observers("retried", ledger.assignment.tp, offset, attempt, 0.0)
 
+    def exhausted(self, retry: Retry, message: Message) -> None:
+        """The last attempt timed out as well."""
+        attempt = retry.attempt - 1
+        reason = f"not settled within ack_timeout={self._session.config.ack_timeout} s, attempt {attempt}"
+        self._bury(retry.parent, retry.index, message, reason, None, attempt)
+
     def _give_up(self, message: Message, reason: str, error: Exception | None) -> None:
         piece = _piece(message)
-        ledger = piece.ledger
         attempt = piece.attempt_at(message._index)
-        parent, index = ledger.take(piece, message._index)
-        offset = parent.offsets[index]
-        ledger.attempts[offset] = attempt
+        parent, index = piece.ledger.take(piece, message._index)
+        piece.ledger.attempts[parent.offsets[index]] = attempt
+        self._bury(parent, index, message, reason, error, attempt)
+
+    def _bury(
+        self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempt: int
+    ) -> None:
         if self._letters is None:
-            self._stop(ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
+            self._stop(parent.ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
             return
 
         letter = self._letter(parent, index, message, reason, error, attempt)

@@ -40,6 +40,8 @@ class Retry:
     index: int = field(compare=False)
     attempt: int = field(compare=False)
     """The attempt that it will be."""
+    exhausted: bool = field(default=False, compare=False)
+    """There will be no further attempt: the body is wanted for the dead letter."""
 
     @property
     def offset(self) -> int:
@@ -58,6 +60,7 @@ class Redelivery:
     Args:
         on_gone: the log no longer has the body of a message that waits for its retry.
         on_broken: the log has it, but it cannot be decoded any more.
+        on_exhausted: the message timed out too often, and this is its body.
         inspect: looks for messages nobody settles; answers the seconds until the next look, None for not before
             something is in flight again.
     """
@@ -68,12 +71,14 @@ class Redelivery:
         *,
         on_gone: Callable[[Retry, Gone], None],
         on_broken: Callable[[Retry, Broken], None],
+        on_exhausted: Callable[[Retry, Message], None],
         inspect: Callable[[float], float | None],
     ) -> None:
         config = session.config
         self._session = session
         self._on_gone = on_gone
         self._on_broken = on_broken
+        self._on_exhausted = on_exhausted
         self._inspect = inspect
         self._heap: list[Retry] = []
         self._numbers = count()
@@ -94,9 +99,10 @@ class Redelivery:
         heapq.heappush(self._heap, retry)
         self._bell.kick()
 
-    def read_later(self, parent: InFlight, index: int, *, attempt: int) -> None:
-        """The message comes again as soon as the log was asked for it."""
-        heapq.heappush(self._heap, Retry(self._session.clock(), next(self._numbers), parent, index, attempt))
+    def read_later(self, parent: InFlight, index: int, *, attempt: int, exhausted: bool) -> None:
+        """The message comes again, or is given up, as soon as the log was asked for it."""
+        retry = Retry(self._session.clock(), next(self._numbers), parent, index, attempt, exhausted)
+        heapq.heappush(self._heap, retry)
         self._bell.kick()
 
     def at_once(self, message: Message, parent: InFlight, index: int, *, attempt: int) -> None:
@@ -204,7 +210,10 @@ class Redelivery:
             if retry is not None:
                 found = fetched.build([record], retry.parent, retry.index)[0]
                 body = Body(found.payload, found.key, found.headers, found.timestamp)
-                self._deliver(retry.parent, retry.index, retry.attempt, body)
+                if retry.exhausted:
+                    self._on_exhausted(retry, found)
+                else:
+                    self._deliver(retry.parent, retry.index, retry.attempt, body)
 
     def _again_later(self, retries: list[Retry]) -> None:
         for retry in retries:

@@ -60,7 +60,11 @@ class Parts:
         )
         self.watch = Watch(session, take_back=self._take_back)
         self.redelivery = Redelivery(
-            session, on_gone=failures.gone_retry, on_broken=failures.broken_retry, inspect=self.watch
+            session,
+            on_gone=failures.gone_retry,
+            on_broken=failures.broken_retry,
+            on_exhausted=failures.exhausted,
+            inspect=self.watch,
         )
         self.fetcher = Fetcher(
             session,
