@@ -103,15 +103,17 @@ class TestWhatIsCommitted:
             if message.text() == "m1":
                 raise ValueError("m1")
 
-        async with stage.client() as client:
-            policy = RetryPolicy(initial=1000, max_delay=1000, jitter="none")
-            async with client.consumer("t", group="g", retry=policy, observers=[commits]) as consumer:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(consumer.run, handler)
-                    await passes(5)
-                    assert stage.committed() is None
-                    await passes(100)
-                    consumer.stop()
+        policy = RetryPolicy(initial=1000, max_delay=1000, jitter="none")
+        async with (
+            stage.client() as client,
+            client.consumer("t", group="g", retry=policy, observers=[commits]) as consumer,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(consumer.run, handler)
+            await passes(5)
+            assert stage.committed() is None
+            await passes(100)
+            consumer.stop()
 
         assert set(commits.positions) == {1}
         async with stage.consumer() as consumer:
@@ -160,8 +162,8 @@ class TestWhatIsCommitted:
 
         class Checks:
             def on_committed(self, checkpoints: Mapping[TopicPartition, Checkpoint]) -> None:
-                for checkpoint in checkpoints.values():
-                    checked.append((checkpoint.offset, min(unsettled, default=120)))
+                first = min(unsettled, default=120)
+                checked.extend((checkpoint.offset, first) for checkpoint in checkpoints.values())
 
         checked: list[tuple[int, int]] = []
         stage.send(120)
