@@ -150,6 +150,9 @@ class Retry(Exception):
     """
 
     def __init__(self, delay: float | None = None, reason: str | None = None) -> None:
+        if delay is not None and not isinstance(delay, int | float):
+            raise TypeError(f"expected the delay in seconds, got {delay!r}. Write Retry(reason=…) for the reason alone")
+
         self.delay = delay
         self.reason = reason
         super().__init__(reason or "the handler asked for a retry")

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Self, Unpack, final
 
 import anyio
 
+from rustmq_sdk._runtime.arguments import check_seconds, check_whole, named_partitions
 from rustmq_sdk._runtime.health import health, statistics
 from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
@@ -153,11 +154,8 @@ class Consumer:
 
         Raises as :meth:`receive`; a cancelled call has taken nothing.
         """
-        if max_messages < 1:
-            raise ConfigurationError(
-                "expected at least 1", field="max_messages", value=max_messages, fix="Give the size of a full batch"
-            )
-
+        check_whole("max_messages", max_messages, least=1, fix="Give the size of a full batch")
+        check_seconds("max_wait", max_wait, fix="0 takes what is there")
         delivery = self._receiving.delivery
         take = self._session.buffer.take_batch
         if timeout is None:
@@ -307,14 +305,14 @@ class Consumer:
 
         Survives rebalances. What was handed out before can be settled.
         """
-        chosen = [TopicPartition(*tp) for tp in partitions]
+        chosen = named_partitions(partitions)
         self._running.partitions.pause(chosen)
         self._running.fetcher.kick()
         self._session.observers("paused", chosen)
 
     def resume_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
         """Goes on, and tries again what a partition had stopped for (``PartitionStopped``)."""
-        chosen = [TopicPartition(*tp) for tp in partitions]
+        chosen = named_partitions(partitions)
         self._running.partitions.resume(chosen)
         self._running.fetcher.kick()
         self._session.observers("resumed", chosen)

@@ -9,9 +9,10 @@ import anyio
 import anyio.lowlevel
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._runtime.arguments import check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import ConfigurationError, Unsupported
+from rustmq_sdk.errors import Unsupported
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import TopicPartition
 
@@ -28,14 +29,15 @@ class Positions:
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         self._require(self._session.capabilities.seek, "seek()")
-        if offset < 0:
-            raise ConfigurationError("offsets start at 0", field="offset", value=offset, fix="Give 0 or more")
-
+        check_whole("offset", offset, least=0, fix="Offsets start at 0")
         self._parts.partitions.seek(tp, offset)
         await anyio.lowlevel.checkpoint()
 
     async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> None:
         self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
+        check_whole(
+            "timestamp_ms", timestamp_ms, least=0, fix="Milliseconds since the epoch: int(t.timestamp() * 1000)"
+        )
         for tp in partitions:
             self._parts.partitions.lane_of(tp)
 

@@ -114,6 +114,9 @@ class LedgerSettler:
         self, message: Message, delay: float | None, reason: str | None, error: Exception | None
     ) -> AckResult:
         """Gives the message back; what follows is the retry policy's business."""
+        if delay is not None and not isinstance(delay, int | float):
+            raise TypeError(f"expected the delay in seconds, got {delay!r}. Write nack(reason=…) for the reason alone")
+
         refused = _refused(message)
         if refused is None:
             self._session.counts.nacked += 1

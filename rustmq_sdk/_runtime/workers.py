@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from rustmq_sdk._core.order import KeyOrder, unpark_all
+from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole
 from rustmq_sdk._runtime.delivery import Delivery, Pop
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._threads import run_in_daemon_thread
@@ -195,17 +196,16 @@ def fingerprint(error: Exception) -> tuple[str, str, int]:
 
 def as_async(handler: Handler) -> Callable[[Any], Awaitable[object]]:
     """An async handler as it is; a plain one in a daemon thread, with the caller's context variables."""
-    if not callable(handler):
-        raise ConfigurationError(
-            "expected a function", field="handler", value=handler, fix="Give run() an async or plain function"
-        )
-
+    check_handler(handler)
     target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
     if inspect.iscoroutinefunction(inspect.unwrap(getattr(target, "func", target))):
         return handler  # type: ignore[return-value]
 
     async def in_thread(messages: Any) -> object:
         result = await run_in_daemon_thread(handler, messages)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(f"the handler answered with a generator, of which nothing has run: {result!r}")
+
         # A plain function may still answer with something to await, as functools.partial and decorators do.
         return await result if inspect.isawaitable(result) else result
 
@@ -220,8 +220,12 @@ def check_run(
     if ordering is None:
         ordering = "key" if is_log else "none"
 
+    check_whole("concurrency", concurrency, least=1, fix="Give the number of handlers at work")
+    check_seconds("batch_wait", batch_wait, fix="0 takes what is there")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, least=1, fix="Give the size of a full batch, or None for single messages")
+
     refusals = (
-        (concurrency < 1, "concurrency", concurrency, "expected at least 1", "Give the number of handlers at work"),
         (
             ordering not in ("key", "partition", "none"),
             "ordering",
@@ -237,13 +241,12 @@ def check_run(
             'Use ordering="none", or a source with partitions',
         ),
         (
-            batch_size is not None and not 1 <= batch_size <= session.config.max_in_flight,
+            batch_size is not None and batch_size > session.config.max_in_flight,
             "batch_size",
             batch_size,
             f"expected 1 to max_in_flight ({session.config.max_in_flight})",
             "Lower batch_size or raise max_in_flight",
         ),
-        (batch_wait < 0, "batch_wait", batch_wait, "expected seconds >= 0", "0 takes what is there"),
     )
     for wrong, field, value, problem, fix in refusals:
         if wrong:

@@ -1,0 +1,72 @@
+"""What callers say, looked at before anything is done: a wrong argument is an error here, or a riddle later."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.values import TopicPartition
+
+
+def check_whole(field: str, value: object, *, least: int, fix: str) -> None:
+    """Refuses what is no whole number of at least ``least``; ``True`` is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"expected a whole number of at least {least}", field=field, value=value, fix=fix)
+
+
+def check_seconds(field: str, value: object, *, fix: str) -> None:
+    """Refuses what is no finite number of seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigurationError("expected seconds >= 0", field=field, value=value, fix=fix)
+
+
+def named_partitions(partitions: Iterable[tuple[str, int | None]]) -> list[TopicPartition]:
+    """The partitions that a caller names. A single pair, or a topic alone, would name something else by accident."""
+    chosen = list(partitions)
+    for item in chosen:
+        match item:
+            case (str(), int() | None):
+                continue
+            case _:
+                raise ConfigurationError(
+                    "expected (topic, partition) pairs",
+                    field="partitions",
+                    value=item,
+                    fix='Write for example [("orders", 0)], or pass assigned_partitions',
+                )
+
+    return [TopicPartition(*item) for item in chosen]
+
+
+def check_handler(handler: Any) -> None:
+    """Refuses what cannot be called with one message, and what would be called without running."""
+    if not callable(handler):
+        raise ConfigurationError(
+            "expected a function", field="handler", value=handler, fix="Give run() an async or plain function"
+        )
+
+    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
+    function = inspect.unwrap(getattr(target, "func", target))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        # Calling it only makes a generator: nothing of it would run, and the message would count as handled.
+        raise ConfigurationError(
+            "a generator does not run when it is called", field="handler", value=handler, fix="Take out its `yield`"
+        )
+
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return
+
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"it cannot be called with one message: {error}",
+            field="handler",
+            value=handler,
+            fix="It takes one argument: a Message, or Messages where batch_size is given",
+        ) from None
