@@ -103,7 +103,8 @@ class Fetched:
 class AssignmentListener(Protocol):
     """What a subscription tells the runtime, serially, for the first time after ``subscribe()`` was entered.
 
-    No call is made while another one is running, no fetch result crosses one.
+    No call is made while another one is running, no fetch result crosses one. What a call raises ends the consumer: the
+    driver keeps it, and the next fetch raises it as it is.
     """
 
     async def assigned(
@@ -112,6 +113,7 @@ class AssignmentListener(Protocol):
         """The partitions are ours now. Returns an assignment for each and the offset to start at (None on queues).
 
         The runtime calls ``committed()``, ``start_offsets()`` and so on meanwhile. Delivery begins after it returned.
+        What was revoked goes on where it was if it comes back in the same or the directly following generation.
         """
         ...
 
@@ -120,7 +122,9 @@ class AssignmentListener(Protocol):
 
         Returns earlier when nothing is in the hands of handlers, and at once on close or cancellation. Afterwards the
         driver either names a partition in ``assigned()`` again (an eager rebalance that gave it back) or calls
-        ``lost()`` for it as soon as that is settled; until then late acks are recorded, not refused.
+        ``lost()`` for it as soon as that is settled; until then late acks are recorded, not refused, and commits are
+        RETRY. A commit that the client still tries when this returns has to be given up: sent later, it would go out
+        under the next generation and move the position of whoever owns the partition then.
         """
         ...
 
@@ -180,7 +184,10 @@ class LogSubscription(Subscription, Protocol):
         ...
 
     def seek(self, old: Assignment, new: Assignment, offset: int) -> None:
-        """From now on ``new`` stands for the partition and is fetched from ``offset``. ``old`` is dead."""
+        """From now on ``new`` stands for the partition and is fetched from ``offset``. ``old`` is dead.
+
+        Also while the partition is being revoked: then ``new`` is committed, and lost or named again, in its place.
+        """
         ...
 
     async def read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
@@ -241,7 +248,11 @@ AnySubscription: TypeAlias = LogSubscription | QueueSubscription
 
 
 class Source(Protocol):
-    """Configured, not connected: connecting is entering the context. Leaving it leaves the group, quickly."""
+    """Configured, not connected: connecting is entering the context. Leaving it leaves the group, quickly.
+
+    Everything is settled and written by then, but calls may still come or be under way while it is left; what they
+    raise from then on is ignored.
+    """
 
     @property
     def capabilities(self) -> Capabilities: ...
