@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from rustmq_sdk.errors import ConfigurationError
@@ -41,6 +42,14 @@ def named_partitions(partitions: Iterable[tuple[str, int | None]]) -> list[Topic
     return [TopicPartition(*item) for item in chosen]
 
 
+def function_behind(handler: Any) -> Any:
+    """What is called in the end: below ``functools.partial``, and the ``__call__`` of an object."""
+    while isinstance(handler, partial):
+        handler = handler.func
+
+    return handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
+
+
 def check_handler(handler: Any) -> None:
     """Refuses what cannot be called with one message, and what would be called without running."""
     if not callable(handler):
@@ -48,8 +57,7 @@ def check_handler(handler: Any) -> None:
             "expected a function", field="handler", value=handler, fix="Give run() an async or plain function"
         )
 
-    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
-    function = inspect.unwrap(getattr(target, "func", target))
+    function = function_behind(handler)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # Calling it only makes a generator: nothing of it would run, and the message would count as handled.
         raise ConfigurationError(

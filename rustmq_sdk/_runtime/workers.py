@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from rustmq_sdk._core.order import KeyOrder, unpark_all
-from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole
+from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._threads import run_in_daemon_thread
@@ -197,8 +197,7 @@ def fingerprint(error: Exception) -> tuple[str, str, int]:
 def as_async(handler: Handler) -> Callable[[Any], Awaitable[object]]:
     """An async handler as it is; a plain one in a daemon thread, with the caller's context variables."""
     check_handler(handler)
-    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004
-    if inspect.iscoroutinefunction(inspect.unwrap(getattr(target, "func", target))):
+    if inspect.iscoroutinefunction(inspect.unwrap(function_behind(handler))):
         return handler  # type: ignore[return-value]
 
     async def in_thread(messages: Any) -> object:
