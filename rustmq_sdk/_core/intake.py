@@ -2,7 +2,13 @@
 
 Two bounds hold back the fetcher: undelivered messages (``prefetch``) and unsettled ones (``max_in_flight``, in messages
 and bytes). Neither may let one partition starve the others, whatever it is: paused with a full buffer, hot, or held
-back by order. So each partition has a floor in both, and what is left of the floors is kept free for it.
+back by order. So each partition has a floor in both, and what is left of the floors is kept free for it. With more
+partitions than ``max_in_flight`` there is nothing to keep free: then whoever comes first is served, and one that is
+paused or stuck can hold up the others.
+
+``max_in_flight`` is never exceeded. Its bytes are by an eighth at most, and by what a driver brings beyond what was
+asked for: bytes kept free for a partition are granted even after such an overshoot, or one stuck large message would
+starve all partitions.
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ class Demand(NamedTuple):
     max_messages: int
     max_bytes: int
     partial: bool = False
-    """Only what one partition has kept free: more may be wanted as soon as there is room."""
+    """Only what each of these has kept free: more may be wanted as soon as there is room."""
 
 
 class Intake:
@@ -71,7 +77,7 @@ class Intake:
         if shared >= (self.low if to_hand_out else 1) and room_bytes > 0:
             return Demand(eligible, shared, room_bytes)
 
-        return self._floor_demand(eligible, len(lanes))
+        return self._floor_demand(eligible, lanes)
 
     def admits(self, lane: Lane) -> bool:
         """Whether the partition itself wants messages: delivered, and not too far ahead of its watermark."""
@@ -82,26 +88,46 @@ class Intake:
         most = self.limits.max_span
         return ledger.span_at_most < most or ledger.span < most
 
-    def _floor_demand(self, eligible: list[Lane], assigned: int) -> Demand | None:
+    def _floor_demand(self, eligible: list[Lane], lanes: Collection[Lane]) -> Demand | None:
         """The shared room is used up: a partition below its floor still gets what it has kept free."""
         limits = self.limits
-        floor = max(1, limits.prefetch // assigned)
-        in_flight_floor = min(limits.prefetch, limits.max_in_flight) // assigned
-        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // assigned
-        for step in range(len(eligible)):
-            lane = eligible[(self._turn + step) % len(eligible)]
-            room = min(floor - lane.backlog, in_flight_floor - lane.ledger.in_flight)
+        floor = max(1, limits.prefetch // len(lanes))
+        in_flight_floor = self._in_flight_floor(len(lanes))
+        # Less than all floors together only where partitions were added and the others have used up everything.
+        free = limits.max_in_flight - sum(lane.ledger.in_flight for lane in lanes)
+        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
+        asked: list[tuple[Lane, int, int]] = []
+        for lane in eligible:
+            room = min(floor - lane.backlog, in_flight_floor - lane.ledger.in_flight, free)
             room_bytes = byte_floor - lane.ledger.in_flight_bytes
             if room > 0 and room_bytes > 0:
-                self._turn += step + 1
-                return Demand([lane], room, room_bytes, partial=True)
+                asked.append((lane, room, room_bytes))
 
-        return None
+        if not asked:
+            return None
+
+        # All are asked together, since a fetch waits where there is nothing; and any of them may answer with all that
+        # is asked for. So that one with little room left does not make tiny pieces of everybody's, it is left out of
+        # every second demand.
+        self._turn += 1
+        if self._turn % 2:
+            most = max(room for _, room, _ in asked)
+            asked = [one for one in asked if 2 * one[1] >= most]
+
+        room, room_bytes = min(room for _, room, _ in asked), min(size for _, _, size in asked)
+        return Demand([lane for lane, _, _ in asked], room, room_bytes, partial=True)
+
+    def _in_flight_floor(self, assigned: int) -> int:
+        """Messages that each partition can always have in flight."""
+        # One where the share is less: else a paused partition with a full, small buffer would starve all others.
+        return min(self.limits.prefetch, self.limits.max_in_flight) // assigned or int(
+            assigned <= self.limits.max_in_flight
+        )
 
     def _room(self, lanes: Collection[Lane]) -> int:
         used = sum(lane.ledger.in_flight for lane in lanes)
         free = self.limits.max_in_flight - used
-        floor = min(self.limits.prefetch, self.limits.max_in_flight) // len(lanes)
+        floor = self._in_flight_floor(len(lanes))
         if free - floor * len(lanes) >= self.limits.prefetch:
             return free
 
