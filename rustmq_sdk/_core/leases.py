@@ -175,6 +175,13 @@ class LeaseBook(Ledger):
                 if piece[index] != DONE and index not in piece.returns:
                     yield piece, index
 
+    def acked(self) -> Iterator[tuple[Leased, int]]:
+        """Slots that are acked and the broker does not know it yet: without their lease the message would come again."""
+        for piece in self.unreported.values():
+            for index in piece.unreported():
+                if piece[index] == DONE and index not in piece.returns:
+                    yield piece, index
+
     def is_written(self, offset: int) -> bool:
         """Whether the broker has confirmed the settlement."""
         found = self._find(offset)

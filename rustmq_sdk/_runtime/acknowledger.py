@@ -72,7 +72,7 @@ class Acknowledger:
         self._every = self._tell_at = config.commit_every
         self._fresh = 0
         self._asked = False
-        self._forced: list[tuple[set[Ledger], anyio.Event]] = []
+        self._forced: list[anyio.Event] = []
         self._round = anyio.Event()
         self._started = 0
         self._confirmed = 0
@@ -102,6 +102,9 @@ class Acknowledger:
         for told in self.inbox.drain():
             if told is not ledger:
                 self.inbox.put(told)
+
+        # Whoever waits for a commit of it waits in vain.
+        self.end_round()
 
     def arm(self) -> None:
         """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""
@@ -181,7 +184,7 @@ class Acknowledger:
             return
 
         done = anyio.Event()
-        self._forced.append((set(ledgers), done))
+        self._forced.append(done)
         self.inbox.kick()
         await done.wait()
 
@@ -207,11 +210,11 @@ class Acknowledger:
             self._look()
             if self._forced:
                 forced, self._forced = self._forced, []
-                # A revoke may have run out of time while another commit hung; then its partitions are given up, and a
-                # commit now would be one for somebody else's partition.
-                wanted = {ledger for ledgers, _ in forced for ledger in ledgers}
-                await self._commit([ledger for ledger in self._ledgers() if ledger in wanted], once=True)
-                for _, done in forced:
+                # What is ours now: a revoke may have run out of time while another commit hung; then its partitions are
+                # given up, and a commit would be one for somebody else's. And all of it, not only what is revoked:
+                # whoever waits in commit() would take a part for the whole.
+                await self._commit(list(self._ledgers()), once=True)
+                for done in forced:
                     done.set()
             elif self._due_in() == 0:
                 self._asked = False

@@ -20,7 +20,7 @@ RENEWALS = 3
 
 
 class LeaseKeeper:
-    """Extends the leases of buffered and running messages every third of a lease.
+    """Extends the leases of buffered, running and just acked messages every third of a lease.
 
     Args:
         on_lost: a lease ran out; its message is, or will be, somebody else's.
@@ -45,15 +45,17 @@ class LeaseKeeper:
     async def _renew(self) -> None:
         subscription = cast(QueueSubscription, self._session.subscription)
         books = [cast(LeaseBook, lane.ledger) for lane in self._session.lanes]
-        held = {piece.receipts[index].id: (book, piece, index) for book in books for piece, index in book.leased()}
-        if not held:
+        slots = [(book, piece, index) for book in books for piece, index in (*book.leased(), *book.acked())]
+        if not slots:
             return
 
-        receipts = [piece.receipts[index] for _, piece, index in held.values()]
-        for lost in await subscription.extend(receipts):
-            book, piece, index = held[lost.id]
-            if piece[index] not in _SETTLED:
-                log(logging.WARNING, "lease_lost", "%s: the lease of %s has run out", book.assignment.tp, lost.id)
+        lost = await subscription.extend([piece.receipts[index] for _, piece, index in slots])
+        gone = {receipt.id for receipt in lost}
+        for book, piece, index in slots:
+            receipt = piece.receipts[index]
+            # By name first, because that is quick; a message that was delivered again has two receipts of one name.
+            if receipt.id in gone and receipt in lost and piece[index] not in _SETTLED:
+                log(logging.WARNING, "lease_lost", "%s: the lease of %s has run out", book.assignment.tp, receipt.id)
                 self._on_lost(book, book.lose(piece, index))
 
 
