@@ -116,7 +116,7 @@ class Consumer:
         floors = len(self.lanes) * max(1, bounds.prefetch // len(self.lanes))
         assert not self.same_partitions or self.buffer.backlog <= bounds.prefetch + floors
         assert sum(lane.ledger.in_flight for lane in self.lanes) <= bounds.max_in_flight
-spare = 0 if self.same_partitions else bounds.max_in_flight_bytes // BYTE_FLOORS
+        spare = 0 if self.same_partitions else bounds.max_in_flight_bytes // BYTE_FLOORS
         size = sum(lane.ledger.in_flight_bytes for lane in self.lanes)
         assert size <= bounds.max_in_flight_bytes + spare
 
