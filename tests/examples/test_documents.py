@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from rustmq_sdk.testing import BACKENDS
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -85,3 +87,28 @@ def test_the_first_program_greets_and_goes_on_where_it_stopped_on_both_loops(
     on_trio = program.replace("asyncio.run(main())", "trio.run(main)").replace("import asyncio", "import trio")
     path.write_text(on_trio, encoding="utf-8")
     assert run(path).stdout == "".join(f"{text} {number}.\n" for number, text in enumerate(greetings, 3))
+
+
+SERVE = """
+import anyio
+import rustmq_sdk
+
+{block}
+
+async def main() -> None:
+    async with rustmq_sdk.Client("sqlite:///hello.db") as client, client.producer() as producer:
+        await producer.send_batch("visitors", ["Ada", "Grace", "Edsger"])
+
+    with anyio.move_on_after(1):
+        await serve()
+
+anyio.run(main, backend={backend!r})
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_program_that_goes_on_handles_what_is_there(backend: str, tmp_path: Path, run: Callable[..., Any]) -> None:
+    ((_, serve),) = (section.blocks for section in SECTIONS if section.title == "README.md: The first program")
+    path = tmp_path / "serve.py"
+    path.write_text(SERVE.format(block=serve, backend=backend), encoding="utf-8")
+    assert sorted(run(path).stdout.split()) == ["Ada", "Edsger", "Grace"]
