@@ -17,7 +17,7 @@ from rustmq_sdk import AckResult, Message, TopicPartition
 from rustmq_sdk._core.checkpoint import decode
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim
-from rustmq_sdk.message import DONE, FREE, WATCH
+from rustmq_sdk.message import FREE, WATCH
 from rustmq_sdk.values import Checkpoint
 
 SETTLED = (AckResult.RECORDED, AckResult.DURABLE, AckResult.PENDING)
@@ -97,6 +97,7 @@ class Journal:
         self.violations: list[str] = []
         self.trace: list[str] = []
         self._slots: set[tuple[object, int]] = set()
+        self._opened: set[tuple[object, int]] = set()
         self._decoded: dict[Checkpoint, list[tuple[int, int]]] = {}
         self._letters_read = 0
         self._lettered: set[tuple[int, int]] = set()
@@ -129,9 +130,11 @@ class Journal:
         """An ack is on its way: from here on a commit may carry it."""
         tp, offset = self.place(message)
         partition = self._of(tp)
-        if message._state[message._index] in (FREE, WATCH) and offset not in partition.handled and not owner.dead:
-            # Now, not when a durable ack returns: from here on the next message of the key may run.
-            partition.finished.append((offset, message.key))
+        if message._state[message._index] in (FREE, WATCH):
+            self._opened.add((message._state, message._index))
+            if offset not in partition.handled and not owner.dead:
+                # Now, not when a durable ack returns: from here on the next message of the key may run.
+                partition.finished.append((offset, message.key))
 
         partition.settled.add(offset)
         if partition.sought is not None:
@@ -145,7 +148,7 @@ class Journal:
         partition = self._of(tp)
         slot = (message._state, message._index)
         self.note(f"{owner.name} acked {tp}@{offset} attempt {message.attempt}: {result and result.value}")
-        if result is None and slot[0][slot[1]] == DONE:  # type: ignore[index]
+        if result is None and slot in self._opened:
             # Settled, and nobody heard whether the broker has it.
             result = AckResult.PENDING
 
@@ -296,7 +299,7 @@ class Journal:
         """After the last consumer has closed, every position is at the end of its log."""
         for tp, log in self._logs():
             committed = self.group.committed.get(tp)
-            if log.end and (committed is None or committed.offset != log.end):
+            if log.end and (committed is None or committed.offset < log.end):
                 self.broken(f"{tp} ends at {log.end}, all of it is settled, and {committed} is committed")
 
     # Tools
@@ -312,6 +315,11 @@ class Journal:
     def note(self, event: str) -> None:
         """For failure messages, and to see that a seed repeats itself."""
         self.trace.append(f"{anyio.current_time():10.4f} {event}")
+
+    def events(self, most: int) -> list[str]:
+        """What led to the first violation, or the last events where time ran out."""
+        first = next((i for i, event in enumerate(self.trace) if "VIOLATION" in event), len(self.trace))
+        return self.trace[max(0, first + 1 - most) : first + 1]
 
     def broken(self, problem: str) -> None:
         """Keeps the violation; the simulation ends and tells."""

@@ -42,13 +42,13 @@ class Observer:
     def _check_bounds(self) -> None:
         config, statistics = self._config, self._consumer.statistics()
         # A partition that comes later gets its floor even where those before it have used up everything.
-        bound = config.max_in_flight * (2 if self._owner.assignments > 1 else 1)
-        if statistics.in_flight > bound:
+        grown = 2 if self._owner.assignments > 1 else 1
+        if statistics.in_flight > config.max_in_flight * grown:
             self._broken(f"{statistics.in_flight} in flight, max_in_flight={config.max_in_flight}")
 
         buffer = self._consumer._session.buffer
         fresh = sum(len(waiting) for lane in buffer.lanes.values() for waiting in lane.waiting)
-        if fresh > min(bound, config.prefetch + len(buffer.lanes)):
+        if fresh > config.prefetch * grown + len(buffer.lanes):
             self._broken(f"{fresh} wait undelivered, prefetch={config.prefetch}")
 
         if any(level < 0 for level in (statistics.in_flight, statistics.buffered, statistics.uncommitted)):

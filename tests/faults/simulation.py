@@ -82,7 +82,7 @@ class Simulation:
             for number in range(self.scenario.consumers):
                 tasks.start_soon(self._lives, f"c{number}", self._fork())
 
-            await anyio.sleep(self._rng.uniform(3.0, 12.0))
+            await anyio.sleep(self._rng.uniform(1.0, 7.0))
             self._ending.set()
 
         self._check_log()
@@ -103,7 +103,7 @@ class Simulation:
         scenario = self.scenario
         async with self._process(rng, operations=("sink.append", "sink.partitions"), crashes=False) as driver:
             config = ProducerConfig(
-                linger=rng.choice((0.0, 0.005)), batch_size=rng.choice((1, 7, 500)), max_buffered=rng.choice((500, 10_000))
+                linger=rng.choice((0.0, 0.005)), batch_size=rng.choice((3, 20, 500)), max_buffered=rng.choice((500, 10_000))
             )
             async with Producer(driver.sink(), config=config, idempotent=True, rng=self._fork()) as producer:
                 number = 0
@@ -369,7 +369,7 @@ class Simulation:
             f"scenario: {self.scenario}",
             f"faults: {injected}",
             "the last events:",
-            *(f"  {event}" for event in self.journal.trace[-40:]),
+            *(f"  {event}" for event in self.journal.events(40)),
             f"repeat it: RUSTMQ_SEED={seed} python -m pytest tests/faults/test_simulations.py -k {backend}",
         ]
         return "\n".join(lines)
