@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from driver_parts.lines import read_lines
 from driver_parts.text_file import TextFile
 from rustmq_sdk.slots import Capabilities, LogSubscription, Source, SourceRequest
 from rustmq_sdk.testing.contracts.log_offsets import LogOffsetsContract
 from rustmq_sdk.testing.contracts.log_reading import LogReadingContract
 from rustmq_sdk.testing.contracts.log_waiting import LogWaitingContract
-from rustmq_sdk.values import OutgoingMessage, SentMessage, TopicPartition
+from rustmq_sdk.values import Assignment, OutgoingMessage, SentMessage, TopicPartition
 
 
 class Files:
@@ -83,6 +84,23 @@ class TestWaiting(OnFiles, LogWaitingContract):
 
 class TestOffsets(OnFiles, LogOffsetsContract):
     pass
+
+
+def test_lines_stay_within_the_bytes_asked_for_except_a_larger_first_one(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"a long line\nb\nc\nnot yet com")
+    assert [line.text for line in read_lines(path, 0, 9, 4)] == [b"a long line"]
+    assert [line.text for line in read_lines(path, 12, 9, 4)] == [b"b", b"c"]
+    assert read_lines(path, 16, 9, 4) == []
+
+
+@pytest.mark.anyio
+async def test_a_line_that_the_file_no_longer_has_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"a\n")
+    piece = await TextFile(path, "group").read(Assignment(TopicPartition("lines", 0), None), [0, 2])
+    assert [line.text for line in piece.records] == [b"a"]
+    assert [(gone.first, gone.end) for gone in piece.gone] == [(2, 3)]
 
 
 def _fills_both_slots(file: TextFile) -> tuple[Source, LogSubscription]:
