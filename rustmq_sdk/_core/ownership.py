@@ -28,7 +28,8 @@ class Owned:
 
     ledger: Ledger
     generation: int | None
-    restarts: int = 0
+    assignment: Assignment
+    """The ledger's, when it came: that of a ledger that goes on is replaced."""
     released: bool = False
 
 
@@ -38,6 +39,8 @@ class Ownership:
     def __init__(self) -> None:
         self._owned: dict[TopicPartition, Owned] = {}
         self._by_assignment: dict[Assignment, Owned] = {}
+        self._epochs: dict[TopicPartition, int] = {}
+        """The last of each partition that ever was ours."""
 
     def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Ledger | None:
         """The ledger to go on with, if nobody else can have touched the partition since it was released.
@@ -60,16 +63,14 @@ class Ownership:
     def assign(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
         """The partition is ours, with this ledger."""
         self.forget(tp)
-        restarts = (ledger.assignment.epoch or 0) % RESTARTS
-        self._owned[tp] = owned = Owned(ledger, generation, restarts)
+        self._owned[tp] = owned = Owned(ledger, generation, ledger.assignment)
         self._by_assignment[ledger.assignment] = owned
+        if ledger.assignment.epoch is not None:
+            self._epochs[tp] = ledger.assignment.epoch
 
     def restart(self, tp: TopicPartition, ledger: Ledger) -> None:
         """A seek: the same owner starts over with a new ledger."""
-        before = self._owned[tp]
-        self._by_assignment.pop(before.ledger.assignment, None)
-        self._owned[tp] = owned = Owned(ledger, before.generation, before.restarts + 1)
-        self._by_assignment[ledger.assignment] = owned
+        self.assign(tp, self._owned[tp].generation, ledger)
 
     def release(self, assignment: Assignment) -> Ledger | None:
         """Revoked: not ours any more unless it comes back."""
@@ -86,19 +87,16 @@ class Ownership:
         if owned is None:
             return None
 
-        self._by_assignment.pop(owned.ledger.assignment, None)
+        self._by_assignment.pop(owned.assignment, None)
         return owned.ledger
 
-    def epoch(self, tp: TopicPartition, generation: int | None, *, restart: bool = False) -> int | None:
-        """The fence of an assignment that is about to be made."""
+    def epoch(self, tp: TopicPartition, generation: int | None) -> int | None:
+        """The fence of an assignment that is about to be made: above all that were made of the partition before."""
         if generation is None:
             return None
 
-        owned = self._owned.get(tp)
-        if owned is None or not (restart or owned.generation == generation):
-            return generation * RESTARTS
-
-        return generation * RESTARTS + owned.restarts + 1
+        # A partition that was lost may come back in the same generation, as a restart stays in it.
+        return max(generation * RESTARTS, self._epochs.get(tp, -1) + 1)
 
     def generation(self, tp: TopicPartition) -> int | None:
         """The driver's generation under which the partition came to us."""

@@ -288,7 +288,7 @@ class Partitions:
         lane = self.lane_of(tp)
         before = lane.ledger
         generation = self.ownership.generation(tp)
-        assignment = Assignment(tp, self.ownership.epoch(tp, generation, restart=True))
+        assignment = Assignment(tp, self.ownership.epoch(tp, generation))
         ledger = Ledger(assignment, offset)
         ledger.written = before.written
         # The user's word counts even downwards: the next commit says the new position, lower or higher.

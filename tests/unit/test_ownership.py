@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.ownership import RESTARTS, Ownership
@@ -61,10 +64,148 @@ def test_the_fence_grows_when_a_partition_is_assigned_again_in_the_same_generati
 
 def test_the_fence_grows_with_a_seek_and_with_the_next_generation() -> None:
     ownership, ledger = released(generation=7)
-    moved = Ledger(Assignment(TP, ownership.epoch(TP, 7, restart=True)), 9)
+    moved = Ledger(Assignment(TP, ownership.epoch(TP, 7)), 9)
     ownership.restart(TP, moved)
 
     assert ledger.assignment.epoch == 7 * RESTARTS
     assert moved.assignment.epoch == 7 * RESTARTS + 1
     assert ownership.epoch(TP, 7) == 7 * RESTARTS + 2
     assert ownership.epoch(TP, 8) == 8 * RESTARTS
+
+
+def test_the_fence_grows_when_a_lost_partition_is_assigned_again_in_the_same_generation() -> None:
+    ownership, ledger = released(generation=7)
+    ownership.forget(TP)
+    assert ledger.assignment.epoch == 7 * RESTARTS
+    assert ownership.epoch(TP, 7) == 7 * RESTARTS + 1
+
+
+def test_what_was_told_of_the_assignment_before_does_not_touch_a_ledger_that_went_on() -> None:
+    ownership, ledger = released(generation=7)
+    before = ledger.assignment
+    ledger.assignment = Assignment(TP, ownership.epoch(TP, 8))
+    ownership.assign(TP, 8, ledger)
+
+    assert ownership.known(before) is ownership.ledger_of(before) is ownership.release(before) is None
+    assert ownership.known(ledger.assignment) is ownership.get(TP) is ledger
+
+
+def test_a_partition_without_generations_has_no_fence_and_does_not_come_back() -> None:
+    ownership = Ownership()
+    assert ownership.epoch(TP, None) is None
+    ledger = Ledger(Assignment(TP, None), 5)
+    ownership.assign(TP, None, ledger)
+    ownership.release(ledger.assignment)
+    assert ownership.comes_back(TP, None, ledger.written) is ownership.comes_back(TP, 1, ledger.written) is None
+
+
+class Ownerships(RuleBasedStateMachine):
+    """Two partitions that come, go, come back and start over, in generations that a driver counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ownership = Ownership()
+        self.generation = 1
+        self.ledgers: dict[TopicPartition, Ledger] = {}
+        """Owned or released."""
+        self.released: dict[TopicPartition, int] = {}
+        """The generation in which each released partition was assigned."""
+        self.assigned_in: dict[TopicPartition, int] = {}
+        self.over: list[Assignment] = []
+        """Assignments that nothing may be found by any more."""
+        self.epochs: dict[TopicPartition, list[int]] = {}
+
+    def fresh(self, tp: TopicPartition, offset: int = 0) -> Ledger:
+        return Ledger(self.fenced(tp), offset)
+
+    def fenced(self, tp: TopicPartition) -> Assignment:
+        epoch = self.ownership.epoch(tp, self.generation)
+        assert epoch is not None
+        assert epoch // RESTARTS == self.generation
+        assert all(epoch > before for before in self.epochs.setdefault(tp, [])), "a fence that does not grow"
+        self.epochs[tp].append(epoch)
+        return Assignment(tp, epoch)
+
+    @rule(more=st.integers(1, 2))
+    def a_rebalance_goes_on(self, more: int) -> None:
+        self.generation += more
+
+    @rule(
+        number=st.integers(0, 1),
+        committed=st.sampled_from(["nothing", "what we wrote", "by somebody else"]),
+    )
+    def assign(self, number: int, committed: str) -> None:
+        tp = TopicPartition("t", number)
+        before = self.ledgers.get(tp)
+        checkpoint = Checkpoint(99) if committed == "by somebody else" else None
+        if committed == "what we wrote" and before is not None:
+            checkpoint = before.written
+
+        ledger = self.ownership.comes_back(tp, self.generation, checkpoint)
+        untouched = committed != "by somebody else" and tp in self.released
+        directly = self.generation - self.released.get(tp, -9) <= 1
+        assert ledger is (before if untouched and directly else None)
+        if before is not None:
+            self.over.append(before.assignment)
+
+        if ledger is None:
+            # As the runtime does: what was known is dropped first.
+            assert self.ownership.forget(tp) is before
+            ledger = self.fresh(tp)
+        else:
+            ledger.assignment = self.fenced(tp)
+
+        self.ownership.assign(tp, self.generation, ledger)
+        self.ledgers[tp] = ledger
+        self.assigned_in[tp] = self.generation
+        self.released.pop(tp, None)
+
+    @precondition(lambda self: self.ledgers)
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        tp = data.draw(st.sampled_from(sorted(self.ledgers)))
+        assert self.ownership.release(self.ledgers[tp].assignment) is self.ledgers[tp]
+        self.released[tp] = self.assigned_in[tp]
+
+    @precondition(lambda self: self.ledgers)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        tp = data.draw(st.sampled_from(sorted(self.ledgers)))
+        ledger = self.ledgers.pop(tp)
+        assert self.ownership.forget(tp) is ledger
+        assert self.ownership.forget(tp) is None
+        self.over.append(ledger.assignment)
+        self.released.pop(tp, None)
+
+    @precondition(lambda self: len(self.ledgers) > len(self.released))
+    @rule(data=st.data())
+    def seek(self, data: st.DataObject) -> None:
+        tp = data.draw(st.sampled_from(sorted(set(self.ledgers) - set(self.released))))
+        self.over.append(self.ledgers[tp].assignment)
+        generation, self.generation = self.generation, self.assigned_in[tp]
+        assert self.ownership.generation(tp) == self.generation
+        self.ledgers[tp] = self.fresh(tp, 50)
+        self.generation = generation
+        self.ownership.restart(tp, self.ledgers[tp])
+
+    @invariant()
+    def only_current_assignments_are_found(self) -> None:
+        for assignment in self.over:
+            assert self.ownership.known(assignment) is None
+            assert self.ownership.ledger_of(assignment) is None
+            assert self.ownership.release(assignment) is None
+
+        for tp, ledger in self.ledgers.items():
+            assert self.ownership.known(ledger.assignment) is ledger
+            ours = None if tp in self.released else ledger
+            assert self.ownership.ledger_of(ledger.assignment) is self.ownership.get(tp) is ours
+
+        current = {tp: ledger for tp, ledger in self.ledgers.items() if tp not in self.released}
+        assert {ledger.assignment.tp: ledger for ledger in self.ownership.current()} == current
+        assert {ledger.assignment.tp: ledger for ledger in self.ownership.all()} == self.ledgers
+
+
+def test_a_late_assignment_never_finds_a_new_ledger_and_fences_grow_whatever_happens() -> None:
+    run_state_machine_as_test(
+        Ownerships, settings=settings(max_examples=100, stateful_step_count=30, derandomize=True, deadline=None)
+    )
