@@ -155,6 +155,8 @@ def main(url: str, *, backend: str, seconds: float, keeps: bool) -> int:
     except* rustmq_sdk.RustMQError as errors:
         for error in leaves(errors):
             print(f"\nThe tour cannot go on. {error}", file=sys.stderr)
+    except* TimeoutError as errors:
+        print(f"\nThe tour cannot go on: the log has not answered in time. {errors.exceptions[0]}", file=sys.stderr)
     except* KeyboardInterrupt:
         print("\nInterrupted before its end.", file=sys.stderr)
         status = 130
