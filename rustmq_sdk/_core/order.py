@@ -130,6 +130,7 @@ def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
 def unpark_all(buffer: Buffer) -> None:
     """Order is not asked for any more: parked messages go back to the front of their lanes, in offset order.
 
+    So do those that cancelled handlers have released, which wait in front: what was at hand came back before them.
     What holds a key goes on holding it, for whoever asks for order next: a message may still wait for its retry.
     """
     for lane in buffer.lanes.values():
@@ -138,6 +139,8 @@ def unpark_all(buffer: Buffer) -> None:
         lane.parked.clear()
         if parked:
             buffer.push_front(lane, parked)
+
+        if lane.front:
             lane.front = deque(sorted(lane.front, key=_offset))
 
         buffer.resume(lane)
