@@ -6,12 +6,12 @@ the log by partition and offset, so nothing here may raise for want of room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple, TypeAlias
 
 from cachetools import TTLCache
 
-from rustmq_sdk.values import Assignment, Headers
+from rustmq_sdk.values import Headers
 
 
 class Body(NamedTuple):
@@ -23,8 +23,8 @@ class Body(NamedTuple):
     timestamp: int
 
 
-Key: TypeAlias = tuple[Assignment, int]
-"""An assignment and an offset in it."""
+Key: TypeAlias = tuple[Hashable, int]
+"""Whose it is (the ledger, which outlives an eager rebalance) and its offset."""
 
 
 def size_of(body: Body) -> int:
@@ -103,13 +103,13 @@ class MessageCache:
         """Frees what is too old. Without it an idle cache keeps dead bodies: lookups alone never free anything."""
         self._bodies.expire()
 
-    def forget(self, which: Assignment | Callable[[Key], bool]) -> None:
-        """Frees the bodies of an assignment, or of all keys that the predicate is true for."""
+    def forget(self, which: Hashable | Callable[[Key], bool]) -> None:
+        """Frees the bodies of one owner, or of all keys that the predicate is true for."""
         bodies = self._bodies
         with bodies.timer:
             bodies.expire()
             for key in list(bodies):
-                if key[0] is which if isinstance(which, Assignment) else which(key):
+                if which(key) if callable(which) else key[0] is which:
                     del bodies[key]
 
 

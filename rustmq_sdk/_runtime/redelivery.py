@@ -95,7 +95,7 @@ class Redelivery:
         """The message comes again as ``attempt`` in ``delay`` seconds."""
         retry = Retry(self._session.clock() + delay, next(self._numbers), parent, index, attempt)
         body = Body(message.payload, message.key, message.headers, message.timestamp)
-        self.cache.put((parent.assignment, retry.offset), body)
+        self.cache.put((parent.ledger, retry.offset), body)
         heapq.heappush(self._heap, retry)
         self._bell.kick()
 
@@ -114,7 +114,7 @@ class Redelivery:
         """A partition was lost or moved: its retries are somebody else's, or start over."""
         self._heap = [retry for retry in self._heap if retry.parent.ledger is not ledger]
         heapq.heapify(self._heap)
-        self.cache.forget(lambda key: key[0].tp == ledger.assignment.tp)
+        self.cache.forget(ledger)
 
     def arm(self) -> None:
         """Something is in flight: from now on somebody has to look whether it is settled."""
@@ -143,7 +143,7 @@ class Redelivery:
             if retry.is_over:
                 continue
 
-            body = self.cache.take((retry.parent.assignment, retry.offset))
+            body = self.cache.take((retry.parent.ledger, retry.offset))
             if body is None:
                 missing[retry.parent.ledger].append(retry)
             else:
