@@ -6,6 +6,7 @@ Ack, or the verb that was noted for it. A piece is kept until the broker has con
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk.message import DONE, STALE, Settler
 from rustmq_sdk.values import Assignment, Receipt
+
+TOO_LATE = 1000
+"""Acks that came after their lease had run out, remembered for those who wait to hear of a durable one."""
 
 
 class Leased(InFlight):
@@ -84,11 +88,15 @@ class LeaseBook(Ledger):
         self.returned = 0
         """Slots that count as settled although nobody acked them: given back, or their lease was lost."""
         self._returning = 0
+        self._too_late: deque[int] = deque(maxlen=TOO_LATE)
 
     def lease(
         self, receipts: Sequence[Receipt], attempts: Sequence[int], *, size: int, largest: int, owner: Settler
-    ) -> Leased:
-        """Takes in what a fetch brought."""
+    ) -> Leased | None:
+        """Takes in what a fetch brought; None for nothing."""
+        if not receipts:
+            return None
+
         numbers = range(self.scanned, self.scanned + len(receipts))
         piece = Leased(self, numbers, receipts, attempts, size=size, largest=largest, owner=owner)
         self.scanned = numbers.stop
@@ -102,8 +110,9 @@ class LeaseBook(Ledger):
     def give_back(self, piece: InFlight, index: int, back: Return) -> None:
         """The slot goes back to the broker with the next settlements; its handle is void."""
         assert isinstance(piece, Leased)
+        before = piece.returns.get(index)
         piece.returns[index] = back
-        self._returning += not back.dead
+        self._returning += (not back.dead) - (before is not None and not before.dead)
 
     @property
     def uncommitted(self) -> int:
@@ -136,16 +145,18 @@ class LeaseBook(Ledger):
     def report(self, due: Due, *, lost: bool) -> Settled:
         """The broker has confirmed a settlement, or says that the lease had run out before it came."""
         piece, index, back = due
-        if piece.reported[index]:
+        # Fenced while the broker was being told, or lost by a renewal that came in between.
+        if self.fenced or piece.reported[index]:
             return Settled(0, 0, completed=False)
 
         if back is not None and not back.dead:
             self._returning -= 1
             self.returned += 1
-            piece[index] = DONE
+            piece[index] = DONE if back.counted else STALE
         elif lost:
             self.returned += 1
             piece[index] = STALE
+            self._too_late.append(piece.offsets[index])
 
         return self._report(piece, index)
 
@@ -153,15 +164,21 @@ class LeaseBook(Ledger):
         """The lease ran out while the message was unsettled: its handle is stale."""
         piece[index] = STALE
         self.returned += 1
-        child = self.children.pop(piece.offsets[index], None)
+        child = self.children.get(piece.offsets[index])
         if child is not None:
             child[0] = STALE
+
+        back = piece.returns.pop(index, None)
+        if back is not None and not back.dead:
+            # Given back while the renewal was on its way: nobody will be told of it any more.
+            self._returning -= 1
 
         return self._report(piece, index)
 
     def _report(self, piece: Leased, index: int) -> Settled:
         piece.reported[index] = 1
         self.covered += 1
+        self.forget_attempts(piece.offsets[index])
         counted = self.recount(piece)
         if piece.reported.find(0) < 0:
             self.unreported.pop(piece.offsets[0], None)
@@ -176,7 +193,7 @@ class LeaseBook(Ledger):
                     yield piece, index
 
     def acked(self) -> Iterator[tuple[Leased, int]]:
-        """Slots that are acked and the broker does not know it yet: without their lease the message would come again."""
+        """Slots that are acked and the broker does not know it yet: without a lease the message would come again."""
         for piece in self.unreported.values():
             for index in piece.unreported():
                 if piece[index] == DONE and index not in piece.returns:
@@ -189,8 +206,7 @@ class LeaseBook(Ledger):
 
     def is_stale(self, offset: int) -> bool:
         """Whether the lease was lost before the settlement arrived."""
-        found = self._find(offset)
-        return self.fenced or (found is not None and found[0][found[1]] == STALE)
+        return self.fenced or offset in self._too_late
 
     def _find(self, offset: int) -> tuple[Leased, int] | None:
         for first, piece in self.unreported.items():
