@@ -223,6 +223,8 @@ class Partitions:
         self._redelivery.forget(ledger)
         self._failures.forget(ledger)
         self._acknowledger.forget(ledger)
+        # A seek, or a loss, while handlers are waited for: there is nothing of theirs to wait for any more.
+        self._settler.note_progress()
         # Handlers of a key-ordered run may wait for a message that will not come any more.
         self._session.wake_receivers()
 

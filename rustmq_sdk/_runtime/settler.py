@@ -67,7 +67,7 @@ class LedgerSettler:
         if byte in OPEN:
             piece[index] = DONE
             self._settled(piece, index)
-        elif byte != DONE or not durable:
+        elif byte != DONE or not durable or _went_back(piece, index):
             return DUPLICATE
 
         if not durable:
@@ -180,14 +180,15 @@ class LedgerSettler:
             # Only then: the ack-handler counts as well, and would go on telling itself about nothing.
             self._acknowledger.tell(ledger, settled.messages)
 
-        self._note_progress()
+        self.note_progress()
 
     def _taken(self) -> None:
-        self._note_progress()
+        self.note_progress()
         # What was nacked travels in the checkpoint: there is something to commit even if nothing was acked.
         self._acknowledger.tell_later()
 
-    def _note_progress(self) -> None:
+    def note_progress(self) -> None:
+        """Has those look again who wait for handlers to finish."""
         if self._progress is not None:
             self._progress.set()
             self._progress = None
@@ -213,6 +214,12 @@ def _piece(state: DeliveryState) -> InFlight:
 
 def _root_offset(piece: InFlight, index: int) -> int:
     return piece.offsets[index]
+
+
+def _went_back(piece: InFlight, index: int) -> bool:
+    """Queues: the broker has confirmed the slot, but as one that comes again."""
+    back = piece.returns.get(index) if isinstance(piece, Leased) else None
+    return back is not None and not back.dead
 
 
 def _refused(message: Message) -> AckResult | None:
