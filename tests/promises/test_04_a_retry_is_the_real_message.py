@@ -210,6 +210,18 @@ class TestItsHandles:
             await passes(5)
             assert stage.committed() == 1
 
+    async def test_a_durable_ack_of_an_older_attempt_claims_nothing(self, either: Stage) -> None:
+        either.send(1)
+        async with either.consumer(retry=STEADY) as consumer:
+            first = await consumer.receive(10)
+            await first.nack(delay=30)
+            assert await first.ack(durable=True) is AckResult.DUPLICATE
+            await passes(10)
+            assert await first.ack(durable=True) is AckResult.DUPLICATE
+            second = await consumer.receive(60)
+            assert await first.ack(durable=True) is AckResult.DUPLICATE
+            assert await second.ack(durable=True) is AckResult.DURABLE
+
     async def test_settling_twice_counts_once(self, either: Stage) -> None:
         either.send(3)
         async with either.consumer() as consumer:

@@ -1,0 +1,366 @@
+"""Promise 11: after a partition is lost no late ack moves its position, and the caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import anyio
+import pytest
+
+from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition
+from rustmq_sdk.testing import Fault
+from tests.promises.stage import (
+    TP,
+    Plan,
+    Stage,
+    ack,
+    handle_all,
+    in_background,
+    numbered,
+    offsets,
+    passes,
+    take,
+    take_all,
+    texts,
+    until,
+)
+
+pytestmark = pytest.mark.virtual_time
+
+
+class TestLost:
+    async def test_every_way_of_settling_answers_stale(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 4)
+            batch = await consumer.receive_batch(3)
+            await messages[0].ack()
+            await messages[1].nack(delay=1000)
+            stage.broker.expire("g")
+            await passes(0.5)
+            assert await messages[2].ack() is AckResult.STALE
+            assert await messages[3].nack() is AckResult.STALE
+            assert await messages[3].reject() is AckResult.STALE
+            assert await batch.ack() is AckResult.STALE
+            with pytest.raises(StalePartition):
+                await messages[2].ack(durable=True)
+
+            with pytest.raises(StalePartition):
+                await batch.ack(durable=True)
+
+    async def test_no_late_ack_moves_the_position(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 10)
+            await ack(*messages[:2])
+            await consumer.commit()
+            stage.broker.expire("g")
+            await ack(*messages[2:])  # it does not know yet
+            await passes(1)
+            await ack(*messages[2:])
+            await passes(10)
+            assert stage.committed() == 2
+            assert offsets(await take_all(consumer)) == list(range(2, 10))
+
+    async def test_a_commit_in_flight_when_it_is_lost_claims_nothing(self, stage: Stage) -> None:
+        stage.plan = Plan(Fault("source.commit", "hang", 1, seconds=5))
+        stage.send(10)
+        async with stage.consumer() as consumer, anyio.create_task_group() as group:
+            await ack(*(await take(consumer, 10)))
+            outcome = await in_background(group, consumer.commit)
+            stage.broker.expire("g")
+            await passes(10)
+            assert [type(result) for result in outcome] == [StalePartition]
+            assert stage.committed() is None
+            assert await handle_all(consumer) == numbered(10)
+
+    async def test_what_was_buffered_is_not_handed_out(self, stage: Stage) -> None:
+        stage.create(2)
+        stage.send(10, partition=0)
+        stage.send(10, partition=1)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 1)))
+            async with stage.consumer() as other:
+                await passes(1)
+                mine, others = await take_all(consumer), await take_all(other)
+
+            (moved,) = {message.partition for message in others}
+            assert moved not in {message.partition for message in mine}
+            assert len(mine) + len(others) == 19
+
+    async def test_an_old_handle_does_not_settle_the_new_delivery(self, stage: Stage) -> None:
+        stage.send(3)
+        async with stage.consumer() as consumer:
+            old = await take(consumer, 3)
+            stage.broker.expire("g")
+            new = await take(consumer, 3)
+            assert {await message.ack() for message in old} == {AckResult.STALE}
+            await passes(5)
+            assert stage.committed() is None
+            await ack(*new)
+            await passes(5)
+            assert stage.committed() == 3
+
+    async def test_fences_grow_with_every_owner(self, stage: Stage) -> None:
+        stage.send(1)
+        fences = []
+        for _ in range(3):
+            async with stage.consumer() as consumer:
+                (message,) = await take(consumer, 1)
+                fences.append(message.fence)
+                await consumer.seek("t", 0, 0)
+                (message,) = await take(consumer, 1)
+                fences.append(message.fence)
+
+        assert fences == sorted(set(fences), key=lambda fence: fence or 0)
+
+    async def test_a_seek_fences_as_well(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 10)
+            await ack(*messages[:5])
+            await messages[5].nack(delay=1)
+            await consumer.seek("t", 0, 2)
+            assert {await message.ack() for message in messages[6:]} == {AckResult.STALE}
+            again = await take_all(consumer)
+            assert offsets(again) == list(range(2, 10))
+            assert {message.attempt for message in again} == {1}
+            await passes(2)
+            assert stage.committed() == 2
+
+    async def test_after_the_consumer_has_left_its_handles_are_stale(self, either: Stage) -> None:
+        either.send(3)
+        async with either.consumer() as consumer:
+            first, second, third = await take(consumer, 3)
+            await first.ack()
+
+        assert await second.ack() is AckResult.STALE
+        assert await third.nack() is AckResult.STALE
+        with pytest.raises(StalePartition):
+            await third.ack(durable=True)
+
+    async def test_a_deleted_topic_is_lost(self, either: Stage) -> None:
+        either.send(5)
+        async with either.consumer() as consumer:
+            messages = await take(consumer, 5)
+            either.broker.delete_topic("t")
+            await passes(1)
+            assert await messages[0].ack() is AckResult.STALE
+            either.send(["anew"])
+            assert texts(await take_all(consumer)) == ["anew"]
+
+    async def test_observers_hear_of_it(self, stage: Stage) -> None:
+        heard: list[tuple[list[TopicPartition], list[TopicPartition], str]] = []
+
+        class Observer:
+            def on_rebalanced(
+                self, assigned: Collection[TopicPartition], lost: Collection[TopicPartition], reason: str
+            ) -> None:
+                heard.append((list(assigned), list(lost), reason))
+
+        stage.send(1)
+        async with stage.client() as client, client.consumer("t", group="g", observers=[Observer()]) as consumer:
+            await take(consumer, 1)
+            stage.broker.expire("g")
+            await passes(1)
+
+        assert heard == [([TP], [], "assigned"), ([], [TP], "lost"), ([TP], [], "assigned")]
+
+    async def test_an_ack_that_comes_before_the_loss_is_counted_exactly(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 10)
+            await ack(*messages[:3])
+            stage.broker.expire("g")
+            await passes(1)
+            await ack(*messages[3:])
+            assert consumer.statistics().acked == 3
+
+
+class TestRevoked:
+    async def test_it_waits_for_running_handlers_and_commits_what_they_settled(self, stage: Stage) -> None:
+        stage.create(2)
+        stage.send(4, partition=0)
+        stage.send(4, partition=1)
+        handled: list[tuple[int | None, int | None]] = []
+
+        async def handler(message: Message) -> None:
+            await passes(6)
+            handled.append((message.partition, message.offset))
+
+        async def work(consumer: Any) -> None:
+            await consumer.run(handler, concurrency=8, ordering="none")
+
+        async with stage.consumer() as first, anyio.create_task_group() as group:
+            await in_background(group, work, first)
+            await passes(1)
+            async with stage.consumer() as second:
+                await in_background(group, work, second)
+                await passes(60)
+                first.stop()
+                second.stop()
+
+        assert sorted(handled) == [(p, o) for p in (0, 1) for o in range(4)]  # nothing ran twice
+        assert (stage.committed(0), stage.committed(1)) == (4, 4)
+
+    async def test_nothing_new_is_handed_out_meanwhile(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 3)
+            stage.broker.rebalance("g")
+            await passes(1)
+            with pytest.raises(TimeoutError):
+                await consumer.receive(5)
+
+            assert "rebalancing" in [reason.code for reason in consumer.health().reasons]
+            await ack(*messages)
+            assert await handle_all(consumer) == numbered(7, 3)
+
+    async def test_it_waits_no_longer_than_its_budget(self, stage: Stage) -> None:
+        stage.create(2)
+        stage.send(5, partition=0)
+        stage.send(5, partition=1)
+        async with stage.consumer(close_timeout=10) as consumer:
+            held = await take(consumer, 10)
+            await held[0].ack()
+            start = anyio.current_time()
+            async with stage.consumer() as other:
+                again = await other.receive(60)
+                assert 7 <= anyio.current_time() - start <= 11
+                late = [message for message in held[1:] if message.partition == again.partition]
+                assert {await message.ack() for message in late} == {AckResult.STALE}
+
+    async def test_a_message_that_waits_for_its_retry_is_not_waited_for(self, stage: Stage) -> None:
+        stage.send(3)
+        async with stage.consumer(retry=RetryPolicy(initial=500, jitter="none", max_delay=500)) as consumer:
+            messages = await take(consumer, 3)
+            await ack(*messages[1:])
+            await messages[0].nack()
+            start = anyio.current_time()
+            stage.broker.rebalance("g")
+            await passes(1)
+            assert consumer.assigned_partitions == {TP}
+            assert anyio.current_time() - start < 2
+
+    async def test_an_eager_rebalance_that_gives_it_back_adopts_what_runs(self, stage: Stage) -> None:
+        stage.send(10)
+        seen: list[str] = []
+
+        async def handler(message: Message) -> None:
+            seen.append(message.text())
+            await passes(300)  # longer than the budget
+
+        async with stage.consumer() as consumer, anyio.create_task_group() as group:
+            await in_background(group, lambda: consumer.run(handler, concurrency=4))
+            await passes(1)
+            for _ in range(3):
+                stage.broker.rebalance("g")
+                await passes(30)
+
+            await until(lambda: len(seen) == 10, at_most=2000, step=1)
+            await passes(310)
+            consumer.stop()
+
+        assert seen == numbered(10)  # not run twice
+        assert stage.committed() == 10
+
+    async def test_adopted_retries_come_back_once_and_with_their_attempt(self, stage: Stage) -> None:
+        stage.send(5)
+        async with stage.consumer(retry=RetryPolicy(initial=60, jitter="none")) as consumer:
+            for message in await take(consumer, 5):
+                await message.nack()
+
+            stage.broker.rebalance("g")
+            again = await take_all(consumer, quiet=100)
+            assert sorted(texts(again)) == numbered(5)
+            assert {message.attempt for message in again} == {2}
+
+    async def test_adopted_messages_can_be_settled_and_committed(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 6)
+            stage.broker.rebalance("g")
+            await passes(40)
+            assert [await message.ack() for message in messages] == [AckResult.RECORDED] * 6
+            assert await handle_all(consumer) == numbered(4, 6)
+            await passes(3)
+            assert stage.committed() == 10
+
+    async def test_a_stale_commit_after_a_revoke_moves_nothing(self, stage: Stage) -> None:
+        stage.plan = Plan(Fault("source.commit", "hang", 1, seconds=20))
+        stage.create(2)
+        stage.send(5, partition=0)
+        stage.send(5, partition=1)
+        async with stage.consumer(close_timeout=5, commit_timeout=25) as consumer:
+            messages = await take(consumer, 10)
+            await ack(*(message for message in messages if message.offset != 4))
+            await until(lambda: stage.plan.calls["source.commit"] == 1)
+            async with stage.consumer(plan=Plan()) as other:
+                again = await take(other, 5)
+                await ack(*again)
+                await other.commit()
+                partition = again[0].partition or 0
+                assert stage.committed(partition) == 5
+                late = [message for message in messages if message.partition == partition and message.offset == 4]
+                assert [await message.ack() for message in late] == [AckResult.STALE]
+                await passes(100)
+                assert stage.committed(partition) == 5
+
+    async def test_a_seek_while_it_is_revoked_holds_for_whoever_has_it_next(self, stage: Stage) -> None:
+        stage.send(5)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 5)
+            await ack(*messages[:3])
+            await consumer.commit()
+            stage.broker.rebalance("g")
+            await passes(1)
+            await consumer.seek("t", 0, 1)
+            assert {await message.ack() for message in messages[3:]} == {AckResult.STALE}
+            assert await handle_all(consumer) == numbered(4, 1)
+            await passes(5)
+            assert stage.committed() == 5
+            assert consumer.assigned_partitions == {TP}
+
+    async def test_leaving_does_not_wait_for_a_budget(self, stage: Stage) -> None:
+        stage.send(5)
+        async with stage.consumer() as consumer:
+            await take(consumer, 5)
+            stage.broker.rebalance("g")
+            await passes(1)
+            start = anyio.current_time()
+
+        assert anyio.current_time() - start < 3
+
+
+class TestLeases:
+    async def test_a_lost_lease_makes_its_message_stale_and_it_comes_again(self, queue: Stage) -> None:
+        queue.plan.breaks("source.extend")
+        queue.send(2)
+        async with queue.consumer() as consumer:
+            first, second = await take(consumer, 2)
+            await first.ack()
+            await passes(2)
+            again = await consumer.receive(60)
+            assert (again.text(), again.attempt) == (second.text(), 2)
+            queue.plan.heals()
+            await passes(20)
+            assert await second.ack() is AckResult.STALE
+            assert await again.ack(durable=True) is AckResult.DURABLE
+            assert await take_all(consumer, quiet=60) == []
+
+    async def test_a_running_message_keeps_its_lease_as_long_as_it_takes(self, queue: Stage) -> None:
+        queue.send(3)
+        async with queue.consumer() as consumer:
+            messages = await take(consumer, 1)  # the others stay in the buffer
+            assert await take_all(consumer, quiet=200) != []
+            await passes(1000)
+            assert await messages[0].ack(durable=True) is AckResult.DURABLE
+
+    async def test_a_renewal_that_fails_twice_loses_nothing(self, queue: Stage) -> None:
+        queue.plan = Plan(Fault("source.extend", "refused", 1), Fault("source.extend", "hang", 2, seconds=9))
+        queue.send(1)
+        async with queue.consumer() as consumer:
+            (message,) = await take(consumer, 1)
+            await passes(200)
+            assert await message.ack(durable=True) is AckResult.DURABLE
