@@ -162,12 +162,12 @@ class Simulation:
             owner = Owner(f"{name}.{number}")
             last = number >= self.scenario.lives
             with anyio.CancelScope() as scope:
-                await self._live(owner, rng, scope, seconds=1000.0 if last else rng.uniform(0.3, 5.0))
+                await self._live(owner, rng, scope, seconds=1000.0 if last else self._life_span(rng))
 
             await anyio.sleep(rng.choice((0.0, 0.5)))
 
     async def _live(self, owner: Owner, rng: Random, scope: anyio.CancelScope, *, seconds: float) -> None:
-        config = self.scenario.config(rng)
+        config = self._config(rng)
         async with self._process(rng) as driver:
             consumer = self._consumer(driver, owner, config, rng)
             try:
@@ -209,7 +209,6 @@ class Simulation:
         scope: anyio.CancelScope,
         seconds: float,
     ) -> None:
-        oddity = rng.choice((0.0, 0.1, 0.5))
         async with anyio.create_task_group() as tasks:
             user = User(
                 consumer,
@@ -218,7 +217,7 @@ class Simulation:
                 self.scenario,
                 rng,
                 tasks,
-                oddity=oddity,
+                oddity=self._oddity(rng),
                 seeks=self.scenario.kind == "log" and rng.random() < 0.2,
                 auto_commit=config.auto_commit,
             )
@@ -320,6 +319,15 @@ class Simulation:
         return settled
 
     # Parts
+
+    def _life_span(self, rng: Random) -> float:
+        return rng.uniform(0.3, 5.0)
+
+    def _oddity(self, rng: Random) -> float:
+        return rng.choice((0.0, 0.1, 0.5))
+
+    def _config(self, rng: Random) -> ConsumerConfig:
+        return self.scenario.config(rng)
 
     def _process(
         self, rng: Random, *, operations: tuple[str, ...] | None = None, crashes: bool | None = None
