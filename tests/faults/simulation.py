@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from rustmq_sdk import Consumer, ConsumerConfig, DriverError, OutgoingMessage, Producer, ProducerConfig
+from rustmq_sdk import Consumer, ConsumerConfig, DriverError, Producer, ProducerConfig
 from rustmq_sdk.drivers.memory import MemoryBroker, MemoryDriver
 from rustmq_sdk.drivers.memory.driver import _LOG, _QUEUE
 from rustmq_sdk.slots import SourceRequest
@@ -103,7 +103,9 @@ class Simulation:
         scenario = self.scenario
         async with self._process(rng, operations=("sink.append", "sink.partitions"), crashes=False) as driver:
             config = ProducerConfig(
-                linger=rng.choice((0.0, 0.005)), batch_size=rng.choice((3, 20, 500)), max_buffered=rng.choice((500, 10_000))
+                linger=rng.choice((0.0, 0.005)),
+                batch_size=rng.choice((3, 20, 500)),
+                max_buffered=rng.choice((500, 10_000)),
             )
             async with Producer(driver.sink(), config=config, idempotent=True, rng=self._fork()) as producer:
                 number = 0
@@ -329,9 +331,7 @@ class Simulation:
     def _config(self, rng: Random) -> ConsumerConfig:
         return self.scenario.config(rng)
 
-    def _process(
-        self, rng: Random, *, operations: tuple[str, ...] | None = None, crashes: bool | None = None
-    ) -> Any:
+    def _process(self, rng: Random, *, operations: tuple[str, ...] | None = None, crashes: bool | None = None) -> Any:
         plan = self.scenario.plan(rng.randrange(1 << 30))
         if operations is not None:
             plan._operations = operations
@@ -341,9 +341,7 @@ class Simulation:
         return Process(MemoryDriver(self.broker, self._capabilities), plan)
 
     def _consumer(self, driver: FaultyDriver, owner: Owner, config: ConsumerConfig, rng: Random) -> Consumer:
-        request = SourceRequest(
-            topics=(TOPIC,), group=GROUP, lease=config.lease, revoke_budget=config.close_timeout
-        )
+        request = SourceRequest(topics=(TOPIC,), group=GROUP, lease=config.lease, revoke_budget=config.close_timeout)
         source = WatchedSource(driver.source(request), self.journal, owner)
         route = driver.dead_letters("dlq") if self.scenario.has_route else None
         consumer = Consumer(source, config=config, route=route)

@@ -119,9 +119,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(("kind", "operation", "fault"), FAULTS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_one_fault_at_every_call(
-    backend: Backend, kind: Literal["log", "queue"], operation: str, fault: Kind
-) -> None:
+def test_one_fault_at_every_call(backend: Backend, kind: Literal["log", "queue"], operation: str, fault: Kind) -> None:
     for call in range(1, CALLS + 1):
         for seconds in (0.7, 2.5) if fault == "disconnect" else (2.5, math.inf) if fault == "hang" else (0.0,):
             simulation = play(kind, Fault(operation, fault, call, seconds), backend)

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -56,8 +57,8 @@ def play(backend: Backend, seed: int) -> str | None:
 @pytest.fixture(scope="module")
 def played(request: pytest.FixtureRequest) -> Iterator[Played]:
     """What the chosen seeds come to: many of them on all cores, one alone right here, where a debugger can follow."""
-    chosen = [item.callspec.params for item in request.session.items if "test_no_fault" in item.name]
-    pairs = [(params["backend"], params["seed"]) for params in chosen]
+    calls: list[Any] = [item for item in request.session.items if "test_no_fault" in item.name]
+    pairs = [(call.callspec.params["backend"], call.callspec.params["seed"]) for call in calls]
     if len(pairs) < WORTH_PROCESSES:
         yield {}
         return

@@ -297,10 +297,10 @@ class User:
         assigned = sorted(self._consumer.assigned_partitions)
         if assigned:
             tp = self._rng.choice(assigned)
-            position = await self._consumer.position(*tp)
+            position = await self._consumer.position(TOPIC, tp.partition or 0)
             offset = self._rng.randrange(max(0, position - 20), position + 3)
             self._journal.seeks(self._owner, tp, offset)
-            await self._consumer.seek(TOPIC, tp.partition, offset)
+            await self._consumer.seek(TOPIC, tp.partition or 0, offset)
 
     async def _commit(self) -> None:
         try:
