@@ -44,6 +44,8 @@ class Owner:
     assignments: int = 0
     memberships: list[Any] = field(default_factory=list)
     """Of its subscription: says which claims it holds, to tell a stale owner from the live one."""
+    may_finish_until: float = 0.0
+    """Asked to end in good order: until then no handler is cancelled."""
     dead: bool = False
     """Killed: whatever it still says counts for nothing."""
 
@@ -114,6 +116,7 @@ class Journal:
         if tp in owner.paused or message._state.assignment.tp in owner.paused:
             self.broken(f"{owner.name} was handed {tp}@{offset}, which is paused")
 
+        self._check_body(message, tp, offset)
         if self.is_queue:
             return
 
@@ -159,6 +162,9 @@ class Journal:
                     partition.sought.since.discard(offset)
 
             return
+
+        if result is AckResult.DURABLE:
+            self._check_durable(owner, tp, offset)
 
         if slot in self._slots and result is AckResult.RECORDED:
             self.broken(f"{owner.name}: {tp}@{offset} attempt {message.attempt} was settled before, and acked again")
@@ -307,10 +313,8 @@ class Journal:
     def place(self, message: Message) -> tuple[TopicPartition, int]:
         """Where the message is in the broker's log, on queues too."""
         tp = message._state.assignment.tp
-        if message.offset is not None:
-            return tp, message.offset
-
-        return TopicPartition(tp.topic, 0), int(message.id.rpartition(":")[2])
+        offset = int(message.id.rpartition(":")[2]) if message.offset is None else message.offset
+        return TopicPartition(tp.topic, tp.partition or 0), offset
 
     def note(self, event: str) -> None:
         """For failure messages, and to see that a seed repeats itself."""
@@ -332,15 +336,35 @@ class Journal:
         owner.assignments += 1
         self.note(f"{owner.name} is assigned {tp}")
 
+    def _check_durable(self, owner: Owner, tp: TopicPartition, offset: int) -> None:
+        """Durable means that the broker has it, now."""
+        checkpoint = self.group.committed.get(tp)
+        if not self.is_queue and self._claim(owner, tp) is not None and not self._of(tp).was_sought:
+            if checkpoint is None or not self._covers(checkpoint, offset):
+                self.broken(f"{tp}@{offset} was said to be durable, and the broker has {checkpoint}")
+
+    def _check_body(self, message: Message, tp: TopicPartition, offset: int) -> None:
+        records = self.broker.log(tp, operation="read").read([offset]).records
+        if records and (records[0][0], records[0][1]) != (message.payload, message.key):
+            self.broken(f"{tp}@{offset} attempt {message.attempt} came as {message!r}, and is {records[0]}")
+
     def _check_order(self, owner: Owner, message: Message, tp: TopicPartition, offset: int) -> None:
         ledger = message._state.ledger  # type: ignore[attr-defined]
         if owner.in_offset_order and (ledger, offset) not in owner.seen:
             if owner.highest.get(ledger, -1) > offset:
                 self.broken(f"{owner.name} was handed {tp}@{offset} after {owner.highest[ledger]}")
 
+            self._check_gap(owner, tp, owner.highest.get(ledger, offset) + 1, offset)
             owner.highest[ledger] = offset
 
         owner.seen.add((ledger, offset))
+
+    def _check_gap(self, owner: Owner, tp: TopicPartition, first: int, end: int) -> None:
+        """What an owner did not get although it got later ones must have been settled before."""
+        for offset in range(first, end):
+            settled = offset in self._of(tp).settled or self.is_lettered(tp, offset)
+            if not settled and self.broker.log(tp, operation="read").read([offset]).records:
+                self.broken(f"{owner.name} was handed {tp}@{end}, and never {offset} before it")
 
     def _live_checkpoint(self, owner: Owner, tp: TopicPartition) -> Checkpoint | None:
         claim = self._claim(owner, tp)

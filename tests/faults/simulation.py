@@ -86,10 +86,10 @@ class Simulation:
             self._ending.set()
 
         self._check_log()
-        await self._drain()
         if self.scenario.ordered:
             self.journal.check_key_order()
 
+        await self._drain()
         if self.scenario.kind == "log":
             self.journal.check_positions()
 
@@ -274,9 +274,11 @@ class Simulation:
         elif way == "cancel":
             scope.cancel()
         elif way == "stop":
+            owner.may_finish_until = anyio.current_time() + 0.6 * config.close_timeout
             consumer.stop()
         else:
             started = anyio.current_time()
+            owner.may_finish_until = started + 0.6 * config.close_timeout
             await consumer.close()
             self._check_closing(owner, config, started)
 
@@ -293,7 +295,7 @@ class Simulation:
         """Without faults: everything that is left, and nothing else, and the positions end where the logs end."""
         owner = Owner("last", in_offset_order=True)
         config = ConsumerConfig(
-            group=GROUP, retry=self.scenario.retry, lease=8.0, close_timeout=4.0, commit_timeout=4.0
+            group=GROUP, retry=self.scenario.retry, lease=8.0, close_timeout=4.0, commit_timeout=4.0, cache_messages=1
         )
         async with MemoryDriver(self.broker, self._capabilities) as driver:
             faulty = FaultyDriver(driver, FaultPlan())
@@ -313,10 +315,16 @@ class Simulation:
         with anyio.move_on_after(2.0):
             while True:
                 message = await consumer.receive()
-                self.journal.delivered(owner, message)
-                self.journal.settling(owner, message)
-                self.journal.acked(owner, message, await message.ack())
                 settled += 1
+                self.journal.delivered(owner, message)
+                roll = self._rng.random()
+                if roll < 0.1 and message.attempt < self.scenario.retry.max_attempts:
+                    self.journal.given_back(owner, message, "nack", await message.nack(0.0))
+                elif roll < 0.15 and self.scenario.has_route:
+                    self.journal.given_back(owner, message, "reject", await message.reject())
+                else:
+                    self.journal.settling(owner, message)
+                    self.journal.acked(owner, message, await message.ack())
 
         return settled
 

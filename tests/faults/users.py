@@ -152,13 +152,22 @@ class User:
     async def _handle(self, message: Message) -> None:
         self._journal.delivered(self._owner, message)
         if self._rng.random() < self._oddity:
-            await self._something_else()
-            await anyio.sleep(self._rng.choice((0.0, 0.01, 0.3, 5.0)))
-            if self._rng.random() < 0.3:
-                await self._ack(message, durable=self._rng.random() < 0.3)
-                await anyio.sleep(self._rng.choice((0.0, 0.2)))
+            try:
+                await self._take_time(message)
+            except anyio.get_cancelled_exc_class():
+                if not self._owner.dead and anyio.current_time() < self._owner.may_finish_until:
+                    self._journal.broken(f"{self._owner.name}: a handler was cancelled, and had time left to finish")
+
+                raise
 
         self._end_of_handling([message], self._failure(message))
+
+    async def _take_time(self, message: Message) -> None:
+        await self._something_else()
+        await anyio.sleep(self._rng.choice((0.0, 0.01, 0.3, 5.0)))
+        if self._rng.random() < 0.3:
+            await self._ack(message, durable=self._rng.random() < 0.3)
+            await anyio.sleep(self._rng.choice((0.0, 0.2)))
 
     async def _handle_batch(self, messages: Messages) -> None:
         for message in messages:
@@ -255,8 +264,11 @@ class User:
     async def _ack(self, message: Message, *, durable: bool = False) -> None:
         self._journal.settling(self._owner, message)
         result: AckResult | None = None
+        began = anyio.current_time()
         try:
             result = await message.ack(durable)
+            if not durable and anyio.current_time() > began:
+                self._journal.broken(f"{self._owner.name}: an ack waited {anyio.current_time() - began} s")
         except StalePartition:
             pass
         finally:
