@@ -241,6 +241,23 @@ def _check_exception_class(field: str, kind: object) -> None:
 def _check_consumer(config: ConsumerConfig) -> None:
     """Settings that contradict each other, each with the number that would fit."""
     refuse = _Refusals(config)
+    _check_times(config, refuse)
+    _check_names(config, refuse)
+    refuse(
+        "start",
+        isinstance(config.start, datetime) and config.start.tzinfo is None,
+        "a datetime without a time zone means another moment on every machine",
+        "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
+    )
+    refuse(
+        "start",
+        isinstance(config.start, int) and config.start < 0,
+        "offsets start at 0",
+        'Use "earliest", "latest", an offset, or a datetime',
+    )
+
+
+def _check_times(config: ConsumerConfig, refuse: _Refusals) -> None:
     refuse(
         "close_timeout",
         config.close_timeout >= config.lease,
@@ -259,6 +276,9 @@ def _check_consumer(config: ConsumerConfig) -> None:
         "expected a positive number of seconds or None",
         "None never takes a message back",
     )
+
+
+def _check_names(config: ConsumerConfig, refuse: _Refusals) -> None:
     refuse(
         "dead_letters",
         config.dead_letters is not None and config.dead_letter_topic is not None,
@@ -270,18 +290,6 @@ def _check_consumer(config: ConsumerConfig) -> None:
         config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
         "expected an async callable or a DeadLetterQueue",
         "A callable is awaited with a sequence of DeadLetter",
-    )
-    refuse(
-        "start",
-        isinstance(config.start, datetime) and config.start.tzinfo is None,
-        "a datetime without a time zone means another moment on every machine",
-        "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
-    )
-    refuse(
-        "start",
-        isinstance(config.start, int) and config.start < 0,
-        "offsets start at 0",
-        'Use "earliest", "latest", an offset, or a datetime',
     )
     refuse(
         "dead_letter_topic",

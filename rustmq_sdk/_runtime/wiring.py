@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
@@ -41,11 +41,7 @@ class Parts:
         self.partitions = partitions = Partitions(session)
         self.failures = failures = Failures(session)
         self.writer = self._writer()
-        self.acknowledger = Acknowledger(
-            session,
-            ledgers=partitions.ownership.current,
-            writer=self.writer,
-        )
+        self.acknowledger = Acknowledger(session, ledgers=partitions.ownership.current, writer=self.writer)
         self.settler = LedgerSettler(
             session,
             acknowledger=self.acknowledger,
@@ -53,11 +49,7 @@ class Parts:
             on_room=self._room,
             on_key_freed=self._key_freed,
         )
-        self.letters = (
-            None
-            if put is None
-            else DeadLetterWriter(session, put, settle_slot=self.settler.settle_slot, on_refused=failures.undeliverable)
-        )
+        self.letters = self._letters(put)
         self.watch = Watch(session, take_back=self._take_back)
         self.redelivery = Redelivery(
             session,
@@ -79,20 +71,32 @@ class Parts:
         self.workers: Workers | None = None
         self.leave = anyio.Event()
         self.left = anyio.Event()
-        failures.connect(
+        self._introduce()
+        session.buffer.piecemeal = session.config.ack_timeout is not None
+
+    def _introduce(self) -> None:
+        """Parts that call each other cannot all be made with the others at hand."""
+        self.failures.connect(
             redelivery=self.redelivery,
             letters=self.letters,
             settler=self.settler,
             settle_slot=self.settler.settle_slot,
         )
-        partitions.connect(
+        self.partitions.connect(
             acknowledger=self.acknowledger,
             settler=self.settler,
             redelivery=self.redelivery,
-            failures=failures,
+            failures=self.failures,
             kick_fetcher=self.fetcher.kick,
         )
-        session.buffer.piecemeal = session.config.ack_timeout is not None
+
+    def _letters(self, put: Put | None) -> DeadLetterWriter | None:
+        if put is None:
+            return None
+
+        return DeadLetterWriter(
+            self.session, put, settle_slot=self.settler.settle_slot, on_refused=self.failures.undeliverable
+        )
 
     def tasks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:
         """The fixed set of tasks beside the subscription's: names and coroutine functions."""
@@ -133,10 +137,6 @@ class Parts:
                     ledger.give_back(piece, index, Return(counted=False))
 
         await self.acknowledger.commit_now(self.partitions.ownership.current())
-
-    def lanes_without_messages(self) -> Collection[str]:
-        """For explanations: partitions that are assigned and have delivered nothing."""
-        return [str(lane.ledger.assignment.tp) for lane in self.session.lanes]
 
     # The callbacks that cross from one part to another. They look the other part up when they are called, because some
     # of them are needed before it exists.
