@@ -338,10 +338,12 @@ class Journal:
 
     def _check_durable(self, owner: Owner, tp: TopicPartition, offset: int) -> None:
         """Durable means that the broker has it, now."""
+        if self.is_queue or self._claim(owner, tp) is None or self._of(tp).was_sought:
+            return
+
         checkpoint = self.group.committed.get(tp)
-        if not self.is_queue and self._claim(owner, tp) is not None and not self._of(tp).was_sought:
-            if checkpoint is None or not self._covers(checkpoint, offset):
-                self.broken(f"{tp}@{offset} was said to be durable, and the broker has {checkpoint}")
+        if checkpoint is None or not self._covers(checkpoint, offset):
+            self.broken(f"{tp}@{offset} was said to be durable, and the broker has {checkpoint}")
 
     def _check_body(self, message: Message, tp: TopicPartition, offset: int) -> None:
         records = self.broker.log(tp, operation="read").read([offset]).records
