@@ -92,6 +92,27 @@ def test_a_durable_ack_that_came_too_late_is_stale_even_if_it_was_the_last_of_it
     assert not book.unreported
     assert [book.is_written(number) for number in range(2)] == [True, True]
     assert [book.is_stale(number) for number in range(2)] == [False, True]
+    assert list(piece) == [DONE, STALE]
+
+
+def test_a_lease_lost_while_the_broker_is_told_is_counted_once() -> None:
+    book = book_()
+    piece = lease(book, 2)
+    book.take(piece, 0)
+    book.give_back(piece, 0, Return(5.0))
+    (due,) = book.due()
+    book.lose(piece, 0)
+    assert book.report(due, lost=False).messages == 0
+    assert (book.uncommitted, book.returned, book.in_flight) == (0, 1, 1)
+
+
+def test_a_retry_whose_lease_ran_out_is_stale() -> None:
+    book = book_()
+    piece = lease(book, 1)
+    child = book.retry(*book.take(piece, 0), 2)
+    book.lose(piece, 0)
+    assert not ack(child, 0)
+    assert list(child) == list(piece) == [STALE]
 
 
 def test_acks_that_came_too_late_are_not_remembered_for_ever() -> None:
@@ -106,9 +127,8 @@ def test_acks_that_came_too_late_are_not_remembered_for_ever() -> None:
 
 def test_an_answer_that_comes_after_the_queue_was_lost_counts_nothing() -> None:
     book = book_()
-    piece = lease(book, 2)
+    piece = lease(book, 3)
     assert ack(piece, 0)
-    assert ack(piece, 1)
     dues = list(book.due())
     book.fence()
     assert book.report(dues[0], lost=False).messages == 0
@@ -312,6 +332,7 @@ class Books(RuleBasedStateMachine):
         for piece in book.open.values():
             assert piece.count(DONE) + piece.count(STALE) < len(piece), "a piece that is over is still there"
             assert piece.count(WATCH) + piece.count(TAKEN), "nobody would notice the last ack"
+            assert FREE not in piece or WATCH in piece, "nobody would notice until what was taken is settled"
 
         alive = {number for number, slot in self.slots.items() if not slot.reported}
         assert set(book.children) <= alive

@@ -200,21 +200,20 @@ def test_a_seek_is_written_even_where_the_position_stays() -> None:
 def test_what_did_not_fit_is_counted_as_uncommitted() -> None:
     ledger = Ledger(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(2000))
-    for index in range(2, 2000):
+    for index in range(1000, 2000):
         ack(piece, index)
 
     assert write(ledger, 40) is not None
     assert ledger.uncommitted == 0
-    # What fits shrinks: the stuck message in front settles, what is behind it gets ragged.
-    rng = random.Random(1)
-    more = piece_of(ledger, range(2000, 4000))
-    for index in rng.sample(range(2000), 1000):
-        ack(more, index)
+    # What fits shrinks when the part in front gets ragged: what is behind it was covered, and is not any more.
+    for index in random.Random(1).sample(range(1000), 500):
+        ack(piece, index)
 
-    assert write(ledger, 40) is not None
-    left_out = sum(not ledger.is_written(offset) for offset in range(2, 2000))
-    left_out += sum(more[index] == DONE and not ledger.is_written(2000 + index) for index in range(2000))
-    assert 0 < left_out <= ledger.uncommitted <= 3000
+    snapshot = write(ledger, 40)
+    assert snapshot is not None
+    assert snapshot.pressed
+    left_out = sum(piece[index] == DONE and not ledger.is_written(index) for index in range(2000))
+    assert 1000 < left_out == ledger.uncommitted
 
 
 def test_gaps_that_were_left_out_do_not_count_as_uncommitted_messages() -> None:
@@ -227,6 +226,21 @@ def test_gaps_that_were_left_out_do_not_count_as_uncommitted_messages() -> None:
 
     assert write(ledger, 20) is not None
     assert 0 < ledger.uncommitted <= 24
+
+
+def test_a_lost_partition_is_fenced_whatever_its_messages_wait_for() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece = piece_of(ledger, range(4))
+    ack(piece, 0)
+    child = ledger.retry(*ledger.take(piece, 1), 2)
+    ledger.take(piece, 2)
+    ledger.fence()
+    assert list(piece) == [DONE, STALE, STALE, STALE]
+    assert list(child) == [STALE]
+    assert not any(ack(piece, index) for index in range(4))
+    assert not ack(child, 0)
+    assert ledger.is_stale(0)
+    assert (ledger.in_flight, ledger.in_flight_bytes, ledger.watermark) == (0, 0, 4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -470,6 +484,7 @@ class Ledgers(RuleBasedStateMachine):
         if snapshot is None:
             self.truth = truth
             self.check_written()
+            self.count()
         else:
             self.pending = snapshot, truth
 
@@ -482,6 +497,7 @@ class Ledgers(RuleBasedStateMachine):
             self.ledger.wrote(snapshot)
             self.truth = truth
             self.check_written()
+            self.count()
 
     def settled_offsets(self) -> set[int]:
         """Of everything that ever was in the log, known to be settled: here, or by the checkpoint we started from."""
@@ -544,7 +560,8 @@ class Ledgers(RuleBasedStateMachine):
         for first, piece in self.ledger.open.items():
             assert first == piece.offsets[0]
             assert piece.count(DONE) < len(piece), "a piece that is wholly settled is still there"
-            assert piece.count(FREE) + piece.count(DONE) < len(piece), "nobody would notice the last ack"
+            assert piece.count(WATCH) + piece.count(TAKEN), "nobody would notice the last ack"
+            assert FREE not in piece or WATCH in piece, "nobody would notice until what was taken is settled"
 
     @invariant()
     def counts_are_never_too_low(self) -> None:
