@@ -171,7 +171,7 @@ class DeadLetterWriter:
             "%d dead letters wait, trying again in %.1f s: %s",
             self.waiting,
             pause,
-            error,
+            str(error) or f"no answer within {PUT_TIMEOUT:g} s",
         )
         await anyio.sleep(pause)
 

@@ -182,7 +182,7 @@ class Redelivery:
             offsets = [retry.offset for retry in retries]
             fetched = await self._session.circuit("source.read").run_or_raise(self._read, ledger, offsets)
         except (TransientDriverError, TimeoutError, CircuitOpen) as error:
-            log(logging.WARNING, "read_failed", "%s: reading for a retry: %s", ledger.assignment.tp, error)
+            log(logging.WARNING, "read_failed", "%s: reading for a retry: %r", ledger.assignment.tp, error)
             self._again_later(retries)
             return
 

@@ -137,7 +137,7 @@ class TestTheLetter:
         stage.send(3)
         async with stage.consumer(dead_letter_topic=DLQ) as consumer:
             await (await consumer.receive(5)).reject()
-            await passes(30)
+            await passes(40)
             assert "dead_letters_failing" in [reason.code for reason in consumer.health().reasons]
             stage.plan.heals()
             await passes(60)
