@@ -89,7 +89,7 @@ class Fetcher:
     def kick(self) -> None:
         """What is wanted has changed (room, pause, seek, a new assignment): ends a waiting fetch."""
         self._wants_backlog = self._wants_room = False
-        self._session.subscription.wake()
+        self._session.end_fetch()
 
     # The task
 

@@ -94,6 +94,11 @@ class Session:
     def subscription(self, subscription: AnySubscription) -> None:
         self._subscription = subscription
 
+    def end_fetch(self) -> None:
+        """Has a waiting fetch return; nothing waits before the source was entered."""
+        if self._subscription is not None:
+            self._subscription.wake()
+
     def circuit(self, name: str) -> Breaker:
         """The breaker of one slot and kind of call, made on first use."""
         breaker = self.circuits.get(name)
@@ -152,10 +157,15 @@ class Session:
     def recount(self, ledger: Ledger) -> int:
         """Counts what was settled without telling anybody, and announces it; how many messages that were."""
         counted = ledger.recount_all().messages
-        if counted:
-            self.observers("settled", ledger.assignment.tp, counted)
-
+        self.announce(ledger)
         return counted
+
+    def announce(self, ledger: Ledger) -> None:
+        """Tells observers what was settled since they were told; not what a queue took back."""
+        fresh = ledger.settled_for_good - ledger.announced
+        if fresh > 0:
+            ledger.announced += fresh
+            self.observers("settled", ledger.assignment.tp, fresh)
 
     @property
     def lanes(self) -> Collection[Lane]:

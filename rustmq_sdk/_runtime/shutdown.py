@@ -32,6 +32,8 @@ async def shut_down(parts: Parts, *, wait_for_receivers: bool) -> None:
     session.state = "stopping"
     session.stopping = True
     session.wake_receivers()
+    # A fetch that waits would still take in what comes meanwhile, and hold the leases of it until we leave.
+    parts.fetcher.kick()
 
     with anyio.CancelScope(shield=True):
         with anyio.move_on_after(timeout * IN_FLIGHT):
