@@ -91,14 +91,13 @@ class Intake:
     def _floor_demand(self, eligible: list[Lane], lanes: Collection[Lane]) -> Demand | None:
         """The shared room is used up: a partition below its floor still gets what it has kept free."""
         limits = self.limits
-        floor = max(1, limits.prefetch // len(lanes))
-        in_flight_floor = self._in_flight_floor(len(lanes))
+        floor = self._floor(len(lanes))
         # Less than all floors together only where partitions were added and the others have used up everything.
         free = limits.max_in_flight - sum(lane.ledger.in_flight for lane in lanes)
         byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
         asked: list[tuple[Lane, int, int]] = []
         for lane in eligible:
-            room = min(floor - lane.backlog, in_flight_floor - lane.ledger.in_flight, free)
+            room = min(floor - lane.ledger.in_flight, free)
             room_bytes = byte_floor - lane.ledger.in_flight_bytes
             if room > 0 and room_bytes > 0:
                 asked.append((lane, room, room_bytes))
@@ -117,8 +116,8 @@ class Intake:
         room, room_bytes = min(room for _, room, _ in asked), min(size for _, _, size in asked)
         return Demand([lane for lane, _, _ in asked], room, room_bytes, partial=True)
 
-    def _in_flight_floor(self, assigned: int) -> int:
-        """Messages that each partition can always have in flight."""
+    def _floor(self, assigned: int) -> int:
+        """Messages that each partition can always have in flight, whether they are handed out or wait."""
         # One where the share is less: else a paused partition with a full, small buffer would starve all others.
         return min(self.limits.prefetch, self.limits.max_in_flight) // assigned or int(
             assigned <= self.limits.max_in_flight
@@ -127,7 +126,7 @@ class Intake:
     def _room(self, lanes: Collection[Lane]) -> int:
         used = sum(lane.ledger.in_flight for lane in lanes)
         free = self.limits.max_in_flight - used
-        floor = self._in_flight_floor(len(lanes))
+        floor = self._floor(len(lanes))
         if free - floor * len(lanes) >= self.limits.prefetch:
             return free
 

@@ -179,7 +179,12 @@ def test_a_paused_partition_with_a_full_buffer_starves_nobody(partitions: int, b
 
 @pytest.mark.parametrize("partitions", PARTITIONS)
 @pytest.mark.parametrize(
-    "bounds", [limits(max_in_flight=2000), limits(prefetch=1, max_in_flight=200), limits(max_in_flight_bytes=100_000)]
+    "bounds",
+    [
+        limits(max_in_flight=2000),
+        limits(prefetch=1, max_in_flight=200),
+        limits(max_in_flight=100_000, max_in_flight_bytes=100_000),
+    ],
 )
 def test_a_partition_where_nothing_is_settled_starves_nobody(partitions: int, bounds: Limits) -> None:
     consumer = Consumer(bounds, partitions)
@@ -210,6 +215,18 @@ def test_nobody_waits_for_a_quiet_partition() -> None:
         assert (len(demand.lanes), demand.max_messages, demand.partial) == (99, 10, True)
         while (message := consumer.receive()) is not None:
             consumer.ack(message)
+
+
+def test_little_shared_room_does_not_make_tiny_pieces_while_there_is_something_to_hand_out() -> None:
+    consumer = Consumer(limits(), 10)
+    consumer.left[consumer.lanes[0]] = 900
+    consumer.fetch()
+    consumer.pause(consumer.lanes[0])
+    consumer.fetch()
+    assert consumer.fetched[-1].max_messages == 100
+    consumer.receive()
+    consumer.fetch()
+    assert (consumer.fetched[-1].max_messages, consumer.fetched[-1].partial) == (100, True)
 
 
 def test_a_partition_with_little_room_does_not_make_all_pieces_tiny() -> None:
