@@ -277,7 +277,9 @@ class Acknowledger:
             self._due.succeeded()
         else:
             self._since = self._session.clock()
-            self._paused_until = self._session.clock() + self._due.failed()
+            # While the circuit is open an attempt would only be refused, and reported, again and again.
+            wait = self._circuit.retry_in if self._circuit.state == "open" else 0.0
+            self._paused_until = self._session.clock() + max(self._due.failed(), wait)
 
         self.end_round()
 
