@@ -1,0 +1,264 @@
+"""Statistics are exact, health names what holds something back, observers hear of everything once."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import anyio
+import pytest
+
+from rustmq_sdk import Message, Observer, RetryPolicy
+from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, passes, take, until
+
+pytestmark = pytest.mark.virtual_time
+
+STEADY = RetryPolicy(initial=10, jitter="none", max_attempts=3)
+
+
+class TestStatistics:
+    async def test_every_count_is_exact(self, either: Stage) -> None:
+        either.send(20)
+        async with either.consumer(retry=STEADY, dead_letter_topic=DLQ, prefetch=1000) as consumer:
+            messages = await take(consumer, 12)
+            await ack(*messages[:5])
+            await messages[5].nack()
+            await messages[6].nack()
+            await messages[7].reject()
+            await passes(3)
+            statistics = consumer.statistics()
+            assert (statistics.received, statistics.acked) == (20, 5)
+            assert (statistics.nacked, statistics.rejected) == (2, 1)
+            assert (statistics.dead_lettered, statistics.redelivered, statistics.lost) == (1, 0, 0)
+            assert (statistics.buffered, statistics.uncommitted) == (8, 0)
+            # On a queue the broker has what was nacked, until it is due.
+            assert (statistics.in_flight, statistics.waiting_retry) == ((14, 2) if either.kind == "log" else (12, 0))
+            again = await take(consumer, 10, timeout=30)
+            await ack(*again, *messages[8:])
+            await passes(3)
+            statistics = consumer.statistics()
+            assert (statistics.received, statistics.acked, statistics.redelivered) == (20, 19, 2)
+            assert (statistics.in_flight, statistics.waiting_retry, statistics.uncommitted) == (0, 0, 0)
+            assert statistics.oldest_unsettled is None
+
+        assert (consumer.statistics().acked, consumer.statistics().dead_lettered) == (19, 1)
+
+    async def test_acks_that_nobody_was_told_of_are_counted(self, stage: Stage) -> None:
+        stage.send(1000)
+        async with stage.consumer(commit_interval=1) as consumer:
+            messages = await take(consumer, 1000)
+            for number in range(0, 900, 90):
+                await ack(*messages[number : number + 90])
+                assert consumer.statistics().acked == number + 90
+                await passes(0.7)
+
+    async def test_partitions_tell_where_they_are(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            messages = await take(consumer, 6)
+            await ack(*messages[:2], messages[4])
+            await consumer.commit()
+            await messages[2].ack()
+            (partition,) = consumer.statistics().partitions.values()
+            assert (partition.position, partition.watermark, partition.committed) == (6, 3, 2)
+            assert (partition.in_flight, partition.uncommitted) == (6, 1)
+            assert (partition.paused, partition.stopped) == (False, False)
+
+    async def test_the_oldest_unsettled_message_has_an_age(self, either: Stage) -> None:
+        either.send(2)
+        async with either.consumer() as consumer:
+            await passes(1)
+            assert consumer.statistics().oldest_unsettled is None or consumer.statistics().buffered
+            await take(consumer, 2)
+            await passes(7)
+            assert consumer.statistics().oldest_unsettled == pytest.approx(7)
+
+    async def test_they_can_be_asked_for_at_any_time(self, either: Stage) -> None:
+        async with either.client() as client:
+            consumer = client.consumer("t", group="g")
+            assert consumer.statistics().received == 0
+            async with consumer:
+                assert consumer.statistics().in_flight == 0
+
+            assert consumer.statistics().in_flight == 0
+
+    @pytest.mark.parametrize("ordering", ["none", "key"])
+    async def test_they_are_exact_at_every_moment_of_a_run(self, stage: Stage, ordering: Any) -> None:
+        stage.send(300, keys=["a", "b", "c", None])
+        handled = Counter[str]()
+
+        async def handler(message: Message) -> None:
+            await passes(0.01)
+            if message.attempt == 1 and (message.offset or 0) % 5 == 0:
+                handled["nacked"] += 1
+                raise ValueError
+
+            handled["acked"] += 1
+
+        policy = RetryPolicy(initial=0.2, max_attempts=10)
+        async with stage.consumer(retry=policy, prefetch=20) as consumer, anyio.create_task_group() as group:
+            await in_background(group, lambda: consumer.run(handler, concurrency=7, ordering=ordering))
+            while handled["acked"] < 300:
+                statistics = consumer.statistics()
+                assert statistics.nacked == handled["nacked"]
+                # One more is counted by its handler than is settled, in the moment between the two.
+                assert 0 <= handled["acked"] - statistics.acked <= 7
+                assert statistics.in_flight == statistics.received - statistics.acked
+                await passes(0.003)
+
+            consumer.stop()
+
+        assert consumer.statistics().redelivered == handled["nacked"] == 60
+
+
+class TestHealth:
+    async def test_all_is_well_where_nothing_is_wrong(self, either: Stage) -> None:
+        either.send(1)
+        async with either.consumer() as consumer:
+            await take(consumer, 1)
+            health = consumer.health()
+            assert (health.ok, health.state, list(health.reasons)) == (True, "running", [])
+
+    async def test_it_says_when_nothing_is_assigned(self, stage: Stage) -> None:
+        async with stage.consumer() as consumer:
+            await passes(1)
+            assert [reason.code for reason in consumer.health().reasons] == ["no_partitions"]
+            assert consumer.health().ok
+
+    async def test_it_says_that_it_is_closing(self, stage: Stage) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer, anyio.create_task_group() as group:
+            (message,) = await take(consumer, 1)
+            await in_background(group, consumer.close)
+            assert consumer.health().state == "stopping"
+            assert "closing" in [reason.code for reason in consumer.health().reasons]
+            await message.ack()
+
+
+class TestStalls:
+    async def test_a_message_nobody_settles_is_reported_once_with_its_offset(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stalls: list[tuple[Any, int, float]] = []
+
+        class Watcher(Observer):
+            def on_stalled(self, partition: Any, offset: int, age: float) -> None:
+                stalls.append((partition, offset, age))
+
+        stage.send(10)
+        async with (
+            stage.client() as client,
+            client.consumer("t", group="g", stall_after=40, observers=[Watcher()]) as consumer,
+        ):
+            await passes(1)
+            messages = await take(consumer, 10)
+            await ack(*messages[:4], *messages[5:])
+            await passes(35)
+            assert not stalls
+            await passes(300)
+            ((partition, offset, age),) = stalls
+            assert (partition, offset) == (TP, 4)
+            assert 40 <= age <= 52
+            (reason,) = consumer.health().reasons
+            assert (reason.code, reason.offset, reason.partition) == ("stalled", 4, TP)
+            assert not consumer.health().ok
+            assert reason.since is not None
+            assert reason.since > 300
+            await messages[4].ack()
+            await passes(30)
+            assert consumer.health().ok
+
+        lines = [record for record in caplog.records if getattr(record, "event", "") == "stalled"]
+        assert [line.levelno for line in lines] == [logging.WARNING]
+
+    async def test_messages_that_wait_are_no_stall(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer(stall_after=10, retry=RetryPolicy(initial=500, jitter="none")) as consumer:
+            messages = await take(consumer, 3)
+            await messages[0].nack()
+            await ack(*messages[1:])
+            await passes(200)  # one waits for its retry, seven for somebody to ask
+            assert consumer.health().ok
+
+
+class TestObservers:
+    async def test_each_hears_of_everything_once(self, either: Stage) -> None:
+        counts: Counter[str] = Counter()
+
+        class Everything(Observer):
+            def on_received(self, partition: Any, messages: int, size: int) -> None:
+                counts["received"] += messages
+                counts["bytes"] += size
+
+            def on_settled(self, partition: Any, messages: int) -> None:
+                counts["settled"] += messages
+
+            def on_retried(self, partition: Any, offset: int | None, attempt: int, delay: float) -> None:
+                counts["retried"] += 1
+                counts["attempts"] += attempt
+
+            def on_dead_lettered(self, letters: Any) -> None:
+                counts["letters"] += len(letters)
+
+        either.send(["abcd"] * 100)
+        async with (
+            either.client() as client,
+            client.consumer("t", group="g", retry=STEADY, dead_letter_topic=DLQ, observers=[Everything()]) as consumer,
+        ):
+            messages = await take(consumer, 100)
+            await messages[10].nack()
+            await messages[20].reject()
+            for number, message in enumerate(messages):
+                await message.ack()
+                if number % 30 == 0:
+                    await passes(1.1)
+
+            assert await handle_all(consumer, quiet=30)
+            await passes(2)
+
+        assert counts["settled"] == 100
+        assert (counts["retried"], counts["attempts"], counts["letters"]) == (1, 1, 1)
+        assert counts["received"] == (100 if either.kind == "log" else 101)
+        assert counts["bytes"] == 4 * counts["received"]
+
+    async def test_an_observer_that_fails_is_logged_and_ends_nothing(
+        self, either: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Failing:
+            def on_received(self, *details: object) -> None:
+                raise RuntimeError("not my day")
+
+            def on_settled(self, *details: object) -> None:
+                raise RuntimeError("not my day")
+
+            def on_committed(self, *details: object) -> None:
+                raise RuntimeError("not my day")
+
+        either.send(10)
+        async with (
+            either.client() as client,
+            client.consumer("t", group="g", observers=[Failing()]) as consumer,
+        ):
+            assert len(await handle_all(consumer)) == 10
+
+        failed = [record for record in caplog.records if getattr(record, "event", "") == "observer_failed"]
+        assert len(failed) >= 2
+        assert all(record.levelno == logging.ERROR and record.exc_info for record in failed)
+
+    async def test_commits_that_fail_are_told(self, either: Stage) -> None:
+        failures: list[tuple[Any, str]] = []
+
+        class Listener:
+            def on_commit_failed(self, partitions: Any, reason: str) -> None:
+                failures.append((list(partitions), reason))
+
+        either.plan.breaks("source.commit", "source.settle")
+        either.send(3)
+        async with either.client() as client, client.consumer("t", group="g", observers=[Listener()]) as consumer:
+            await ack(*(await take(consumer, 3)))
+            await until(lambda: failures)
+            either.plan.heals()
+
+        assert failures[0][0] == [TP if either.kind == "log" else TP._replace(partition=None)]
+        assert "refused" in failures[0][1]
