@@ -77,6 +77,8 @@ class Ledger:
         self.in_flight = 0
         self.in_flight_bytes = 0
         self.settled = 0
+        self.announced = 0
+        """Of them, those that observers were told of."""
         self.covered = 0
         self.told = False
         """Already in the ack-handler's channel; tells it at most once."""

@@ -175,7 +175,7 @@ class LedgerSettler:
     def account(self, ledger: Ledger, settled: Settled) -> None:
         """Carries out what counting has brought to light."""
         if settled.messages:
-            self._session.observers("settled", ledger.assignment.tp, settled.messages)
+            self._session.announce(ledger)
             self._on_room()
             # Only then: the ack-handler counts as well, and would go on telling itself about nothing.
             self._acknowledger.tell(ledger, settled.messages)
