@@ -12,6 +12,7 @@ from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition
 from rustmq_sdk.testing import BACKENDS, Fault
 from rustmq_sdk.testing import run as run_test
 from rustmq_sdk.testing.clock import Backend
+from rustmq_sdk.testing.faults import Kind
 from tests.promises.stage import DLQ, GROUP, TOPIC, Plan, Stage, ack, handle_all, offsets, passes, take, until
 
 pytestmark = pytest.mark.virtual_time
@@ -165,6 +166,29 @@ class TestCommit:
 
         assert stage.committed() == 10
 
+    @pytest.mark.parametrize("kind", ["refused", "reply_lost", "hang", "disconnect"])
+    async def test_a_commit_that_failed_is_made_up_for_without_another_ack(self, stage: Stage, kind: Kind) -> None:
+        stage.send(10)
+        stage.plan = Plan(Fault("source.commit", kind, 1, seconds=5.0))
+        async with stage.consumer(commit_interval=0.1, commit_timeout=1.0, circuit_failures=100) as consumer:
+            await ack(*await take(consumer, 10))
+            await until(lambda: stage.plan.injected)
+            await passes(10.0)
+            assert stage.committed() == 10
+
+    async def test_an_open_circuit_is_waited_for_not_run_into(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(10)
+        stage.plan.breaks("source.commit")
+        async with stage.consumer(commit_interval=0.1, circuit_failures=2, circuit_open=60.0) as consumer:
+            await ack(*await take(consumer, 10))
+            await passes(55.0)
+            assert sum(record.__dict__.get("event") == "commit_failed" for record in caplog.records) == 2
+            stage.plan.heals()
+            await passes(10.0)
+            assert stage.committed() == 10
+
     async def test_a_durable_ack_and_a_commit_beside_a_hanging_one_wait_for_the_next(self, stage: Stage) -> None:
         stage.send(3)
         stage.plan = Plan(Fault("source.commit", "hang", 1, seconds=1.0))
@@ -183,10 +207,10 @@ class TestCommit:
 class TestDeadLetters:
     @pytest.mark.parametrize("kind", ["refused", "reply_lost", "hang", "disconnect"])
     async def test_a_letter_that_had_trouble_is_there_once_and_the_position_moves(
-        self, stage: Stage, kind: str
+        self, stage: Stage, kind: Kind
     ) -> None:
         stage.send(2)
-        stage.plan = Plan(Fault("dead_letters.put", kind, 1, seconds=1.0))  # type: ignore[arg-type]
+        stage.plan = Plan(Fault("dead_letters.put", kind, 1, seconds=1.0))
         async with stage.consumer(dead_letter_topic=DLQ) as consumer:
             first, second = await take(consumer, 2)
             await first.reject()
