@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import anyio
@@ -13,6 +13,7 @@ from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._runtime.joining import join_small
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import Settler
@@ -187,8 +188,8 @@ class Fetcher:
 
     # What came
 
-    def _take_in(self, fetched: Collection[Fetched]) -> None:
-        for piece in fetched:
+    def _take_in(self, fetched: Sequence[Fetched]) -> None:
+        for piece in join_small(fetched):
             lane = self._find_lane(piece.assignment)
             # A piece of an assignment that is over: its messages are, or will be, somebody else's.
             if lane is None:
