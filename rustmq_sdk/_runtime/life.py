@@ -73,6 +73,10 @@ class Life:
     async def close(self, *, wait_for_receivers: bool) -> None:
         """Ends within ``close_timeout``; whoever comes second waits for the first."""
         if self._closed is not None:
+            if not wait_for_receivers and self.parts is not None:
+                self._session.abandoned = True
+                self.parts.settler.note_progress()
+
             await self._closed.wait()
             return
 
@@ -123,8 +127,10 @@ class Life:
     async def _subscribe(self, parts: Parts, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         session = self._session
         try:
-            with self._scopes.shielded():
+            # Not shielded while it connects: whoever gives up entering must not wait for a broker that never answers.
+            with self._scopes.shielded(at_once=False) as scope:
                 async with self._source.subscribe(parts.partitions) as subscription:
+                    scope.shield = True
                     session.subscription = subscription
                     task_status.started()
                     await parts.leave.wait()

@@ -181,8 +181,8 @@ class Partitions:
 
     async def drained(self, lanes: Collection[Lane]) -> None:
         """Waits until nothing of the lanes is in anybody's hands. Messages in backoff are not waited for."""
-        buffer = self._session.buffer
-        while not self._session.closing and any(buffer.handed_out(lane) > 0 for lane in lanes):
+        session, buffer = self._session, self._session.buffer
+        while not (session.closing or session.abandoned) and any(buffer.handed_out(lane) > 0 for lane in lanes):
             for lane in lanes:
                 lane.ledger.watch_everything()
 

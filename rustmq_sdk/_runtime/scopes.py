@@ -20,14 +20,14 @@ class Scopes:
         self._cancelled = False
 
     @contextmanager
-    def shielded(self) -> Iterator[None]:
-        """One task's scope."""
-        with anyio.CancelScope(shield=True) as scope:
+    def shielded(self, *, at_once: bool = True) -> Iterator[anyio.CancelScope]:
+        """One task's scope; ``at_once=False`` leaves it to the task to set its ``shield``."""
+        with anyio.CancelScope(shield=at_once) as scope:
             self._scopes.append(scope)
             if self._cancelled:
                 scope.cancel()
 
-            yield
+            yield scope
 
     def cancel(self) -> None:
         """Ends all tasks, also those that were started and did not run yet."""

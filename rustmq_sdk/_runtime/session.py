@@ -78,6 +78,8 @@ class Session:
     failure_seen: bool = False
     stopping: bool = False
     closing: bool = False
+    abandoned: bool = False
+    """The context is being left: nobody will settle what ``receive()`` handed out."""
     wake_receivers: Callable[[], None] = lambda: None
     """Everybody who waits for a message looks again."""
     wake_receiver: Callable[[], None] = lambda: None
