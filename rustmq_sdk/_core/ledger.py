@@ -157,7 +157,8 @@ class Ledger:
             piece, index = piece.parent, piece.parent_index
             piece[index] = DONE
 
-        if self.children or self.attempts:
+        # The last slot of a batch may have been taken out of it: its retry lives on.
+        if (self.children or self.attempts) and piece[index] == DONE:
             self.forget_attempts(piece.offsets[index])
 
         return self.recount(piece)

@@ -29,6 +29,8 @@ from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
 TP = TopicPartition("t", 0)
+GAPS = st.sampled_from([0, 0, 0, 1, 2, 7])
+"""Offsets that never held a message, before one that does."""
 
 
 def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
@@ -125,6 +127,18 @@ def test_a_retry_carries_the_fence_that_its_partition_has_now() -> None:
     parent, slot = ledger.take(piece_of(ledger, range(1)), 0)
     ledger.assignment = Assignment(TP, 2)
     assert ledger.retry(parent, slot, 2).assignment is ledger.assignment
+
+
+def test_a_batch_ack_leaves_the_retry_of_a_message_that_was_nacked_out_of_it_alone() -> None:
+    ledger = Ledger(Assignment(TP, None), 0)
+    piece = piece_of(ledger, range(3))
+    child = ledger.retry(*ledger.take(piece, 2), 2)
+    ledger.attempts[2] = 1
+    assert piece.settle_range(0, 3) == 2
+    ledger.note(piece, 2)
+    assert (ledger.children, ledger.attempts, ledger.watermark) == ({2: child}, {2: 1}, 2)
+    assert ack(child, 0)
+    assert (ledger.children, ledger.attempts, ledger.watermark) == ({}, {}, 3)
 
 
 def test_dead_letters_of_messages_that_were_retried_leave_nothing_behind() -> None:
@@ -313,8 +327,8 @@ class Ledgers(RuleBasedStateMachine):
 
     rooms: tuple[int | None, ...] = (None,)
 
-    @initialize(start=st.integers(0, 3))
-    def begin(self, start: int) -> None:
+    @initialize(start=st.integers(0, 3), gaps=st.lists(GAPS, min_size=30, max_size=30), size=st.integers(1, 50))
+    def begin(self, start: int, gaps: list[int], size: int) -> None:
         self.log: list[int] = []
         self.sizes: dict[int, int] = {}
         self.log_end = self.position = start
@@ -328,17 +342,18 @@ class Ledgers(RuleBasedStateMachine):
         self.truth = Truth(set(), {}, None)
         """Of the checkpoint that the broker has."""
         self.pending: tuple[Snapshot, Truth] | None = None
+        self.append(gaps, size)
 
     # The driver
 
-    @rule(gaps=st.lists(st.sampled_from([0, 0, 0, 1, 2, 7]), min_size=1, max_size=8), size=st.integers(1, 50))
+    @rule(gaps=st.lists(GAPS, min_size=1, max_size=8), size=st.integers(1, 50))
     def append(self, gaps: list[int], size: int) -> None:
         for number, gap in enumerate(gaps):
             self.log.append(self.log_end + gap)
             self.sizes[self.log[-1]] = size + number % 3
             self.log_end = self.log[-1] + 1
 
-    @rule(data=st.data(), count=st.integers(0, 8))
+    @rule(data=st.data(), count=st.sampled_from([0, 1, 2, 3, 5, 8]))
     def fetch(self, data: st.DataObject, count: int) -> None:
         at = bisect_left(self.log, self.position)
         offsets = self.log[at : at + count]
