@@ -16,7 +16,7 @@ from rustmq_sdk.testing import FaultPlan, FaultyDriver
 from tests.faults.journal import Journal, Owner
 from tests.faults.scenario import Scenario
 
-STUCK = 5
+STUCK = 15
 """Real seconds: a simulation takes a few hundredths, unless two tasks wake each other without time going by."""
 TASKS = 6
 """Of one consumer beside its workers: subscription, fetcher, ack-handler, redelivery, dead letters, leases."""
