@@ -13,7 +13,8 @@ import anyio
 from rustmq_sdk import Consumer, ConsumerConfig, OutgoingMessage
 from rustmq_sdk.drivers.memory import MemoryDriver
 from rustmq_sdk.testing import FaultPlan, FaultyDriver
-from tests.faults.journal import Journal, Owner
+from tests.faults.journal import Journal
+from tests.faults.records import Owner
 from tests.faults.scenario import Scenario
 
 STUCK = 15

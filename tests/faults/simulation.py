@@ -16,8 +16,9 @@ from rustmq_sdk.slots import SourceRequest
 from rustmq_sdk.testing import FaultPlan, FaultyDriver
 from rustmq_sdk.testing import run as run_loop
 from rustmq_sdk.testing.clock import Backend
-from tests.faults.journal import Journal, Owner, Violation
+from tests.faults.journal import Journal
 from tests.faults.observer import Observer, Process, outgoing, watchdog
+from tests.faults.records import Owner, Violation
 from tests.faults.scenario import GROUP, TOPIC, Scenario
 from tests.faults.users import User
 from tests.faults.watched import WatchedSource
@@ -384,6 +385,6 @@ class Simulation:
             f"faults: {injected}",
             "the last events:",
             *(f"  {event}" for event in self.journal.events(40)),
-            f"repeat it: RUSTMQ_SEED={seed} python -m pytest tests/faults/test_simulations.py -k {backend}",
+            f"repeat it: RUSTMQ_SEED={seed} python -m pytest tests/faults/test_simulations.py -k {backend}-seed",
         ]
         return "\n".join(lines)

@@ -17,7 +17,7 @@ import pytest
 
 from rustmq_sdk.testing import BACKENDS
 from rustmq_sdk.testing.clock import Backend
-from tests.faults.journal import Violation
+from tests.faults.records import Violation
 from tests.faults.simulation import simulate
 
 SEEDS = 1000

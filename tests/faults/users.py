@@ -24,7 +24,8 @@ from rustmq_sdk import (
     TransientDriverError,
 )
 from rustmq_sdk.message import FREE, WATCH
-from tests.faults.journal import Journal, Owner
+from tests.faults.journal import Journal
+from tests.faults.records import Owner
 from tests.faults.scenario import TOPIC, Scenario
 
 FAILING = (TransientDriverError, CircuitOpen, StalePartition)

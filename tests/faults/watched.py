@@ -8,7 +8,8 @@ from typing import Any
 
 from rustmq_sdk.slots import Ack, AnySubscription, AssignmentListener, Capabilities, Nack, Source, Term
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
-from tests.faults.journal import Journal, Owner
+from tests.faults.journal import Journal
+from tests.faults.records import Owner
 
 
 class WatchedSource:
