@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+import sniffio
 
 from rustmq_sdk import (
     ConsumerStateError,
@@ -156,6 +158,31 @@ class TestReceiving:
             either.send(200)
 
         assert sorted(seen) == sorted(numbered(200))
+
+    async def test_a_receiver_cancelled_when_it_was_just_woken_passes_the_wake_on(self, either: Stage) -> None:
+        if sniffio.current_async_library() != "asyncio":
+            pytest.skip("trio cancels nobody that was woken")
+
+        victims: list[asyncio.Task[Message]] = []
+
+        class Canceller:
+            def on_received(self, *details: object) -> None:
+                # Runs before the wake; the cancellation after it, and before the woken task does.
+                asyncio.get_running_loop().call_soon(victims[0].cancel)
+
+        either.create()
+        async with (
+            either.client() as client,
+            client.consumer("t", group="g", observers=[Canceller()]) as consumer,
+            anyio.create_task_group() as group,
+        ):
+            victims.append(asyncio.ensure_future(consumer.receive()))
+            await passes(1)
+            patient = await in_background(group, consumer.receive, 20)
+            either.send(1)
+            await passes(1)
+            assert victims[0].cancelled()
+            assert texts(patient) == ["m0"]
 
     async def test_one_line_says_after_five_seconds_what_is_waited_for(
         self, either: Stage, caplog: pytest.LogCaptureFixture
@@ -338,6 +365,28 @@ class TestRunning:
             await consumer.run(handler, concurrency=8)
 
         assert seen == numbered(500)
+
+    @pytest.mark.parametrize("kind", ["log", "queue"])
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize("seed", range(12))
+    def test_run_ends_whenever_it_is_stopped(self, kind: str, backend: Backend, seed: int) -> None:
+        stage = Stage(kind)
+        total = 500 + seed
+        stage.send(total)
+        seen: list[str] = []
+
+        async def live() -> None:
+            async with stage.consumer() as consumer:
+
+                async def handler(message: Message) -> None:
+                    seen.append(message.text())
+                    if len(seen) == total:
+                        consumer.stop()
+
+                await consumer.run(handler, concurrency=8)
+
+        run_test(live, backend=backend, seed=seed, limit=100)
+        stage.close()
 
     async def test_a_batch_handler_gets_every_message_once(self, either: Stage) -> None:
         either.send(500)

@@ -72,7 +72,7 @@ class TestWhatIsCommitted:
         async with stage.consumer() as consumer:
             messages = await take(consumer, 10)
             await ack(*messages[:held], *messages[held + 1 :])
-            await passes(3600)
+            await passes(600)
             assert stage.committed() == (held or 0)
             await messages[held].ack()
             await passes(2)
