@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -122,7 +123,7 @@ class Workers:
             try:
                 await call(message)
             except BaseException as error:
-                await self._failed([message], error)
+                await self._failed([message], as_failure(error))
             else:
                 await message.ack()
 
@@ -133,7 +134,7 @@ class Workers:
             try:
                 await self._call(batch)
             except BaseException as error:
-                await self._failed(received, error)
+                await self._failed(received, as_failure(error))
             else:
                 await batch.ack()
 
@@ -146,6 +147,19 @@ class Workers:
 
         if not isinstance(error, Exception):
             raise error
+
+
+def as_failure(error: BaseException) -> BaseException:
+    """A cancellation that was not meant for the worker is a failure of its handler, which awaited what was cancelled.
+
+    Let through, it would end the worker as if it had been asked to, and ``run()`` with the last of them.
+    """
+    if not isinstance(error, anyio.get_cancelled_exc_class()) or anyio.current_effective_deadline() == -math.inf:
+        return error
+
+    failure = RuntimeError("something that the handler waited for was cancelled, and not the handler itself")
+    failure.__cause__ = error
+    return failure.with_traceback(error.__traceback__)
 
 
 class FailureReports:

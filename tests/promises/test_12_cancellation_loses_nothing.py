@@ -12,7 +12,7 @@ import anyio
 import pytest
 import sniffio
 
-from rustmq_sdk import AckResult, Consumer, Message
+from rustmq_sdk import AckResult, Consumer, Message, Messages, RetryPolicy
 from rustmq_sdk.testing import BACKENDS
 from rustmq_sdk.testing import run as run_test
 from rustmq_sdk.testing.clock import Backend
@@ -222,6 +222,49 @@ class TestEverywhere:
             again = await take_all(consumer)
             assert sorted(texts(again)) == numbered(5)
             assert {message.attempt for message in again} == {1}
+
+    @pytest.mark.parametrize("batch_size", [None, 2])
+    async def test_run_goes_on_where_something_that_its_handler_awaits_is_cancelled(
+        self, either: Stage, batch_size: int | None
+    ) -> None:
+        only_where_it_exists(by_task_cancel)
+        either.send(6)
+        handled: list[tuple[str, int]] = []
+
+        async def handler(given: Message | Messages) -> None:
+            batch = [given] if isinstance(given, Message) else given
+            handled.extend((message.text(), message.attempt) for message in batch)
+            if len(handled) <= 2:
+                task = asyncio.ensure_future(anyio.sleep_forever())
+                task.cancel()
+                await task
+
+        policy = RetryPolicy(initial=5, jitter="none")
+        async with either.consumer(retry=policy) as consumer, anyio.create_task_group() as group:
+            outcome = await in_background(group, lambda: consumer.run(handler, batch_size=batch_size))
+            await passes(60)
+            assert outcome == []
+            assert sorted(handled) == [(f"m{n}", attempt) for n in range(6) for attempt in ((1, 2) if n < 2 else (1,))]
+            assert consumer.statistics().in_flight == 0
+            consumer.stop()
+
+        assert outcome == [None]
+
+    async def test_a_natively_cancelled_run_releases_its_messages(self, either: Stage) -> None:
+        only_where_it_exists(by_task_cancel)
+        either.send(5)
+
+        async def handler(message: Message) -> None:
+            await anyio.sleep_forever()
+
+        async with either.consumer() as consumer:
+            task = asyncio.ensure_future(consumer.run(handler, concurrency=3))
+            await passes(5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+            assert [message.attempt for message in await take(consumer, 5)] == [1] * 5
 
     async def test_a_cancelled_block_around_a_message_releases_it(self, either: Stage) -> None:
         either.send(1)

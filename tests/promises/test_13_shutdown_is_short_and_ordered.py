@@ -516,6 +516,24 @@ class TestLeaving:
 
         assert sorted((message.text(), message.attempt) for message in outcome[0]) == [(f"m{n}", 1) for n in range(4)]
 
+    async def test_handlers_of_a_run_in_another_task_finish_first(self, either: Stage) -> None:
+        either.send(10)
+        handled: list[str] = []
+
+        async def handler(message: Message) -> None:
+            await passes(5)
+            handled.append(message.text())
+
+        async with anyio.create_task_group() as group:
+            async with either.consumer() as consumer:
+                group.start_soon(lambda: consumer.run(handler, concurrency=3, ordering="none"))
+                await passes(2)
+
+            assert sorted(handled) == numbered(3)
+
+        async with either.consumer() as consumer:
+            assert await handle_all(consumer) == numbered(7, 3)
+
     async def test_a_native_cancellation_around_it_still_commits(self, stage: Stage, anyio_backend_name: str) -> None:
         if anyio_backend_name != "asyncio":
             pytest.skip("trio has no other cancellation than scopes")
