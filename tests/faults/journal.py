@@ -113,7 +113,8 @@ class Journal:
         if slot in self._slots and result is AckResult.RECORDED:
             self.broken(f"{owner.name}: {tp}@{offset} attempt {message.attempt} was settled before, and acked again")
 
-        if slot not in self._slots:
+        # A durable ack of what a dead letter has settled meanwhile is answered as well, and was no ack.
+        if slot not in self._slots and slot in self._opened:
             owner.counts["acked"] += 1
 
         self._slots.add(slot)
