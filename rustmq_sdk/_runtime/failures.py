@@ -31,6 +31,11 @@ NO_ROUTE = (
     "consumer.resume_partitions(…) to try the message again"
 )
 
+NO_ROUTE_FOR_BROKEN = (
+    "Give the consumer dead_letter_topic=… or dead_letters=… and restart it: then its bytes are kept in a letter. "
+    "consumer.resume_partitions(…) gives the record up and goes on behind it"
+)
+
 
 @dataclass(slots=True, eq=False)
 class Stuck:
@@ -187,7 +192,7 @@ class Failures:
         reason = f"could not be decoded: {broken.error}"
         body = Message(broken.raw, None, (), broken.offset, self._session.wall(), parent, index)
         if self._letters is None:
-            self._stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE)
+            self._stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE_FOR_BROKEN)
             return
 
         letter = self._letter(parent, index, body, reason, broken.error, parent.ledger.attempts.get(broken.offset, 0))

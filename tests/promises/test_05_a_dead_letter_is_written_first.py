@@ -351,6 +351,21 @@ class TestWithoutARoute:
 
         assert stage.committed() == 10
 
+    async def test_a_record_that_cannot_be_decoded_is_given_up_only_on_the_users_word_and_the_error_says_so(
+        self, stage: Stage
+    ) -> None:
+        stage.create()
+        stage.broker.append_broken("t", 0, b"raw")
+        async with stage.consumer() as consumer:
+            with pytest.raises(PartitionStopped, match=r"resume_partitions\(…\) gives the record up"):
+                await consumer.receive(5)
+
+            await passes(100)
+            assert stage.committed() is None
+            consumer.resume_partitions([TP])
+            await passes(5)
+            assert stage.committed() == 1
+
     async def test_a_rejected_message_stops_its_partition_as_well(self, stage: Stage) -> None:
         stage.send(1)
         async with stage.consumer() as consumer:
