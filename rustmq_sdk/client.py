@@ -130,6 +130,7 @@ class Client:
         self._check_open()
         _check_topics(topics)
         config = self._consumer_config(options)
+        _refuse_loop(topics, config)
         source = self._driver.source(
             SourceRequest(
                 topics=topics,
@@ -178,6 +179,16 @@ class Client:
             raise ConsumerStateError(
                 "the client is closed. Move the call inside its `async with` block, or make another Client"
             )
+
+
+def _refuse_loop(topics: tuple[str, ...], config: ConsumerConfig) -> None:
+    if config.dead_letter_topic in topics:
+        raise ConfigurationError(
+            "this consumer reads that topic itself, so each dead letter would come back as a message",
+            field="dead_letter_topic",
+            value=config.dead_letter_topic,
+            fix="Choose a topic of its own for the dead letters",
+        )
 
 
 def _check_topics(topics: tuple[str, ...]) -> None:

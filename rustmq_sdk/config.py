@@ -81,7 +81,9 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
         default_factory=RetryPolicy
     )
     dead_letter_topic: Annotated[str | None, about("Where messages go that cannot be handled.")] = None
-    dead_letters: Annotated[Any, about("Instead of a topic: an async callable or a DeadLetterQueue.")] = None
+    dead_letters: Annotated[
+        Any, about("Instead of a topic: a callable that gets a sequence of DeadLetter, or a DeadLetterQueue.")
+    ] = None
     on_lost: Annotated[
         Literal["stop", "dead_letter"], about("When the log has lost messages: stop the partition or go on.")
     ] = "stop"
@@ -289,7 +291,7 @@ def _check_names(config: ConsumerConfig, refuse: _Refusals) -> None:
         "dead_letters",
         config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
         "expected an async callable or a DeadLetterQueue",
-        "A callable is awaited with a sequence of DeadLetter",
+        "A callable is called with a sequence of DeadLetter, and awaited if it is async",
     )
     refuse(
         "dead_letter_topic",

@@ -155,6 +155,7 @@ class Reason:
         "unknown_topic",
         "circuit_open",
         "partition_stopped",
+        "paused",
         "stalled",
         "max_in_flight",
         "max_uncommitted",

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Self, Unpack, final
 import anyio
 
 from rustmq_sdk._runtime.arguments import check_seconds, check_whole, named_partitions
-from rustmq_sdk._runtime.health import health, statistics
+from rustmq_sdk._runtime.health import explain, health, statistics
 from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
 from rustmq_sdk._runtime.route import route_of
@@ -144,8 +144,13 @@ class Consumer:
         if timeout is None:
             return await delivery.next(self._pop)
 
-        with anyio.fail_after(timeout):
+        with anyio.move_on_after(timeout):
             return await delivery.next(self._pop)
+
+        raise self._nothing_came(timeout)
+
+    def _nothing_came(self, timeout: float) -> TimeoutError:
+        return TimeoutError(f"no message within {timeout:g} s: {explain(self._session)}")
 
     async def receive_batch(
         self, max_messages: int = 500, max_wait: float = 0.1, timeout: float | None = None
@@ -161,8 +166,10 @@ class Consumer:
         if timeout is None:
             return await delivery.next_batch(take, max_messages, max_wait)
 
-        with anyio.fail_after(timeout):
+        with anyio.move_on_after(timeout):
             return await delivery.next_batch(take, max_messages, max_wait)
+
+        raise self._nothing_came(timeout)
 
     def __aiter__(self) -> Self:
         return self

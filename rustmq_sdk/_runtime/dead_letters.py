@@ -139,7 +139,7 @@ class DeadLetterWriter:
             log(
                 logging.ERROR,
                 "dead_lettered",
-                "%s offset %s after %d attempts: %s",
+                "%s offset %s is dead-lettered (attempt %d): %s",
                 letter.letter.tp,
                 letter.letter.offset,
                 letter.letter.attempts,

@@ -12,7 +12,16 @@ from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
 if TYPE_CHECKING:
     from rustmq_sdk._runtime.wiring import Parts
 
-_OK = ("max_in_flight", "max_uncommitted", "max_span", "checkpoint_full", "no_partitions", "starting", "rebalancing")
+_OK = (
+    "paused",
+    "max_in_flight",
+    "max_uncommitted",
+    "max_span",
+    "checkpoint_full",
+    "no_partitions",
+    "starting",
+    "rebalancing",
+)
 """Reasons that are how it should be: back-pressure, and waiting for what has not come yet."""
 
 
@@ -73,7 +82,10 @@ def explain(session: Session) -> str:
     """What a receiver that gets nothing is waiting for, in one line."""
     reasons = [reason.text for reason in _circuit_reasons(session)]
     if not session.lanes:
-        reasons.append("no partition is assigned yet (does the topic exist, has another member of the group them all?)")
+        reasons.append(
+            "no partition is assigned (the topic may not exist, or other members of the group have all partitions; "
+            f"one that was killed keeps its share for lease={session.config.lease:g} s)"
+        )
     elif not reasons:
         partitions = ", ".join(str(lane.ledger.assignment.tp) for lane in session.lanes)
         reasons.append(f"{partitions}: no message behind the start position")
@@ -113,6 +125,9 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
         tp, ledger = lane.ledger.assignment.tp, lane.ledger
         if lane.stopped is not None:
             yield Reason("partition_stopped", str(lane.stopped), tp, lane.stopped.offset)
+
+        if lane.paused:
+            yield Reason("paused", f"{tp} is paused; resume_partitions() lets it go on", tp)
 
         stalled = parts.watch.stalled.get(tp)
         if stalled is not None:

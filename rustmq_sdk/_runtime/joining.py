@@ -16,7 +16,7 @@ FULL = 500
 
 def join_small(fetched: Sequence[Fetched]) -> Sequence[Fetched]:
     """The same messages in fewer pieces, in the order of their partitions; large pieces stay as they are."""
-    if len(fetched) < 2 or len(fetched[0].records) >= SMALL:
+    if not fetched[1:] or len(fetched[0].records) >= SMALL:
         return fetched
 
     runs: list[list[Fetched]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,13 @@ def route_of(route: Any) -> Put | None:
             "expected an async callable or a DeadLetterQueue",
             field="dead_letters",
             value=route,
-            fix="A callable is awaited with a sequence of DeadLetter",
+            fix="A callable is called with a sequence of DeadLetter, and awaited if it is async",
         )
 
     async def call(letters: Sequence[DeadLetter]) -> None:
-        await put(letters)
+        result = put(letters)
+        # A plain function is fine where it does not block: a list in a test, a logger.
+        if inspect.isawaitable(result):
+            await result
 
     return call

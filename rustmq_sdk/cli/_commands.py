@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -19,7 +19,6 @@ from rustmq_sdk.config import ConsumerConfig, ProducerConfig, describe
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Look into logs and queues: topics, messages, dead letters. Give the URL, or set RUSTMQ_URL.",
 )
 console = Console()
 
@@ -49,6 +48,21 @@ async def connected(url: str | None) -> AsyncIterator[rustmq_sdk.Client]:
     """A client for a command."""
     async with rustmq_sdk.Client(url) as client:
         yield client
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(rustmq_sdk.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Look into logs and queues: topics, messages, dead letters. Give the URL with --url, or set RUSTMQ_URL."""
 
 
 @app.command()
@@ -97,10 +111,8 @@ def send(
                 await producer.send(topic, payload, key=key)
                 sent = 1
             else:
-                for batch in _batches(sys.stdin):
-                    messages = [
-                        rustmq_sdk.OutgoingMessage(line.encode(), key.encode() if key else None) for line in batch
-                    ]
+                for batch in _batches(sys.stdin.buffer):
+                    messages = [rustmq_sdk.OutgoingMessage(line, key.encode() if key else None) for line in batch]
                     sent += len(await producer.send_batch(topic, messages))
 
         console.print(f"{sent} message{'s' if sent != 1 else ''} sent to {topic}.")
@@ -108,10 +120,10 @@ def send(
     run(program)
 
 
-def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
     for line in lines:
-        batch.append(line.rstrip("\n"))
+        batch.append(line.rstrip(b"\n"))
         if len(batch) == SEND_TOGETHER:
             yield batch
             batch = []
@@ -155,7 +167,8 @@ def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:
     console.print(f"{where}{key} ", end="", highlight=False)
     console.print(_text(message.payload), markup=False, highlight=False, soft_wrap=True)
     for name, value in message.headers if headers else ():
-        console.print(f"    {name}: {_text(value)}", markup=False, highlight=False, soft_wrap=True)
+        shown = _text(value).rstrip("\n").replace("\n", "\n        ")
+        console.print(f"    {name}: {shown}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _text(value: bytes | None) -> str:
@@ -179,6 +192,6 @@ def check(file: Annotated[Path, typer.Argument(help="A file of the embedded log.
     for problem in problems:
         console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
 
-    console.print(f"{file}: {'fine' if not problems else f'{len(problems)} problems'}")
+    console.print(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
     if problems:
         raise typer.Exit(1)

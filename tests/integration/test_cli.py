@@ -41,6 +41,12 @@ def test_what_was_sent_is_listed_and_shown(url: str) -> None:
     assert {"first", "second", "third"} <= set(shown.split())
 
 
+def test_lines_that_are_not_text_are_sent_as_they_are(url: str) -> None:
+    result = CliRunner().invoke(app, ["send", "orders"], input=b"\xff\xfe\n")
+    assert result.output == "1 message sent to orders.\n"
+    assert "\\xff\\xfe" in rustmq("tail", "orders", "--start", "earliest", "--count", "1")[1]
+
+
 def test_tail_stops_where_nothing_comes(url: str) -> None:
     rustmq("send", "orders", "only")
     assert rustmq("tail", "orders", "--start", "latest", "--wait", "0.05") == (0, "")

@@ -304,3 +304,17 @@ class TestSecrets:
             await producer.send("t", "x")
 
         assert "hunter2" not in caplog.text
+
+
+@pytest.mark.anyio
+async def test_dead_letters_to_a_topic_that_is_consumed_are_refused_because_they_would_come_back() -> None:
+    async with Client("memory://") as client:
+        with pytest.raises(ConfigurationError, match="come back"):
+            client.consumer("orders", "refunds", group="g", dead_letter_topic="refunds")
+
+
+@pytest.mark.anyio
+async def test_a_timeout_says_what_was_waited_for() -> None:
+    async with Client("memory://") as client, client.consumer("typo", group="g") as consumer:
+        with pytest.raises(TimeoutError, match="no partition is assigned"):
+            await consumer.receive(timeout=0.01)
