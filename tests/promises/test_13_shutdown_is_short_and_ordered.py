@@ -9,8 +9,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -31,9 +32,11 @@ from rustmq_sdk import (
 from rustmq_sdk.drivers.memory import MemoryDriver
 from rustmq_sdk.slots import AssignmentListener, Capabilities, SourceRequest
 from rustmq_sdk.testing import Fault
+from rustmq_sdk.values import Assignment, OutgoingMessage
 from tests.promises.stage import (
     DLQ,
     GROUP,
+    TP,
     Plan,
     Stage,
     ack,
@@ -167,6 +170,21 @@ class TestShort:
         assert anyio.current_time() - before < 2.01
         assert stage.committed() == 1
         assert group_is_empty(stage)
+
+    async def test_a_client_that_finishes_its_rebalance_before_it_leaves_is_not_cut_off(self) -> None:
+        async with MemoryDriver() as driver:
+            driver.broker.create_topic("t", 1)
+            driver.broker.append(TP, [OutgoingMessage(b"m0")])
+            source = Polite(driver)
+            async with Consumer(source, group=GROUP, close_timeout=20) as consumer:
+                await take(consumer, 1)
+                driver.broker.rebalance(GROUP)
+                await passes(1)
+                assert "rebalancing" in [reason.code for reason in consumer.health().reasons]
+                before = anyio.current_time()
+
+            assert source.left
+            assert anyio.current_time() - before < 1
 
     async def test_an_open_circuit_is_tried_once(self, stage: Stage) -> None:
         stage.send(10)
@@ -798,6 +816,27 @@ class Sticky:
             yield subscription
             self.asked_to_leave = True
             await anyio.sleep_forever()
+
+
+class Polite(Sticky):
+    """A source whose client finishes a rebalance that is going on before it leaves."""
+
+    left = False
+
+    @asynccontextmanager
+    async def subscribe(self, listener: AssignmentListener) -> AsyncIterator[Any]:
+        finished = anyio.Event()
+        revoking = listener.revoking
+
+        async def revoke(assignments: Collection[Assignment], budget: float) -> None:
+            await revoking(assignments, 300)
+            finished.set()
+
+        told = SimpleNamespace(revoking=revoke, lost=listener.lost, assigned=listener.assigned)
+        async with self._source.subscribe(told) as subscription:
+            yield subscription
+            await finished.wait()
+            self.left = True
 
 
 class Unreachable(Sticky):
