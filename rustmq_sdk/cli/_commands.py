@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rustmq_sdk
-from rustmq_sdk.config import ConsumerConfig, ProducerConfig, describe
+from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -176,9 +176,10 @@ def _text(value: bytes | None) -> str:
 
 
 @app.command()
-def settings(of: Annotated[Literal["consumer", "producer"], typer.Argument()] = "consumer") -> None:
-    """Prints every setting with its default and its meaning, as a Markdown table."""
-    typer.echo(describe(ConsumerConfig if of == "consumer" else ProducerConfig))
+def settings(of: Annotated[Literal["consumer", "retry", "producer"], typer.Argument()] = "consumer") -> None:
+    """Prints the settings of consumers, of their retries or of producers, as a Markdown table."""
+    schemas = {"consumer": ConsumerConfig, "retry": RetryPolicy, "producer": ProducerConfig}
+    typer.echo(describe(schemas[of]))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -339,3 +340,9 @@ class TestRetryPolicy:
     def test_a_policy_of_exceptions_and_strategies_is_fine(self) -> None:
         policy = RetryPolicy(fatal=(ValueError,), overrides={OSError: RetryPolicy(max_attempts=9)}, wait=lambda _: 1.0)
         assert consumer({"retry": policy}).retry is policy
+
+
+@pytest.mark.parametrize("schema", [ConsumerConfig, ProducerConfig, RetryPolicy])
+def test_the_page_of_settings_says_what_the_schema_says(schema: type[Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert describe(schema) in page
