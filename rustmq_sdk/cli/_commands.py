@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import anyio
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -178,7 +179,11 @@ def _text(value: bytes | None) -> str:
 @app.command()
 def settings(of: Annotated[Literal["consumer", "retry", "producer"], typer.Argument()] = "consumer") -> None:
     """Prints the settings of consumers, of their retries or of producers, as a Markdown table."""
-    schemas = {"consumer": ConsumerConfig, "retry": RetryPolicy, "producer": ProducerConfig}
+    schemas: dict[str, type[msgspec.Struct]] = {
+        "consumer": ConsumerConfig,
+        "retry": RetryPolicy,
+        "producer": ProducerConfig,
+    }
     typer.echo(describe(schemas[of]))
 
 
