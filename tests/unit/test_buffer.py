@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant
 
 from rustmq_sdk._core.buffer import LOAD, Buffer
 from rustmq_sdk._core.checkpoint import Remembered
@@ -19,6 +18,7 @@ from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.message import DONE, FREE, WATCH, DeliveryState, Message, Settler
 from rustmq_sdk.values import Assignment, Receipt, TopicPartition
+from tests.unit.steps import Steps, run, step
 
 NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
@@ -226,7 +226,7 @@ def test_a_leased_message_whose_lease_ran_out_in_the_buffer_is_not_handed_out() 
     assert buffer.handed_out(lane) == 2
 
 
-class Buffers(RuleBasedStateMachine):
+class Buffers(Steps):
     """Three partitions: fetches, receives, batches, retries, pauses, revokes."""
 
     piecemeal = False
@@ -243,19 +243,19 @@ class Buffers(RuleBasedStateMachine):
         self.in_hand: list[Message] = []
         self.in_backoff: list[Backoff] = []
 
-    @rule(number=st.integers(0, 2), count=st.sampled_from([1, 2, 5, LOAD + 3]))
+    @step(2, number=st.integers(0, 2), count=st.sampled_from([1, 2, 5, LOAD + 3]))
     def fetch(self, number: int, count: int) -> None:
         lane = self.lanes[number]
         self.waiting[number] += range(lane.ledger.scanned, lane.ledger.scanned + count)
         fetch(self.buffer, lane, count)
 
-    @rule(count=st.integers(1, 4))
+    @step(3, count=st.integers(1, 4))
     def receive(self, count: int) -> None:
         for _ in range(count):
             message = receive(self.buffer)
             self.handed_out([message] if message is not None else [])
 
-    @rule(most=st.sampled_from([1, 3, 8, 2 * LOAD]))
+    @step(2, most=st.sampled_from([1, 3, 8, 2 * LOAD]))
     def take_batch(self, most: int) -> None:
         available = self.buffer.deliverable(most)
         messages, spans = self.buffer.take_batch(most, 1.0)
@@ -285,8 +285,7 @@ class Buffers(RuleBasedStateMachine):
 
         self.in_hand += messages
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data(), nacked=st.booleans())
+    @step(4, when=lambda self: self.in_hand, data=st.data(), nacked=st.booleans())
     def settle(self, data: st.DataObject, nacked: bool) -> None:
         message = self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1)))
         if nacked:
@@ -294,16 +293,14 @@ class Buffers(RuleBasedStateMachine):
         else:
             ack(message)
 
-    @precondition(lambda self: self.in_hand)
-    @rule()
+    @step(when=lambda self: self.in_hand)
     def ack_everything(self) -> None:
         for message in self.in_hand:
             ack(message)
 
         self.in_hand.clear()
 
-    @precondition(lambda self: self.in_backoff)
-    @rule(data=st.data(), next_=st.booleans())
+    @step(4, when=lambda self: self.in_backoff, data=st.data(), next_=st.booleans())
     def come_back(self, data: st.DataObject, next_: bool) -> None:
         backoff = self.in_backoff.pop(data.draw(st.integers(0, len(self.in_backoff) - 1)))
         message = backoff.retry()
@@ -322,7 +319,7 @@ class Buffers(RuleBasedStateMachine):
             self.buffer.push_front(lane, [message])
             self.retries[number].append(offset)
 
-    @rule(number=st.integers(0, 2), draining=st.booleans())
+    @step(number=st.integers(0, 2), draining=st.booleans())
     def hold_or_resume(self, number: int, draining: bool) -> None:
         """One of two reasons comes or goes; the other one may still be there."""
         lane = self.lanes[number]
@@ -333,7 +330,7 @@ class Buffers(RuleBasedStateMachine):
         else:
             self.buffer.resume(lane)
 
-    @rule(number=st.integers(0, 2), paused=st.booleans())
+    @step(number=st.integers(0, 2), paused=st.booleans())
     def start_over(self, number: int, paused: bool) -> None:
         """Revoked, or moved by a seek."""
         ledger = self.lanes[number].ledger
@@ -385,6 +382,4 @@ class Piecemeal(Buffers):
 
 @pytest.mark.parametrize("machine", [Buffers, Piecemeal])
 def test_nothing_is_lost_doubled_or_out_of_order_whatever_happens(machine: type[Buffers]) -> None:
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, derandomize=True, deadline=None)
-    )
+    run(machine, examples=60, steps=40)

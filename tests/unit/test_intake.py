@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.intake import BYTE_FLOORS, Demand, Intake, Limits
@@ -16,6 +15,7 @@ from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.message import DONE, WATCH, DeliveryState, Message, Settler
 from rustmq_sdk.values import Assignment, TopicPartition
+from tests.unit.steps import Steps, run, step
 
 NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
@@ -381,7 +381,7 @@ def test_nothing_is_asked_for_while_enough_is_at_hand_or_nobody_may_have_it() ->
     assert consumer.intake.demand(consumer.lanes, consumer.buffer.backlog, consumer.buffer.held) is None
 
 
-class Intakes(RuleBasedStateMachine):
+class Intakes(Steps):
     """Small bounds, and users and rebalances that do as they like."""
 
     @initialize(
@@ -398,24 +398,24 @@ class Intakes(RuleBasedStateMachine):
         self.consumer = Consumer(bounds, partitions, size=size)
         self.in_hand: list[Message] = []
 
-    @rule(rounds=st.integers(1, 4))
+    @step(3, rounds=st.integers(1, 4))
     def fetch(self, rounds: int) -> None:
         for _ in range(rounds):
             self.consumer.fetch()
 
-    @rule(count=st.integers(1, 5))
+    @step(3, count=st.integers(1, 5))
     def receive(self, count: int) -> None:
         for _ in range(count):
             message = self.consumer.receive()
             if message is not None:
                 self.in_hand.append(message)
 
-    @rule(data=st.data(), count=st.integers(1, 10))
+    @step(2, data=st.data(), count=st.integers(1, 10))
     def ack(self, data: st.DataObject, count: int) -> None:
         for _ in range(min(count, len(self.in_hand))):
             self.consumer.ack(self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1))))
 
-    @rule(data=st.data())
+    @step(data=st.data())
     def pause_or_resume(self, data: st.DataObject) -> None:
         lane = data.draw(st.sampled_from(range(len(self.consumer.lanes))))
         chosen = self.consumer.lanes[lane]
@@ -425,7 +425,7 @@ class Intakes(RuleBasedStateMachine):
         else:
             self.consumer.pause(chosen)
 
-    @rule(data=st.data())
+    @step(data=st.data())
     def move_a_partition(self, data: st.DataObject) -> None:
         """Its last one leaves, or one more comes."""
         consumer = self.consumer
@@ -463,6 +463,4 @@ class Intakes(RuleBasedStateMachine):
 
 
 def test_the_bounds_hold_whatever_happens() -> None:
-    run_state_machine_as_test(
-        Intakes, settings=settings(max_examples=100, stateful_step_count=30, derandomize=True, deadline=None)
-    )
+    run(Intakes, examples=100, steps=30)

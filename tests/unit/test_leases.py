@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant
 
 from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.leases import TOO_LATE, Due, LeaseBook, Leased, Return
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
 from rustmq_sdk.values import Assignment, Receipt, TopicPartition
+from tests.unit.steps import Steps, run, step
 
 NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the book, as the runtime's settler does."""
@@ -161,9 +161,11 @@ class Slot:
     """open, taken, acked, back, dead, lost"""
     handle: tuple[InFlight, int] | None = None
     reported: bool = False
+    late: bool = False
+    """Acked or dead-lettered after its lease had run out."""
 
 
-class Books(RuleBasedStateMachine):
+class Books(Steps):
     """A broker that confirms, refuses, forgets and calls leases lost, whenever it likes."""
 
     def __init__(self) -> None:
@@ -179,13 +181,13 @@ class Books(RuleBasedStateMachine):
         numbers = [number for number, slot in self.slots.items() if slot.state in states]
         return self.slots[data.draw(st.sampled_from(numbers))] if numbers else None
 
-    @rule(count=st.integers(1, 5))
+    @step(2, count=st.integers(1, 5))
     def fetch(self, count: int) -> None:
         piece = lease(self.book, count)
         for index, number in enumerate(piece.offsets):
             self.slots[number] = Slot(piece, index, handle=(piece, index))
 
-    @rule(data=st.data(), count=st.integers(1, 4))
+    @step(2, data=st.data(), count=st.integers(1, 4))
     def ack(self, data: st.DataObject, count: int) -> None:
         for _ in range(count):
             slot = self.some(data, "open")
@@ -193,7 +195,7 @@ class Books(RuleBasedStateMachine):
                 assert ack(*slot.handle)
                 slot.state = "acked"
 
-    @rule()
+    @step()
     def late_acks(self) -> None:
         for handle in self.old_handles:
             assert not ack(*handle)
@@ -201,7 +203,7 @@ class Books(RuleBasedStateMachine):
         for slot in self.slots.values():
             assert slot.state == "open" or slot.handle is None or not ack(*slot.handle)
 
-    @rule(data=st.data(), delayed=st.booleans())
+    @step(2, data=st.data(), delayed=st.booleans())
     def nack(self, data: st.DataObject, delayed: bool) -> None:
         """To the broker, or to a retry of our own, whose body may be lost later."""
         slot = self.some(data, "open")
@@ -218,7 +220,7 @@ class Books(RuleBasedStateMachine):
         else:
             self.book.attempts[parent.offsets[index]] = 1
 
-    @rule(data=st.data(), how=st.sampled_from(["retry", "dead letter", "give back"]))
+    @step(3, data=st.data(), how=st.sampled_from(["retry", "dead letter", "give back"]))
     def go_on(self, data: st.DataObject, how: str) -> None:
         slot = self.some(data, "taken")
         if slot is None:
@@ -238,8 +240,7 @@ class Books(RuleBasedStateMachine):
 
     # The broker
 
-    @precondition(lambda self: not self.on_its_way)
-    @rule()
+    @step(3, when=lambda self: not self.on_its_way)
     def tell(self) -> None:
         self.book.recount_all()
         self.on_its_way = list(self.book.due())
@@ -251,8 +252,7 @@ class Books(RuleBasedStateMachine):
             said = "acked" if verb is None else "dead" if verb.dead else "back"
             assert said == self.slots[number].state
 
-    @precondition(lambda self: self.on_its_way)
-    @rule(data=st.data())
+    @step(4, when=lambda self: self.on_its_way, data=st.data())
     def hear(self, data: st.DataObject) -> None:
         for due in self.on_its_way:
             number = due.piece.offsets[due.slot]
@@ -266,6 +266,7 @@ class Books(RuleBasedStateMachine):
             assert self.book.in_flight == before - freed.messages
             if not slot.reported:
                 slot.reported = True
+                slot.late = answer == "lost" and slot.state != "back"
                 self.confirmed[number] = self.confirmed.get(number, 0) + 1
                 if due.verb is None:
                     assert self.book.is_stale(number) == (answer == "lost")
@@ -274,8 +275,7 @@ class Books(RuleBasedStateMachine):
 
         self.on_its_way = []
 
-    @precondition(lambda self: not self.asked_to_renew)
-    @rule()
+    @step(2, when=lambda self: not self.asked_to_renew)
     def renew(self) -> None:
         self.asked_to_renew = list(self.book.leased())
         leased = {piece.offsets[index] for piece, index in self.asked_to_renew}
@@ -283,8 +283,7 @@ class Books(RuleBasedStateMachine):
         acked = {piece.offsets[index] for piece, index in self.book.acked()}
         assert acked == {number for number, slot in self.slots.items() if slot.state == "acked" and not slot.reported}
 
-    @precondition(lambda self: self.asked_to_renew)
-    @rule(data=st.data())
+    @step(3, when=lambda self: self.asked_to_renew, data=st.data())
     def leases_are_lost(self, data: st.DataObject) -> None:
         """Some time after they were asked for: much may have happened to them."""
         for piece, index in data.draw(st.lists(st.sampled_from(self.asked_to_renew), max_size=3)):
@@ -309,7 +308,7 @@ class Books(RuleBasedStateMachine):
         assert book.in_flight_bytes >= SIZE * (len(unsettled) + len(returning))
         assert all(count == 1 for count in self.confirmed.values())
 
-    @rule()
+    @step()
     def count(self) -> None:
         book = self.book
         book.recount_all()
@@ -355,14 +354,12 @@ class Books(RuleBasedStateMachine):
         book = self.book
         assert (book.in_flight, book.in_flight_bytes, book.uncommitted) == (0, 0, 0)
         assert book.open == book.unreported == book.children == book.attempts == {}
-        states = [slot.state for slot in self.slots.values()]
-        assert book.settled_for_good >= states.count("dead")
+        good = [slot for slot in self.slots.values() if slot.state in ("acked", "dead") and not slot.late]
+        assert book.settled_for_good == len(good)
         book.fence()
         for slot in self.slots.values():
             assert slot.handle is None or not ack(*slot.handle)
 
 
 def test_every_slot_is_told_exactly_once_whatever_happens() -> None:
-    run_state_machine_as_test(
-        Books, settings=settings(max_examples=120, stateful_step_count=40, derandomize=True, deadline=None)
-    )
+    run(Books, examples=120, steps=40)

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane, Waiting
@@ -16,6 +14,7 @@ from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._core.order import KeyOrder, slot_of, unpark, unpark_all
 from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, DeliveryState, Message, Settler, Span
 from rustmq_sdk.values import Assignment, TopicPartition
+from tests.unit.steps import Steps, run, step
 
 NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
@@ -291,7 +290,7 @@ def test_a_message_in_backoff_holds_its_key_for_the_next_run_as_well() -> None:
     assert desk.pop_all() == [1]
 
 
-class Orders(RuleBasedStateMachine):
+class Orders(Steps):
     """Two partitions, three keys, and everything that can happen to their messages, against one dict of states."""
 
     whole_partition = False
@@ -308,7 +307,7 @@ class Orders(RuleBasedStateMachine):
         self.together: set[tuple[Ledger, int]] = set()
         """Handed out beside another one of their key, in one batch."""
 
-    @rule(number=st.integers(0, 1), text=st.text("ab-", min_size=1, max_size=6))
+    @step(3, number=st.integers(0, 1), text=st.text("ab-", min_size=1, max_size=6))
     def fetch(self, number: int, text: str) -> None:
         ledger = self.lanes[number].ledger
         for more, key in enumerate(keys(text)):
@@ -316,7 +315,7 @@ class Orders(RuleBasedStateMachine):
 
         self.desk.fetch(self.lanes[number], keys(text))
 
-    @rule()
+    @step(6)
     def receive(self) -> None:
         if self.most == 1:
             message = self.desk.pop()
@@ -353,15 +352,13 @@ class Orders(RuleBasedStateMachine):
     def settled(self, message: Message) -> None:
         del self.keys[slot_of(message)[0].ledger, cast(int, message.offset)]
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data())
+    @step(4, when=lambda self: self.in_hand, data=st.data())
     def ack(self, data: st.DataObject) -> None:
         message = self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1)))
         self.settled(message)
         self.desk.ack(message)
 
-    @precondition(lambda self: self.in_hand)
-    @rule()
+    @step(when=lambda self: self.in_hand)
     def ack_everything_at_once(self) -> None:
         for message in self.in_hand:
             self.settled(message)
@@ -369,14 +366,12 @@ class Orders(RuleBasedStateMachine):
 
         self.in_hand.clear()
 
-    @precondition(lambda self: self.in_hand)
-    @rule(data=st.data())
+    @step(3, when=lambda self: self.in_hand, data=st.data())
     def nack(self, data: st.DataObject) -> None:
         message = self.in_hand.pop(data.draw(st.integers(0, len(self.in_hand) - 1)))
         self.in_backoff.append(self.desk.nack(message))
 
-    @precondition(lambda self: self.in_backoff)
-    @rule(data=st.data(), dead=st.booleans())
+    @step(4, when=lambda self: self.in_backoff, data=st.data(), dead=st.booleans())
     def come_back_or_be_dead_lettered(self, data: st.DataObject, dead: bool) -> None:
         message = self.in_backoff.pop(data.draw(st.integers(0, len(self.in_backoff) - 1)))
         if dead:
@@ -385,7 +380,7 @@ class Orders(RuleBasedStateMachine):
         else:
             self.desk.retry(message)
 
-    @rule(number=st.integers(0, 1))
+    @step(number=st.integers(0, 1))
     def pause_or_resume(self, number: int) -> None:
         lane = self.lanes[number]
         lane.paused = not lane.paused
@@ -394,7 +389,7 @@ class Orders(RuleBasedStateMachine):
         else:
             self.desk.buffer.resume(lane)
 
-    @rule(number=st.integers(0, 1))
+    @step(number=st.integers(0, 1))
     def move_elsewhere(self, number: int) -> None:
         ledger = self.lanes[number].ledger
         ledger.fence()
@@ -404,7 +399,7 @@ class Orders(RuleBasedStateMachine):
         self.in_backoff = [message for message in self.in_backoff if slot_of(message)[0].ledger is not ledger]
         self.lanes[number] = self.desk.assign(number)
 
-    @rule()
+    @step()
     def end_the_run_and_begin_another(self) -> None:
         unpark_all(self.desk.buffer)
         self.desk.order = KeyOrder(self.desk.buffer, whole_partition=self.whole_partition)
@@ -446,8 +441,5 @@ class BatchesOfPartitions(Batches):
 
 @pytest.mark.parametrize("machine", [Orders, Batches, OrdersOfPartitions, BatchesOfPartitions])
 def test_order_holds_whatever_happens(machine: type[Orders]) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, derandomize=True, deadline=None)
-    )
+    run(machine, examples=60, steps=40)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant
 
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.ownership import RESTARTS, Ownership
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
+from tests.unit.steps import Steps, run, step
 
 TP = TopicPartition("t", 0)
 
@@ -99,7 +99,7 @@ def test_a_partition_without_generations_has_no_fence_and_does_not_come_back() -
     assert ownership.comes_back(TP, None, ledger.written) is ownership.comes_back(TP, 1, ledger.written) is None
 
 
-class Ownerships(RuleBasedStateMachine):
+class Ownerships(Steps):
     """Two partitions that come, go, come back and start over, in generations that a driver counts."""
 
     def __init__(self) -> None:
@@ -126,11 +126,12 @@ class Ownerships(RuleBasedStateMachine):
         self.epochs[tp].append(epoch)
         return Assignment(tp, epoch)
 
-    @rule(more=st.integers(1, 2))
+    @step(more=st.integers(1, 2))
     def a_rebalance_goes_on(self, more: int) -> None:
         self.generation += more
 
-    @rule(
+    @step(
+        3,
         number=st.integers(0, 1),
         committed=st.sampled_from(["nothing", "what we wrote", "by somebody else"]),
     )
@@ -160,15 +161,13 @@ class Ownerships(RuleBasedStateMachine):
         self.assigned_in[tp] = self.generation
         self.released.pop(tp, None)
 
-    @precondition(lambda self: self.ledgers)
-    @rule(data=st.data())
+    @step(2, when=lambda self: self.ledgers, data=st.data())
     def revoke(self, data: st.DataObject) -> None:
         tp = data.draw(st.sampled_from(sorted(self.ledgers)))
         assert self.ownership.release(self.ledgers[tp].assignment) is self.ledgers[tp]
         self.released[tp] = self.assigned_in[tp]
 
-    @precondition(lambda self: self.ledgers)
-    @rule(data=st.data())
+    @step(when=lambda self: self.ledgers, data=st.data())
     def lose(self, data: st.DataObject) -> None:
         tp = data.draw(st.sampled_from(sorted(self.ledgers)))
         ledger = self.ledgers.pop(tp)
@@ -177,8 +176,7 @@ class Ownerships(RuleBasedStateMachine):
         self.over.append(ledger.assignment)
         self.released.pop(tp, None)
 
-    @precondition(lambda self: len(self.ledgers) > len(self.released))
-    @rule(data=st.data())
+    @step(when=lambda self: len(self.ledgers) > len(self.released), data=st.data())
     def seek(self, data: st.DataObject) -> None:
         tp = data.draw(st.sampled_from(sorted(set(self.ledgers) - set(self.released))))
         self.over.append(self.ledgers[tp].assignment)
@@ -206,6 +204,4 @@ class Ownerships(RuleBasedStateMachine):
 
 
 def test_a_late_assignment_never_finds_a_new_ledger_and_fences_grow_whatever_happens() -> None:
-    run_state_machine_as_test(
-        Ownerships, settings=settings(max_examples=100, stateful_step_count=30, derandomize=True, deadline=None)
-    )
+    run(Ownerships, examples=100, steps=30)
