@@ -203,6 +203,15 @@ def test_a_batch_tells_the_runs_of_its_slots() -> None:
     assert {(id(state), index) for state, index in slots} == {(id(one._state), one._index) for one in messages}
 
 
+def test_the_runs_of_a_batch_leave_room_for_a_later_attempt_between_two_first_ones() -> None:
+    buffer = Buffer()
+    lane = lane_of(buffer, remembered=Remembered(attempts={1: 2}))
+    fetch(buffer, lane, 3)
+    messages, spans = buffer.take_batch(3, 0.0)
+    slots = [(id(state), index) for state, first, end in spans for index in range(first, end)]
+    assert slots == [(id(message._state), message._index) for message in messages]
+
+
 def test_a_leased_message_whose_lease_ran_out_in_the_buffer_is_not_handed_out() -> None:
     buffer = Buffer()
     book = LeaseBook(Assignment(TopicPartition("q", None), None))
