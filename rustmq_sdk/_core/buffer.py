@@ -232,11 +232,17 @@ def _ledger(message: Message) -> Ledger:
 
 
 def _spans(messages: list[Message]) -> Iterator[Span]:
-    """Runs of neighbouring slots; a freshly loaded part of a piece is one."""
-    first, last = messages[0], messages[-1]
-    if first._state is last._state and last._index - first._index == len(messages) - 1:
-        yield first._state, first._index, last._index + 1
-        return
+    """Runs of neighbouring slots; a freshly loaded part of a piece is one.
 
+    Both ends in one piece are not enough to know: between them a message may be a later attempt, in a piece of its own.
+    """
+    state, first = messages[0]._state, messages[0]._index
+    end = first
     for message in messages:
-        yield message._state, message._index, message._index + 1
+        if message._state is not state or message._index != end:
+            yield state, first, end
+            state, first = message._state, message._index
+
+        end = message._index + 1
+
+    yield state, first, end

@@ -80,6 +80,8 @@ class Ledger:
         self.announced = 0
         """Of them, those that observers were told of."""
         self.covered = 0
+        self.confirmed = 0
+        """The ack-handler's last round that left nothing of it unwritten."""
         self.told = False
         """Already in the ack-handler's channel; tells it at most once."""
         self.must_write = False

@@ -126,19 +126,19 @@ class Acknowledger:
 
     # Waiting
 
-    async def until_written(self, ledger: Ledger, offset: int) -> AckResult:
-        """Asks for a commit now and waits until one covers ``offset``, at most ``commit_timeout``."""
+    async def until_written(self, ledger: Ledger, offsets: Collection[int]) -> AckResult:
+        """Asks for a commit now and waits until all of ``offsets`` are written, at most ``commit_timeout``."""
         seen = self._started + 1
         with anyio.move_on_after(self._session.config.commit_timeout):
-            while not ledger.is_written(offset):
+            while not all(map(ledger.is_written, offsets)):
                 self._refuse_stale([ledger])
                 await self._next_round()
-                # Written, and without it: a message below is unsettled, and the checkpoint has no room to say more.
+                # Written, and without one: a message below is unsettled, and the checkpoint has no room to say more.
                 # Asked again at once, the same commit with the same answer would go round and round.
-                if self._confirmed >= seen and not ledger.is_written(offset):
+                if self._confirmed >= seen and not all(map(ledger.is_written, offsets)):
                     await anyio.sleep(max(SHORT_PAUSE, self._paced_until - self._session.clock()))
 
-            if ledger.is_stale(offset):
+            if any(map(ledger.is_stale, offsets)):
                 raise StalePartition(f"{ledger.assignment.tp}: the lease had run out; the message comes again")
 
             return AckResult.DURABLE
@@ -160,7 +160,8 @@ class Acknowledger:
         # Only an attempt that starts after this call has seen everything that was settled before it.
         wanted = self._started + 1
         with anyio.move_on_after(self._session.config.commit_timeout):
-            while self._confirmed < wanted:
+            # Not the round alone: one that began after a partition was revoked has not written that partition.
+            while self._confirmed < wanted or any(ledger.confirmed < wanted for ledger in ledgers):
                 self._session.check_failure()
                 self._refuse_stale(ledgers)
                 if self._circuit.state == "open" and self._circuit.retry_in > 0:
@@ -274,6 +275,9 @@ class Acknowledger:
         self._tick_at = now + self._session.config.commit_interval if in_flight else None
         if await self._writer.write(prepared, once=once):
             self._confirmed = number
+            for ledger in ledgers:
+                ledger.confirmed = number
+
             self._due.succeeded()
         else:
             self._since = self._session.clock()

@@ -70,10 +70,9 @@ class DeadLetterWriter:
         self._settle_slot = settle_slot
         self._on_refused = on_refused
         self._circuit = session.circuit("dead_letters.put")
-        # Every letter stands for an unsettled message of ours. Lost partitions may leave some behind until they are
-        # looked at, hence twice the number there can be.
-        capacity = session.config.max_in_flight + session.capabilities.overshoot_messages
-        self._inbox: Channel[Letter] = Channel(2 * capacity + session.config.prefetch)
+        self._bell: Channel[None] = Channel(1)
+        # Each stands for an unsettled message of ours, so max_in_flight bounds them; those of partitions that were lost
+        # meanwhile are forgotten at once.
         self._waiting: list[Letter] = []
         self._failures = 0
         self._empty: anyio.Event | None = None
@@ -82,11 +81,16 @@ class DeadLetterWriter:
     @property
     def waiting(self) -> int:
         """Letters not yet written."""
-        return len(self._inbox) + len(self._waiting)
+        return len(self._waiting)
 
     def add(self, letter: Letter) -> None:
         """Takes over a letter; never waits."""
-        self._inbox.put(letter)
+        self._waiting.append(letter)
+        self._bell.kick()
+
+    def forget_lost(self) -> None:
+        """A partition was lost or moved by a seek: its letters stand for messages that come again."""
+        self._waiting = [letter for letter in self._waiting if not letter.is_over]
 
     async def written(self) -> None:
         """Returns when no letter waits."""
@@ -99,17 +103,16 @@ class DeadLetterWriter:
     async def run(self) -> None:
         """Writes letters until cancelled."""
         while True:
-            if not self._waiting:
-                if self._empty is not None and not len(self._inbox):
-                    self._empty.set()
-                    self._empty = None
-
-                await self._inbox.wait(None)
-
-            self._waiting += self._inbox.drain()
-            self._waiting = [letter for letter in self._waiting if not letter.is_over]
+            self.forget_lost()
             if self._waiting:
                 await self._write(self._waiting[:BATCH])
+                continue
+
+            if self._empty is not None:
+                self._empty.set()
+                self._empty = None
+
+            await self._bell.wait(None)
 
     async def _write(self, batch: list[Letter]) -> None:
         letters = [letter.letter for letter in batch]
@@ -131,7 +134,7 @@ class DeadLetterWriter:
     def _written(self, batch: list[Letter]) -> None:
         self._failures = 0
         self.failing_since = None
-        del self._waiting[: len(batch)]
+        self._remove(batch)
         session = self._session
         session.counts.dead_lettered += len(batch)
         session.observers("dead_lettered", [letter.letter for letter in batch])
@@ -155,8 +158,14 @@ class DeadLetterWriter:
 
             return
 
-        self._waiting.remove(batch[0])
+        self._remove(batch)
         self._on_refused(batch[0], error)
+
+    def _remove(self, batch: list[Letter]) -> None:
+        # By identity and not by place: of a refused batch some are written, some wait on, and a partition that was lost
+        # while the route was asked has taken others away.
+        done = set(map(id, batch))
+        self._waiting = [letter for letter in self._waiting if id(letter) not in done]
 
     async def _pause_after(self, error: Exception) -> None:
         first, most = PAUSE

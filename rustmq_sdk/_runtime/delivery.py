@@ -41,6 +41,8 @@ class Delivery:
         self._low = low
         self._explain = explain
         self._waiters: deque[anyio.Event] = deque()
+        # Who has messages and waits for more: woken only where nobody is without, so that no wake is lost on them.
+        self._patient: deque[anyio.Event] = deque()
         self._since_checkpoint = 0
         self._quiet_reported = False
         self._quiet_since: float | None = None
@@ -116,27 +118,29 @@ class Delivery:
 
         Waking all would cost 6 us a message with 1,000 receivers.
         """
-        if self._waiters:
-            self._waiters.popleft().set()
+        waiters = self._waiters or self._patient
+        if waiters:
+            waiters.popleft().set()
 
     def wake_all(self) -> None:
         """Something everybody has to know: a failure, a stop."""
-        while self._waiters:
-            self._waiters.popleft().set()
+        for waiters in (self._waiters, self._patient):
+            while waiters:
+                waiters.popleft().set()
 
     def _pass_on(self) -> None:
-        if self._waiters and (self._buffer.ready or self._buffer.runnable):
-            self._waiters.popleft().set()
+        if self._buffer.ready or self._buffer.runnable:
+            self.wake()
 
     async def _wait_for(self, enough: int, max_wait: float) -> None:
         with anyio.move_on_after(max_wait):
             while self._buffer.deliverable(enough) < enough and not self._session.stopping:
-                await self._wait()
+                await self._sleep(self._patient)
 
     async def _wait(self) -> None:
         self._refuse_deadlock()
         if self._quiet_reported or self._session.counts.received:
-            await self._sleep()
+            await self._sleep(self._waiters)
             return
 
         # From the first wait on: a program that asks for a second at a time waits as long as one that asks once.
@@ -145,16 +149,16 @@ class Delivery:
             self._quiet_since = now
 
         with anyio.move_on_after(self._quiet_since + QUIET - now):
-            await self._sleep()
+            await self._sleep(self._waiters)
             return
 
         if not (self._session.counts.received or self._quiet_reported):
             self._quiet_reported = True
             log(logging.INFO, "quiet", "no message for %g s: %s", QUIET, self._explain())
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, waiters: deque[anyio.Event]) -> None:
         event = anyio.Event()
-        self._waiters.append(event)
+        waiters.append(event)
         try:
             await event.wait()
         except BaseException:
@@ -162,7 +166,7 @@ class Delivery:
             if event.is_set():
                 self.wake()
             else:
-                self._waiters.remove(event)
+                waiters.remove(event)
 
             raise
 

@@ -231,11 +231,11 @@ class Failures:
 
     def _stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         session = self._session
-        self._stuck[ledger].append(stuck)
         lane = session.buffer.lanes.get(ledger)
-        if lane is None:
+        if lane is None:  # lost meanwhile: the message comes again, to whoever has the partition now
             return
 
+        self._stuck[ledger].append(stuck)
         tp = ledger.assignment.tp
         error = PartitionStopped(tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix)
         log(logging.ERROR, "partition_stopped", "%s", error)
@@ -262,6 +262,8 @@ class Failures:
     def forget(self, ledger: Ledger) -> None:
         """The partition is somebody else's."""
         self._stuck.pop(ledger, None)
+        if self._letters is not None:
+            self._letters.forget_lost()
 
     def _letter(
         self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempts: int

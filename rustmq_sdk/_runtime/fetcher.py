@@ -195,11 +195,8 @@ class Fetcher:
             if lane is None:
                 continue
 
-            for gone in piece.gone:
-                self._on_gone(lane, gone)
-
-            if piece.broken:
-                self._take_broken(lane, piece)
+            if piece.broken or piece.gone:
+                self._take_holes(lane, piece)
             else:
                 self._take_piece(lane, piece)
 
@@ -226,12 +223,22 @@ class Fetcher:
 
         return ledger.admit(fetched.offsets, fetched.next_offset, size=size, largest=largest, owner=owner)
 
-    def _take_broken(self, lane: Lane, fetched: Fetched) -> None:
-        """Splits the piece around each broken record, which is a piece of its own: offsets stay in demand."""
-        for part, broken in split_at_broken(fetched):
+    def _take_holes(self, lane: Lane, fetched: Fetched) -> None:
+        """Splits the piece around what cannot be delivered, which is a piece of its own: offsets stay in order."""
+        if isinstance(lane.ledger, LeaseBook):
+            # A queue has no order to keep, and nothing that could not be decoded: it hands out the bytes.
+            for gone in fetched.gone:
+                self._on_gone(lane, gone)
+
+            self._take_piece(lane, fetched)
+            return
+
+        for part, hole in split_at_holes(fetched):
             self._take_piece(lane, part)
-            if broken is not None:
-                self._on_broken(lane, broken)
+            if isinstance(hole, Broken):
+                self._on_broken(lane, hole)
+            elif hole is not None:
+                self._on_gone(lane, hole)
 
 
 def _later_attempts(piece: InFlight) -> int:
@@ -243,25 +250,39 @@ def _later_attempts(piece: InFlight) -> int:
     return sum(offsets[0] <= offset <= offsets[-1] for offset in due)
 
 
-def split_at_broken(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | None]]:
-    """The good records before each broken one, and after the last."""
+def split_at_holes(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | Gone | None]]:
+    """The good records before each broken one and each lost range, and after the last."""
     offsets, records = fetched.offsets, fetched.records
     share = fetched.size // max(1, len(offsets))
     done = 0
-    for broken in fetched.broken:
-        cut = bisect_left(offsets, broken.offset, done)
+    holes: list[Broken | Gone] = [*fetched.broken, *fetched.gone]
+    for hole in sorted(holes, key=_start):
+        cut = bisect_left(offsets, _start(hole), done)
         part = replace(
             fetched,
             offsets=offsets[done:cut],
             records=records[done:cut],
-            next_offset=broken.offset,
+            next_offset=_start(hole),
             size=share * (cut - done),
             broken=(),
+            gone=(),
         )
-        yield part, broken
+        yield part, hole
         done = cut
 
-    yield replace(fetched, offsets=offsets[done:], records=records[done:], size=share * (len(offsets) - done)), None
+    rest = replace(
+        fetched,
+        offsets=offsets[done:],
+        records=records[done:],
+        size=share * (len(offsets) - done),
+        broken=(),
+        gone=(),
+    )
+    yield rest, None
+
+
+def _start(hole: Broken | Gone) -> int:
+    return hole.offset if isinstance(hole, Broken) else hole.first
 
 
 def _is_empty(fetched: Sequence[Fetched]) -> bool:

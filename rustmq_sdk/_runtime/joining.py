@@ -36,7 +36,7 @@ def _follows(run: list[Fetched], piece: Fetched) -> bool:
     before = run[-1]
     return (
         len(piece.records) < SMALL
-        and len(run) * len(before.records) < FULL
+        and sum(len(each.records) for each in run) + len(piece.records) <= FULL
         and piece.build is before.build
         and _plain(before)
         and _plain(piece)

@@ -14,7 +14,7 @@ from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.shutdown import shut_down
 from rustmq_sdk._runtime.wiring import Parts
 from rustmq_sdk._threads import Mailbox
-from rustmq_sdk.errors import ConsumerStateError
+from rustmq_sdk.errors import ConsumerStateError, PermanentDriverError
 from rustmq_sdk.slots import Source
 
 
@@ -35,6 +35,8 @@ class Life:
         self._mailbox: Mailbox | None = None
         self._task_id: int | None = None
         self._closed: anyio.Event | None = None
+        self._connected: anyio.Event
+        self._refused: Exception | None = None
         self.parts: Parts | None = None
 
     async def begin(self) -> None:
@@ -46,21 +48,33 @@ class Life:
         session.state = "starting"
         self._task_id = anyio.get_current_task().id
         self._mailbox = Mailbox.current()
+        self._connected = anyio.Event()
         self.parts = parts = Parts(session, self._put, explain=lambda: explain(session))
         self._group = group = anyio.create_task_group()
         await group.__aenter__()
+        group.start_soon(self._subscribe, parts, name="rustmq_sdk subscription")
         try:
-            await group.start(self._subscribe, parts, name="rustmq_sdk subscription")
-        except BaseException as error:
-            session.state = "failed"
-            self._scopes.cancel()
-            await group.__aexit__(None, None, None)
-            raise unwrapped(error) from error.__cause__
+            # Not group.start(): cancelled, that waits for the task to end, and the task, once it is connected and
+            # shielded, waits to be told.
+            await self._connected.wait()
+        except BaseException:
+            await self._give_up()
+            raise
+
+        if self._refused is not None:
+            await self._give_up()
+            error = unwrapped(self._refused)
+            raise error from error.__cause__
 
         for name, task in parts.tasks():
             group.start_soon(self._guarded, task, name=f"rustmq_sdk {name}")
 
         session.state = "running"
+
+    async def _give_up(self) -> None:
+        self._session.state = "failed"
+        self._scopes.cancel()
+        await self._group.__aexit__(None, None, None)
 
     async def end(self) -> None:
         """Closes, and waits for all tasks."""
@@ -124,7 +138,7 @@ class Life:
 
     # Tasks
 
-    async def _subscribe(self, parts: Parts, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _subscribe(self, parts: Parts) -> None:
         session = self._session
         try:
             # Not shielded while it connects: whoever gives up entering must not wait for a broker that never answers.
@@ -132,22 +146,40 @@ class Life:
                 async with self._source.subscribe(parts.partitions) as subscription:
                     scope.shield = True
                     session.subscription = subscription
-                    task_status.started()
+                    self._connected.set()
                     await parts.leave.wait()
         except Exception as error:
             if session.state == "starting":
-                raise
-
-            session.fail(unwrapped(error))
+                self._refused = error
+            else:
+                session.fail(unwrapped(error))
         finally:
+            self._connected.set()
             parts.left.set()
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         """Runtime tasks let no exception escape: the first is kept for the user."""
-        with self._scopes.shielded():
+        with self._scopes.shielded() as scope:
             try:
                 await task()
             except Exception as error:
                 # While the subscription is being left its client may be closed already; all is settled and written.
                 if not self._session.closing:
                     self._session.fail(unwrapped(error))
+            except anyio.get_cancelled_exc_class() as error:
+                if scope.cancel_called:
+                    raise
+
+                # Not ours: something that was awaited had been cancelled (an asyncio task of a driver, an observer).
+                # Let through, it would end this task in silence and cancel the user's block.
+                self._session.fail(_stray(error))
+
+
+def _stray(error: BaseException) -> PermanentDriverError:
+    failure = PermanentDriverError(
+        "something it awaited was cancelled by somebody else, so a task of the consumer cannot go on",
+        slot="source",
+        operation="run",
+    )
+    failure.__cause__ = error
+    return failure

@@ -6,6 +6,7 @@ run the retry. So nothing here waits for anything, and back-pressure is on intak
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -73,7 +74,7 @@ class LedgerSettler:
         if not durable:
             return RECORDED
 
-        return await self._acknowledger.until_written(piece.ledger, _root_offset(piece, index))
+        return await self._acknowledger.until_written(piece.ledger, [_root_offset(piece, index)])
 
     async def ack_spans(self, spans: Iterable[Span], durable: bool) -> AckResult:
         """Settles whole runs of slots at once."""
@@ -81,22 +82,28 @@ class LedgerSettler:
             self._acknowledger.require_group("ack(durable=True)")
 
         results: set[AckResult] = set()
-        highest: dict[Ledger, int] = {}
+        settled: dict[Ledger, list[int]] = defaultdict(list)
         for state, first, end in spans:
             piece = _piece(state)
-            if piece.ledger.fenced:
-                results.add(self._stale(piece, durable))
-                continue
-
             if self._settle_run(piece, first, end):
                 results.add(RECORDED)
 
-            highest[piece.ledger] = max(highest.get(piece.ledger, -1), _root_offset(piece, end - 1))
+            if piece.find(STALE, first, end) >= 0:
+                results.add(self._stale(piece, durable))
+
+            if durable:
+                # Each of them: the highest may have been written long before the others were settled.
+                settled[piece.ledger] += [
+                    _root_offset(piece, index)
+                    for index in range(first, end)
+                    if piece[index] == DONE and not _went_back(piece, index)
+                ]
 
         if durable:
             results.discard(AckResult.RECORDED)
-            for ledger, offset in highest.items():
-                results.add(await self._acknowledger.until_written(ledger, offset))
+            for ledger, offsets in settled.items():
+                if offsets:
+                    results.add(await self._acknowledger.until_written(ledger, offsets))
 
         return next((result for result in _LEAST_CERTAIN_FIRST if result in results), AckResult.DUPLICATE)
 

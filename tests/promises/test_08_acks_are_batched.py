@@ -266,10 +266,6 @@ class TestDurable:
             if either.kind == "log":
                 assert either.committed() == 20
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="of a batch only the last settlement is waited for; on a queue each has its own outcome",
-    )
     async def test_a_durable_batch_of_which_one_lease_was_lost_is_stale(self, queue: Stage) -> None:
         queue.send(3)
         async with queue.consumer() as consumer:

@@ -61,7 +61,7 @@ def test_joining_changes_nothing_but_the_number_of_pieces(fetched: list[Fetched]
     assert len(joined) <= len(fetched)
     for each in joined:
         assert list(each.offsets) == each.records
-        assert len(each.records) < max(FULL + SMALL, 401)
+        assert len(each.records) <= FULL
 
 
 def test_twenty_five_pieces_of_twenty_become_one() -> None:
