@@ -86,8 +86,8 @@ class Lane:
     paused: bool = False
     stopped: PartitionStopped | None = None
     draining: bool = False
-    pressed: bool = False
-    """Its checkpoint is nearly full of what is settled above the watermark: no new messages until it has moved."""
+    pressed_at: int | None = None
+    """The watermark at which its checkpoint was found nearly full of what is settled above."""
     queued: bool = False
     """In the buffer's rotation."""
 
@@ -95,6 +95,14 @@ class Lane:
     def deliverable(self) -> bool:
         """Nothing forbids handing out its messages."""
         return not (self.paused or self.draining or self.stopped is not None)
+
+    @property
+    def pressed(self) -> bool:
+        """No new messages until the watermark has moved: the checkpoint could not remember more of them.
+
+        Asked of the watermark and not of the next commit: without auto-commit that may wait for these very messages.
+        """
+        return self.pressed_at is not None and self.ledger.watermark <= self.pressed_at
 
     @property
     def backlog(self) -> int:

@@ -331,7 +331,8 @@ class Ledger:
             checkpoint,
             fitting,
             self.settled - left_out,
-            pressed=room is not None and (len(extra) * 4 > room * 3 or left_out > 0),
+            # Without any room there is nothing to keep free.
+            pressed=room is not None and room > 0 and (len(extra) * 4 > room * 3 or left_out > 0),
         )
         if checkpoint == self.written and not self.must_write:
             self.wrote(snapshot)

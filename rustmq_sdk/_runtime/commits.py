@@ -51,14 +51,14 @@ class LogCommits:
             snapshot = ledger.snapshot(room)
             if snapshot is not None:
                 snapshots[ledger] = snapshot
-                self._press_lane(ledger, snapshot.pressed)
+                self._press_lane(ledger, snapshot.checkpoint.offset if snapshot.pressed else None)
 
         return snapshots
 
-    def _press_lane(self, ledger: Ledger, pressed: bool) -> None:
+    def _press_lane(self, ledger: Ledger, watermark: int | None) -> None:
         lane = self._session.buffer.lanes.get(ledger)
-        if lane is not None and lane.pressed != pressed:
-            lane.pressed = pressed
+        if lane is not None and lane.pressed_at != watermark:
+            lane.pressed_at = watermark
             self._on_relief()
 
     async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:

@@ -206,3 +206,29 @@ async def test_a_receiver_gets_its_message_beside_one_that_waits_for_a_full_batc
             await anyio.sleep(1)
             assert got
             group.cancel_scope.cancel()
+
+
+async def test_a_full_checkpoint_does_not_wait_for_a_commit_that_waits_for_it() -> None:
+    async with Client("memory://?checkpoint_room=10") as client:
+        await filled(client, 400)
+        options: Any = {"auto_commit": False, "prefetch": 20, "retry": RetryPolicy(initial=5, jitter="none")}
+        async with client.consumer("t", group="g", **options) as consumer:
+            for _ in range(200):
+                message = await consumer.receive(timeout=60)
+                if message.offset % 3 == 0 and message.attempt == 1:
+                    await message.nack()
+                else:
+                    await message.ack()
+
+                if message.offset == 30:
+                    await consumer.commit()
+
+
+async def test_without_any_room_a_nack_does_not_stop_its_partition() -> None:
+    async with Client("memory://?checkpoint_room=0") as client:
+        await filled(client, 400)
+        options: Any = {"prefetch": 20, "retry": RetryPolicy(initial=3600, max_delay=3600, jitter="none")}
+        async with client.consumer("t", group="g", **options) as consumer:
+            await (await consumer.receive()).nack()
+            for _ in range(399):
+                await (await consumer.receive(timeout=60)).ack()

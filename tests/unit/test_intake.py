@@ -296,12 +296,12 @@ def test_new_partitions_do_not_push_what_is_in_flight_over_the_bound() -> None:
 
 def test_a_partition_whose_checkpoint_is_full_gets_nothing_until_it_has_moved() -> None:
     consumer = Consumer(limits(), 2)
-    consumer.lanes[0].pressed = True
+    consumer.lanes[0].pressed_at = consumer.lanes[0].ledger.watermark
     for _ in range(5):
         consumer.work(1)
 
     assert consumer.starving() == [TopicPartition("t", 0)]
-    consumer.lanes[0].pressed = False
+    consumer.lanes[0].pressed_at = None
     consumer.work(5)
     assert consumer.starving() == []
 
