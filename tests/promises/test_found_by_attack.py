@@ -229,6 +229,12 @@ async def test_without_any_room_a_nack_does_not_stop_its_partition() -> None:
         await filled(client, 400)
         options: Any = {"prefetch": 20, "retry": RetryPolicy(initial=3600, max_delay=3600, jitter="none")}
         async with client.consumer("t", group="g", **options) as consumer:
-            await (await consumer.receive()).nack()
-            for _ in range(399):
-                await (await consumer.receive(timeout=60)).ack()
+            for number in range(400):
+                message = await consumer.receive(timeout=60)
+                if number == 5:
+                    await message.nack()
+                else:
+                    await message.ack()
+
+                if number == 8:
+                    await consumer.commit()
