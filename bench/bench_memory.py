@@ -6,7 +6,7 @@ The bare loop builds the same messages from the same records in batches of 500 a
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
@@ -29,7 +29,7 @@ groups = count()
 
 
 @pytest.fixture(scope="module")
-def records() -> Iterator[list[list[Any]]]:
+def records() -> list[list[Any]]:
     """Fills the topic once, and gives the same records to the bare loops."""
 
     async def fill() -> None:
@@ -43,16 +43,18 @@ def records() -> Iterator[list[list[Any]]]:
                 )
 
     anyio.run(fill)
-    rows = [
+    return [
         [(b"x" * 100, b"%d" % (number * 7919 % KEYS), (), number, 0) for number in range(start, start + BATCH)]
         for start in range(0, MESSAGES, BATCH)
     ]
-    yield rows
 
 
 async def consume(program: Callable[[rustmq_sdk.Consumer], Awaitable[None]], **options: Any) -> None:
     """Runs a program over all messages with a fresh group."""
-    async with rustmq_sdk.Client(URL) as client, client.consumer("bench", group=f"g{next(groups)}", **options) as consumer:
+    async with (
+        rustmq_sdk.Client(URL) as client,
+        client.consumer("bench", group=f"g{next(groups)}", **options) as consumer,
+    ):
         await program(consumer)
 
 
@@ -120,7 +122,7 @@ def test_run(measure: Any, records: Any) -> None:
 
 
 def test_per_message_anyio_streams(measure: Any, records: Any) -> None:
-    """The same from textbook parts: a stream of messages to the user, a stream of acks back, a set for the watermark."""
+    """The same from textbook parts: a stream of messages, a stream of acks back, a set for the watermark."""
     some = MESSAGES // 10
     measure(lambda: streams(records, some), some, table="hot path", goal=">= 25 x receive and ack")
 
@@ -163,9 +165,7 @@ def test_receive_and_ack_at_random(measure: Any, records: Any) -> None:
 
     big = 10 * MESSAGES
     options = {"max_in_flight": WINDOW + 2000, "max_span": big, "max_uncommitted": big}
-    measure(
-        lambda: consume(program, **options), MESSAGES, table="100,000 in flight, acked at random", goal="<= 1.6"
-    )
+    measure(lambda: consume(program, **options), MESSAGES, table="100,000 in flight, acked at random", goal="<= 1.6")
 
 
 def take_random(held: list[rustmq_sdk.Message], rng: random.Random) -> rustmq_sdk.Message:

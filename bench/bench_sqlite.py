@@ -1,8 +1,8 @@
 """The embedded log against bare apsw loops over the same blobs: durable appends, and reading with commits.
 
-Both sides encode and decode the same columns, write with WAL and FULL sync, and build the same messages. The bare reader
-keeps apsw on a thread of its own, crosses to it once a batch, and writes its position every 5,000 messages: what one
-would write by hand.
+Both sides encode and decode the same columns, write with WAL and FULL sync, and build the same messages. The bare
+reader keeps apsw on a thread of its own, crosses to it once a batch, and writes its position every 5,000 messages: what
+one would write by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rustmq_sdk.drivers.sqlite.codec import build, decode
 from rustmq_sdk.values import OutgoingMessage
 
 MESSAGES = 200_000
-"""Enough for the write-ahead log to be written over many times: as long as it grows, each sync is three times as dear."""
+"""Enough for the write-ahead log to be written over many times: as long as it grows, a sync is three times as dear."""
 BATCH = 500
 COMMIT_EVERY = 5000
 SPIN = 200
