@@ -215,6 +215,7 @@ async def test_a_full_checkpoint_does_not_wait_for_a_commit_that_waits_for_it() 
         async with client.consumer("t", group="g", **options) as consumer:
             for _ in range(200):
                 message = await consumer.receive(timeout=60)
+                assert message.offset is not None
                 if message.offset % 3 == 0 and message.attempt == 1:
                     await message.nack()
                 else:
