@@ -200,14 +200,31 @@ def load(
         ConfigurationError: an unknown name (with the nearest known one), a value of the wrong type or out of range, or
             a combination that cannot keep the promises.
     """
+    prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
+    variables = _from_environment(prefix, os.environ if environment is None else environment)
+    try:
+        return _merged(schema, given, url or {}, variables, file or {})
+    except ConfigurationError as error:
+        if error.field in variables and error.field not in {**given, **(url or {})}:
+            error.add_note(f"Read from the environment variable {prefix}{error.field.upper()}")
+
+        raise
+
+
+def _merged(
+    schema: type[Settings],
+    given: Mapping[str, Any],
+    url: Mapping[str, str],
+    variables: Mapping[str, str],
+    file: Mapping[str, Any],
+) -> Settings:
     known = fields_of(schema)
     settings: dict[str, Any] = {}
-    for name, value in (file or {}).items():
+    for name, value in file.items():
         check_known(name, known)
         settings[name] = value
 
-    prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
-    for layer in (_from_environment(prefix, os.environ if environment is None else environment), url or {}):
+    for layer in (variables, url):
         for name, text in layer.items():
             check_known(name, known)
             settings[name] = from_text(schema, name, text)

@@ -346,3 +346,18 @@ class TestRetryPolicy:
 def test_the_page_of_settings_says_what_the_schema_says(schema: type[Any]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     assert describe(schema) in page
+
+
+@pytest.mark.parametrize("variable", ["RUSTMQ_CONSUMER_PREFETCH", "RUSTMQ_CONSUMER_PREFECH"])
+def test_an_error_from_the_environment_names_the_variable(variable: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(ConsumerConfig, {}, environment={variable: "-3"})
+
+    assert caught.value.__notes__ == [f"Read from the environment variable {variable}"]
+
+
+def test_an_error_that_overrules_the_environment_does_not_blame_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(ConsumerConfig, {"prefetch": -3}, environment={"RUSTMQ_CONSUMER_PREFETCH": "5"})
+
+    assert not hasattr(caught.value, "__notes__")
