@@ -168,6 +168,10 @@ class Acknowledger:
                     raise CircuitOpen(self._circuit.name, self._circuit.retry_in)
 
                 await self._next_round()
+                # The round had nothing against it, and a partition was not in it: it is being revoked, and comes back
+                # or is lost in its own time. Asked again at once, round after empty round would go by.
+                if self._confirmed >= wanted and any(ledger.confirmed < wanted for ledger in ledgers):
+                    await anyio.sleep(SHORT_PAUSE)
 
             self._refuse_stale(ledgers)
             return

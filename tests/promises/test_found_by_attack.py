@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import rustmq_sdk
@@ -36,6 +38,8 @@ class Wrapped:
         self.capabilities = self._source.capabilities
 
     def subscribe(self, listener: Any) -> Any:
+        self.listener = listener
+
         @asynccontextmanager
         async def entered() -> AsyncIterator[Any]:
             async with self._source.subscribe(listener) as subscription:
@@ -130,6 +134,7 @@ async def test_letters_of_partitions_that_were_lost_do_not_add_up() -> None:
                 for _ in range(10):
                     await (await consumer.receive()).reject()
 
+                await anyio.lowlevel.checkpoint()
                 await consumer.seek("t", 0, 0)
 
 
@@ -186,26 +191,27 @@ async def test_a_commit_that_the_broker_put_off_is_not_confirmed() -> None:
 
 
 async def test_a_receiver_gets_its_message_beside_one_that_waits_for_a_full_batch() -> None:
+    got: list[rustmq_sdk.Message] = []
     async with Client("memory://") as client:
-        await filled(client, 1)
+        await client.create_topic("t")
         async with client.consumer("t", group="g") as consumer, anyio.create_task_group() as group:
 
             async def full() -> None:
                 await consumer.receive_batch(100, max_wait=1000)
 
-            group.start_soon(full)
-            await anyio.wait_all_tasks_blocked()
-            got: list[rustmq_sdk.Message] = []
-
             async def one() -> None:
                 got.append(await consumer.receive())
 
+            # The batch waits in front, so the wake for the only message is for it.
+            group.start_soon(full)
+            await anyio.wait_all_tasks_blocked()
             group.start_soon(one)
             await anyio.wait_all_tasks_blocked()
             await filled(client, 1)
             await anyio.sleep(1)
-            assert got
             group.cancel_scope.cancel()
+
+    assert len(got) == 1
 
 
 async def test_a_full_checkpoint_does_not_wait_for_a_commit_that_waits_for_it() -> None:
@@ -239,3 +245,48 @@ async def test_without_any_room_a_nack_does_not_stop_its_partition() -> None:
 
                 if number == 8:
                     await consumer.commit()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_comes_from_nowhere_ends_no_task_in_silence(anyio_backend: str) -> None:
+    def stray(subscription: Any) -> None:
+        async def commit(checkpoints: Any) -> Any:
+            raise asyncio.CancelledError
+
+        subscription.commit = commit
+
+    url = f"memory://attack-{next(names)}"
+    async with open_memory(url) as driver, Client(url) as client:
+        await filled(client, 1)
+        async with Consumer(Wrapped(driver, stray), group="g", close_timeout=2) as consumer:
+            await (await consumer.receive()).ack()
+            with pytest.raises(rustmq_sdk.PermanentDriverError, match="cancelled by somebody else"):
+                await consumer.receive(timeout=60)
+
+
+async def test_a_commit_does_not_return_for_a_partition_that_was_revoked_before_it_was_written() -> None:
+    ours: set[Any] = set()
+
+    def never(subscription: Any) -> None:
+        async def commit(checkpoints: Any) -> Any:
+            ours.update(checkpoints)
+            return dict.fromkeys(checkpoints, CommitOutcome.RETRY)
+
+        subscription.commit = commit
+
+    url = f"memory://attack-{next(names)}"
+    async with open_memory(url) as driver, Client(url) as client:
+        await filled(client, 1)
+        source = Wrapped(driver, never)
+        async with Consumer(source, group="g") as consumer, anyio.create_task_group() as group:
+            await (await consumer.receive()).ack()
+
+            async def revoke() -> None:
+                await anyio.sleep(0.5)
+                await source.listener.revoking(list(ours), 1.0)
+                await anyio.sleep(2)
+                await source.listener.lost(list(ours))
+
+            group.start_soon(revoke)
+            with pytest.raises(rustmq_sdk.StalePartition):
+                await consumer.commit()
