@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -21,6 +21,42 @@ from rustmq_sdk.errors import ConfigurationError
 
 _UNREADABLE = object()
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+class _SpellsItsNames(msgspec.StructMeta):
+    """Classes whose keyword arguments are looked at before msgspec sees them: it would raise a bare ``TypeError``."""
+
+    if not TYPE_CHECKING:  # type checkers know the arguments from the fields, as long as they see no other call
+
+        def __call__(cls, *positional: object, **given: object) -> object:  # noqa: N805  # of a metaclass
+            for name in given:
+                check_known(name, cls.__struct_fields__, cls.prefix)
+
+            return super().__call__(*positional, **given)
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsNames):
+    """Settings that belong together. Each field is ``Annotated[type, about(…)]``.
+
+    Making one raises ``ConfigurationError`` for a name nobody knows, with the nearest known one, and for every value
+    that does not fit, all of them in one error.
+    """
+
+    prefix = ""
+    """Stands before the names in errors, where these settings are part of others. Not annotated: it is no field."""
+
+    def __post_init__(self) -> None:
+        raise_all(_misfits(self, self.prefix))
+
+
+def raise_all(errors: Iterable[ConfigurationError]) -> None:
+    """Raises the first, which names the others as well; does nothing if there are none."""
+    found = list(errors)
+    if not found:
+        return
+
+    first, *others = found
+    raise ConfigurationError(first.problem, field=first.field, value=first.value, fix=first.fix, also=others)
 
 
 def about(description: str, **bounds: Any) -> msgspec.Meta:
@@ -43,29 +79,24 @@ def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
     return _meta(schema, name).description or ""
 
 
-def check_values(settings: msgspec.Struct, prefix: str = "") -> None:
-    """Checks every value of a schema against its type and its bounds.
-
-    Raises:
-        ConfigurationError: naming the first that does not fit.
-    """
+def _misfits(settings: Schema, prefix: str) -> Iterator[ConfigurationError]:
     schema = type(settings)
     for name in schema.__struct_fields__:
         value, kind, meta = getattr(settings, name), _kind(schema, name), _meta(schema, name)
         if not _fits(value, kind):
-            raise _refusal(schema, name, value, prefix)
-
-        if not isinstance(value, int | float):
-            continue
-
-        if (meta.ge is not None and value < meta.ge) or (meta.gt is not None and value <= meta.gt):
+            yield _refusal(schema, name, value, prefix)
+        elif isinstance(value, int | float) and _is_too_small(value, meta):
             least = f">= {meta.ge}" if meta.ge is not None else f"> {meta.gt}"
-            raise ConfigurationError(
+            yield ConfigurationError(
                 f"expected a number {least}",
                 field=prefix + name,
                 value=value,
                 fix=f"{meta.description} Give a number {least}",
             )
+
+
+def _is_too_small(value: float, meta: msgspec.Meta) -> bool:
+    return (meta.ge is not None and value < meta.ge) or (meta.gt is not None and value <= meta.gt)
 
 
 def from_text(schema: type[msgspec.Struct], name: str, text: str) -> Any:

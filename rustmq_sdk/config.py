@@ -7,22 +7,24 @@ query, environment (``RUSTMQ_CONSUMER_<FIELD>``, ``RUSTMQ_PRODUCER_<FIELD>``), f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from rustmq_sdk._settings import about, check_values, from_text, meaning_of
+from rustmq_sdk._settings import Schema, about, from_text, meaning_of, raise_all
 from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
 MIB = 1024 * 1024
 Ordering = Literal["partition", "key", "none"]
 Settings = TypeVar("Settings", "ConsumerConfig", "ProducerConfig")
+_Rule: TypeAlias = "tuple[str, bool, str, str]"
+"""A setting, whether it is wrong, why that cannot work, and what to do."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+class RetryPolicy(Schema, frozen=True, kw_only=True):
     """When a message that failed is tried again, and when it is given up.
 
     Attempt ``n`` that fails is followed by a pause of ``initial * multiplier ** (n - 1)`` seconds, at most
@@ -34,7 +36,12 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         overrides: a policy of its own for some exceptions; the most derived class wins.
         wait: one of tenacity's ``wait_*`` strategies instead of the built-in backoff. It draws from the global
             ``random``, so a seeded test does not control it.
+
+    Raises:
+        ConfigurationError: a name nobody knows, or values that do not fit.
     """
+
+    prefix = "retry."
 
     max_attempts: Annotated[int, about("Attempts in all, the first included.", ge=1)] = 5
     initial: Annotated[float, about("Seconds before the second attempt.", ge=0)] = 0.5
@@ -46,7 +53,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     wait: Annotated[Callable[[Any], float] | None, about("A tenacity wait strategy.")] = None
 
     def __post_init__(self) -> None:
-        check_values(self, "retry.")
+        super().__post_init__()
         for position, kind in enumerate(self.fatal):
             _check_exception_class(f"retry.fatal[{position}]", kind)
 
@@ -61,7 +68,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
-class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ConsumerConfig(Schema, frozen=True, kw_only=True):
     """How a consumer behaves. Durations are seconds, sizes are bytes."""
 
     group: Annotated[str | None, about("Members of one group share the partitions. None: no commits.")] = None
@@ -99,11 +106,11 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     circuit_open: Annotated[float, about("Seconds an open circuit waits before its probe.", gt=0)] = 60.0
 
     def __post_init__(self) -> None:
-        check_values(self)
-        _check_consumer(self)
+        super().__post_init__()
+        raise_all(_contradictions(self))
 
 
-class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ProducerConfig(Schema, frozen=True, kw_only=True):
     """How a producer behaves. Durations are seconds."""
 
     linger: Annotated[float, about("Longest wait for company before a batch is sent.", ge=0)] = 0.005
@@ -112,7 +119,7 @@ class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
     send_timeout: Annotated[float, about("Longest time for one message to become durable.", gt=0)] = 30.0
 
     def __post_init__(self) -> None:
-        check_values(self)
+        super().__post_init__()
         if self.batch_size > self.max_buffered:
             raise ConfigurationError(
                 f"a batch cannot be larger than the buffer ({self.max_buffered})",
@@ -197,18 +204,22 @@ def load(
         environment: ``os.environ`` if None.
 
     Raises:
-        ConfigurationError: an unknown name (with the nearest known one), a value of the wrong type or out of range, or
-            a combination that cannot keep the promises.
+        ConfigurationError: an unknown name (with the nearest known one), values of the wrong type or out of range, or
+            combinations that cannot keep the promises: all of them in one error.
     """
     prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
     variables = _from_environment(prefix, os.environ if environment is None else environment)
     try:
         return _merged(schema, given, url or {}, variables, file or {})
     except ConfigurationError as error:
-        if error.field in variables and error.field not in {**given, **(url or {})}:
-            error.add_note(f"Read from the environment variable {prefix}{error.field.upper()}")
-
+        _name_variables(error, prefix, variables.keys() - given.keys() - (url or {}).keys())
         raise
+
+
+def _name_variables(error: ConfigurationError, prefix: str, decisive: Collection[str]) -> None:
+    for wrong in (error, *error.also):
+        if wrong.field in decisive:
+            error.add_note(f"Read from the environment variable {prefix}{wrong.field.upper()}")
 
 
 def _merged(
@@ -257,39 +268,27 @@ def _check_exception_class(field: str, kind: object) -> None:
         )
 
 
-def _check_consumer(config: ConsumerConfig) -> None:
-    """Settings that contradict each other, each with the number that would fit."""
-    refuse = _Refusals(config)
-    _check_times(config, refuse)
-    _check_names(config, refuse)
-    refuse(
-        "start",
-        isinstance(config.start, datetime) and config.start.tzinfo is None,
-        "a datetime without a time zone means another moment on every machine",
-        "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
-    )
-    refuse(
-        "start",
-        isinstance(config.start, int) and config.start < 0,
-        "offsets start at 0",
-        'Use "earliest", "latest", an offset, or a datetime',
-    )
+def _contradictions(config: ConsumerConfig) -> Iterator[ConfigurationError]:
+    """Settings that cannot hold together, each with what would fit."""
+    for field, wrong, problem, fix in (*_rules_of_time(config), *_rules_of_names(config), *_rules_of_start(config)):
+        if wrong:
+            yield ConfigurationError(problem, field=field, value=getattr(config, field), fix=fix)
 
 
-def _check_times(config: ConsumerConfig, refuse: _Refusals) -> None:
-    refuse(
+def _rules_of_time(config: ConsumerConfig) -> Iterator[_Rule]:
+    yield (
         "close_timeout",
         config.close_timeout >= config.lease,
         f"a consumer that takes longer to close than its lease ({config.lease} s) loses its partitions meanwhile",
         f"Set close_timeout below {config.lease}, or raise lease",
     )
-    refuse(
+    yield (
         "commit_timeout",
         config.commit_timeout >= config.lease,
         f"a commit that may take longer than the lease ({config.lease} s) may be fenced when it arrives",
         f"Set commit_timeout below {config.lease}, or raise lease",
     )
-    refuse(
+    yield (
         "ack_timeout",
         config.ack_timeout is not None and config.ack_timeout <= 0,
         "expected a positive number of seconds or None",
@@ -297,32 +296,38 @@ def _check_times(config: ConsumerConfig, refuse: _Refusals) -> None:
     )
 
 
-def _check_names(config: ConsumerConfig, refuse: _Refusals) -> None:
-    refuse(
+def _rules_of_names(config: ConsumerConfig) -> Iterator[_Rule]:
+    yield (
         "dead_letters",
         config.dead_letters is not None and config.dead_letter_topic is not None,
         "dead_letter_topic is given as well",
         "Give one of the two",
     )
-    refuse(
+    yield (
         "dead_letters",
         config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
         "expected an async callable or a DeadLetterQueue",
         "A callable is called with a sequence of DeadLetter, and awaited if it is async",
     )
-    refuse(
+    yield (
         "dead_letter_topic",
         config.dead_letter_topic == "",
         "a topic needs a name",
         "Use None for a consumer without dead letters",
     )
-    refuse("group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit")
+    yield "group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit"
 
 
-class _Refusals:
-    def __init__(self, config: ConsumerConfig) -> None:
-        self._config = config
-
-    def __call__(self, field: str, wrong: bool, problem: str, fix: str) -> None:
-        if wrong:
-            raise ConfigurationError(problem, field=field, value=getattr(self._config, field), fix=fix)
+def _rules_of_start(config: ConsumerConfig) -> Iterator[_Rule]:
+    yield (
+        "start",
+        isinstance(config.start, datetime) and config.start.tzinfo is None,
+        "a datetime without a time zone means another moment on every machine",
+        "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
+    )
+    yield (
+        "start",
+        isinstance(config.start, int) and config.start < 0,
+        "offsets start at 0",
+        'Use "earliest", "latest", an offset, or a datetime',
+    )

@@ -24,6 +24,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RustMQError(Exception):
     """The root of every error this package raises on its own account."""
@@ -37,13 +39,22 @@ class ConfigurationError(RustMQError, ValueError):
         field: the setting's name, as it is written in Python, in a URL, in a file and (upper-cased) in the environment.
         value: what was given.
         fix: what to do about it, as an instruction.
+        also: what else is wrong with the same settings, so that all of it can be mended at once.
     """
 
-    def __init__(self, problem: str, *, field: str, value: object, fix: str) -> None:
+    def __init__(
+        self, problem: str, *, field: str, value: object, fix: str, also: Sequence[ConfigurationError] = ()
+    ) -> None:
+        self.problem = problem
         self.field = field
         self.value = value
         self.fix = fix
-        super().__init__(f"{field}={value!r}: {problem}. {fix}")
+        self.also = tuple(also)
+        said = f"{field}={value!r}: {problem}. {fix}"
+        for other in self.also:
+            said = f"{said.removesuffix('.')}. Also {other}"
+
+        super().__init__(said)
 
 
 class MissingDriver(ConfigurationError, ImportError):

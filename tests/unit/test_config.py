@@ -268,6 +268,28 @@ class TestContradictions:
 
         assert caught.value.field == field
 
+    def test_all_that_is_wrong_is_said_at_once(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            consumer({"lease": 5, "ack_timeout": 0, "group": ""})
+
+        fields = [error.field for error in (caught.value, *caught.value.also)]
+        assert fields == ["close_timeout", "commit_timeout", "ack_timeout", "group"]
+        assert str(caught.value).count(". Also ") == 3
+        assert all(str(error) in str(caught.value) for error in caught.value.also)
+
+    def test_values_that_do_not_fit_are_said_at_once_and_before_what_follows_from_them(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            ConsumerConfig(lease="short", prefetch=0, close_timeout=100)  # type: ignore[arg-type]
+
+        assert [error.field for error in (caught.value, *caught.value.also)] == ["prefetch", "lease"]
+
+    def test_each_wrong_variable_of_the_environment_is_named(self) -> None:
+        variables = {"RUSTMQ_CONSUMER_CLOSE_TIMEOUT": "50", "RUSTMQ_CONSUMER_COMMIT_TIMEOUT": "60"}
+        with pytest.raises(ConfigurationError) as caught:
+            consumer(environment=variables)
+
+        assert [note.rpartition(" ")[2] for note in caught.value.__notes__] == list(variables)
+
     def test_a_batch_larger_than_the_buffer_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="batch_size=600"):
             ProducerConfig(batch_size=600, max_buffered=500)
@@ -297,6 +319,22 @@ class TestUnknownNames:
     def test_a_name_like_no_other_is_refused_with_all_known_ones(self) -> None:
         with pytest.raises(ConfigurationError, match="Known are linger, batch_size, max_buffered, send_timeout"):
             load(ProducerConfig, {"zzz": 1}, environment={})
+
+    @pytest.mark.parametrize(
+        ("schema", "misspelt", "meant"),
+        [
+            (RetryPolicy, "max_attempt", "retry.max_attempts"),
+            (ConsumerConfig, "prefech", "prefetch"),
+            (ProducerConfig, "batchsize", "batch_size"),
+        ],
+    )
+    def test_a_misspelt_argument_of_a_class_is_refused_with_the_nearest_known_one(
+        self, schema: type[Any], misspelt: str, meant: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=f"Did you mean '{meant}'") as caught:
+            schema(**{misspelt: 3})
+
+        assert caught.value.field.endswith(misspelt)
 
     def test_a_name_in_a_file_that_is_no_text_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="1=1"):
