@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rustmq_sdk.errors import PartitionStopped
+from rustmq_sdk.errors import ConfigurationError, PartitionStopped
 from rustmq_sdk.values import Checkpoint, DeadLetter, Gone, TopicPartition
 
 EVENTS = (
@@ -31,7 +33,8 @@ class Observer:
     """Implement what you care about; anything with some of these methods will do, subclassing is optional.
 
     Calls are synchronous, on the loop's thread, and come in batches or with counts, never once a message in the message
-    path. An exception in an observer is logged and ends nothing.
+    path. An exception in an observer is logged and ends nothing. A method whose name begins with ``on_`` and that would
+    never be called, or never run, is refused when the consumer is made.
     """
 
     def on_received(self, partition: TopicPartition, messages: int, size: int) -> None:
@@ -77,9 +80,17 @@ class Observer:
 
 
 class Observers:
-    """Finds out once who cares about what; an event nobody cares about costs one dictionary lookup."""
+    """Finds out once who cares about what; an event nobody cares about costs one dictionary lookup.
+
+    Raises:
+        ConfigurationError: an observer has a method ``on_…`` that is no event, or one that would not run when it is
+            called.
+    """
 
     def __init__(self, observers: Collection[object], report: Callable[[str, Exception], None]) -> None:
+        for observer in _listed(observers):
+            _check(observer)
+
         self._report = report
         self._methods: dict[str, list[Callable[..., None]]] = {
             event: [method for observer in observers if (method := _override(observer, f"on_{event}"))]
@@ -96,6 +107,45 @@ class Observers:
                 method(*details)
             except Exception as error:  # somebody else's code: it may end nothing of ours
                 self._report(event, error)
+
+
+def _listed(observers: Collection[object]) -> Collection[object]:
+    if isinstance(observers, Collection):
+        return observers
+
+    raise _refusal(observers, "expected a list of observers", "Write observers=[…], even for a single one")
+
+
+def _check(observer: object) -> None:
+    if isinstance(observer, type):
+        raise _refusal(observer, "this is a class", f"Give an object of it: {observer.__name__}()")
+
+    for name in dir(observer):
+        method = getattr(observer, name, None) if name.startswith("on_") else None
+        if method is not None and callable(method):
+            _check_method(observer, name, method)
+
+
+def _check_method(observer: object, name: str, method: Callable[..., object]) -> None:
+    event = name.removeprefix("on_")
+    if event not in EVENTS:
+        nearest = difflib.get_close_matches(event, EVENTS, n=1, cutoff=0.5)
+        fix = f"Did you mean on_{nearest[0]}?" if nearest else f"Known are {', '.join(f'on_{name}' for name in EVENTS)}"
+        raise _refusal(observer, f"there is no event for its method {name}", fix)
+
+    if any(not_run(called) for called in (method, type(method).__call__) for not_run in _CALLED_WITHOUT_RUNNING):
+        raise _refusal(
+            observer,
+            f"its method {name} does not run when it is called",
+            "Events are told in plain calls: write `def` without `async` and `yield`, and hand on what takes time",
+        )
+
+
+_CALLED_WITHOUT_RUNNING = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+def _refusal(observer: object, problem: str, fix: str) -> ConfigurationError:
+    return ConfigurationError(problem, field="observers", value=observer, fix=fix)
 
 
 def _override(observer: object, name: str) -> Callable[..., None] | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
-from rustmq_sdk import Message, Observer, RetryPolicy
-from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, passes, take, until
+from rustmq_sdk import ConfigurationError, Message, Observer, RetryPolicy, TopicPartition
+from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, numbered, passes, take, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -262,3 +263,79 @@ class TestObservers:
 
         assert failures[0][0] == [TP if either.kind == "log" else TP._replace(partition=None)]
         assert "refused" in failures[0][1]
+
+
+class Recording:
+    """An observer with attributes and methods of its own."""
+
+    on_duty = True
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def on_received(self, partition: TopicPartition, messages: int, size: int) -> None:
+        self.received += messages
+
+    def _on_recieved(self) -> None: ...
+
+    def only_mine(self) -> None: ...
+
+
+class Misspelt(Observer):
+    def on_recieved(self, partition: TopicPartition, messages: int, size: int) -> None: ...
+
+
+class NoEvent:
+    def on_fire(self) -> None: ...
+
+
+class Asynchronous:
+    async def on_settled(self, partition: TopicPartition, messages: int) -> None: ...
+
+
+class Generating:
+    def on_settled(self, partition: TopicPartition, messages: int) -> Iterator[int]:
+        yield messages
+
+
+class Calling:
+    def __init__(self) -> None:
+        class Later:
+            async def __call__(self, partition: TopicPartition, messages: int) -> None: ...
+
+        self.on_settled = Later()
+
+
+class TestObserversThatWouldHearNothing:
+    @pytest.mark.parametrize(
+        ("observer", "says"),
+        [
+            (Misspelt(), "Did you mean on_received?"),
+            (NoEvent(), "Known are on_received, on_settled"),
+            (Asynchronous(), "write `def` without `async`"),
+            (Generating(), "write `def` without `async` and `yield`"),
+            (Calling(), "on_settled does not run"),
+            (Recording, "Give an object of it: Recording()"),
+        ],
+    )
+    async def test_are_refused_before_anything_starts(self, stage: Stage, observer: object, says: str) -> None:
+        async with stage.client() as client:
+            with pytest.raises(ConfigurationError) as caught:
+                client.consumer("t", observers=[Recording(), observer])
+
+        assert caught.value.field == "observers"
+        assert says in str(caught.value)
+        assert set(stage.plan.calls) == {"driver.open"}
+
+    async def test_a_single_one_is_no_list_of_them(self, stage: Stage) -> None:
+        async with stage.client() as client:
+            with pytest.raises(ConfigurationError, match=r"Write observers=\[…\]"):
+                client.consumer("t", observers=Recording())  # type: ignore[arg-type]  # that is the mistake
+
+    async def test_but_what_is_no_event_by_its_name_is_an_observers_own(self, stage: Stage) -> None:
+        stage.send(3)
+        observer = Recording()
+        async with stage.consumer(observers=[observer, Observer()]) as consumer:
+            assert await handle_all(consumer) == numbered(3)
+
+        assert observer.received == 3
