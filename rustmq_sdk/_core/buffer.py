@@ -147,7 +147,7 @@ class Buffer:
         while self._rotation and len(loaded) < limit:
             lane = self._rotation.popleft()
             lane.queued = False
-            part = self._next_part(lane, 1 if self.piecemeal else None, now)
+            part, _ = self._next_part(lane, 1 if self.piecemeal else None, now)
             # One piece is the common case: then its list is used as it is.
             loaded = loaded + part if loaded else part
             self._queue(lane)
@@ -169,21 +169,23 @@ class Buffer:
         while self._rotation and len(messages) < most:
             lane = self._rotation.popleft()
             lane.queued = False
-            part = self._next_part(lane, most - len(messages), now)
-            if part:
-                spans.extend(_spans(part))
-                messages = messages + part if messages else part
+            part, run = self._next_part(lane, most - len(messages), now)
+            spans.extend(_spans(part) if run is None else (run,))
+            messages = messages + part if messages else part
 
             self._queue(lane)
 
         return messages, spans
 
-    def _next_part(self, lane: Lane, most: int | None, now: float) -> list[Message]:
-        """The next messages of a lane: what is in front, or of the next piece all (``most=None``) or so many."""
+    def _next_part(self, lane: Lane, most: int | None, now: float) -> tuple[list[Message], Span | None]:
+        """The next messages of a lane: what is in front, or of the next piece all (``most=None``) or so many.
+
+        With them the run of slots that they fill; None where that takes a closer look.
+        """
         if lane.front:
             count = len(lane.front) if most is None else min(most, len(lane.front))
             self._waiting -= count
-            return [lane.front.popleft() for _ in range(count)]
+            return [lane.front.popleft() for _ in range(count)], None
 
         lane.forget_settled_keys()
         waiting = lane.waiting[0]
@@ -236,6 +238,9 @@ def _spans(messages: list[Message]) -> Iterator[Span]:
 
     Both ends in one piece are not enough to know: between them a message may be a later attempt, in a piece of its own.
     """
+    if not messages:
+        return
+
     state, first = messages[0]._state, messages[0]._index
     end = first
     for message in messages:

@@ -27,6 +27,7 @@ class InFlight(bytearray):
     __slots__ = (
         "assignment",
         "attempt",
+        "busy",
         "counted",
         "held",
         "hooks",
@@ -47,6 +48,8 @@ class InFlight(bytearray):
         super().__init__(len(offsets))
         self.ledger = ledger
         self.assignment: Assignment = ledger.assignment
+        self.busy: dict[bytes | None, Holder] | None = ledger.busy
+        """Order by key: the ledger's table; None for a retry, which has its place there already."""
         self.owner = owner
         self.offsets = offsets
         self.number = ledger.admitted
@@ -95,6 +98,14 @@ class Child(InFlight):
     """One slot for a later attempt of a message; its name is its parent's."""
 
     __slots__ = ()
+
+    def __init__(self, parent: InFlight, index: int, attempt: int) -> None:
+        super().__init__(parent.ledger, (parent.offsets[index],), size=0, largest=0, owner=parent.owner)
+        self.busy = None
+        self.attempt = attempt
+        self.parent = parent
+        self.parent_index = index
+        self[0] = WATCH
 
     def id_at(self, index: int, offset: int | None) -> str:
         """As of the first delivery."""

@@ -10,7 +10,7 @@ from typing import Any
 from rustmq_sdk._core.in_flight import InFlight, newest_unsettled
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.errors import PartitionStopped
-from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message
+from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 
 
 @dataclass(slots=True, eq=False)
@@ -26,8 +26,10 @@ class Waiting:
     def __len__(self) -> int:
         return len(self.piece) - self.first
 
-    def load(self, most: int, now: float, *, timed: bool) -> list[Message]:
+    def load(self, most: int, now: float, *, timed: bool) -> tuple[list[Message], Span | None]:
         """Builds up to ``most`` messages, in order. What was settled before a restart is left out.
+
+        Answers with them the run of slots that they fill, or None where that takes a closer look.
 
         ``timed`` notes when; then ``most`` should be 1, so that it is also when they are handed out.
         """
@@ -41,12 +43,15 @@ class Waiting:
             times = piece.times = piece.times or {}
             times.update(dict.fromkeys(range(first, end), now))
 
+        due = piece.ledger.due_attempts
+        if not (piece.counted or due):
+            return messages, (piece, first, end)
+
         # Something was settled before it is delivered: before a restart, or its lease has run out.
         if piece.counted:
             messages = [message for message in messages if piece[message._index] in OPEN]
 
-        due = piece.ledger.due_attempts
-        return [_as_retry(message, due) for message in messages] if due else messages
+        return [_as_retry(message, due) for message in messages] if due else messages, None
 
     def next_index(self) -> int | None:
         """The index of the next record that will be handed out; None if all that is left was settled before."""
@@ -124,4 +129,7 @@ class Lane:
         """Keys whose last message is settled hold nobody back; with many different keys they would add up."""
         ledger = self.ledger
         if len(ledger.busy) > 2 * ledger.in_flight + 1000:
-            ledger.busy = {key: slot for key, slot in ledger.busy.items() if newest_unsettled(slot)}
+            unsettled = {key: slot for key, slot in ledger.busy.items() if newest_unsettled(slot)}
+            # In place: the pieces refer to it.
+            ledger.busy.clear()
+            ledger.busy.update(unsettled)

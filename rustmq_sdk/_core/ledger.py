@@ -227,13 +227,7 @@ class Ledger:
 
     def retry(self, parent: InFlight, index: int, attempt: int) -> InFlight:
         """A piece of one slot for the next attempt of the message at ``parent[index]``."""
-        offset = parent.offsets[index]
-        child = Child(self, (offset,), size=0, largest=0, owner=parent.owner)
-        child.attempt = attempt
-        child.parent = parent
-        child.parent_index = index
-        child[0] = WATCH
-        self.children[offset] = child
+        child = self.children[parent.offsets[index]] = Child(parent, index, attempt)
         return child
 
     def fence(self) -> None:
