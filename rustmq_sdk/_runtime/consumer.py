@@ -15,7 +15,7 @@ from rustmq_sdk._runtime.positions import Positions
 from rustmq_sdk._runtime.route import route_of
 from rustmq_sdk._runtime.session import Session, observers_of
 from rustmq_sdk._runtime.wiring import Parts
-from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler
+from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler, stopped_before
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, Ordering, load
 from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError
 from rustmq_sdk.message import Message, Messages
@@ -92,6 +92,7 @@ class Consumer:
         self._life.refuse_other_task()
         self._pop = _nothing
         await self._life.end()
+        self._session.over = True
         if error is None:
             self._life.raise_unseen_failure()
 
@@ -198,6 +199,9 @@ class Consumer:
         Returning acks, raising nacks (with the retry policy's backoff), ``raise Retry(…)`` and ``raise Reject(…)``
         overrule the policy; a cancelled handler's message is released without counting an attempt.
 
+        A consumer that was stopped or closed before its first ``run()`` handles nothing, and the call returns: a signal
+        may come at any moment. Run again after that, or outside of its context, it raises ``ConsumerClosed``.
+
         Args:
             handler: async, or plain: then it runs in a daemon thread (which cannot be cancelled), with a copy of the
                 context variables. Takes a ``Message``, or ``Messages`` where ``batch_size`` is given.
@@ -209,6 +213,7 @@ class Consumer:
 
         Raises:
             ConfigurationError: an argument that cannot work.
+            ConsumerClosed: an earlier ``run()`` was ended by ``stop()``, or the context was left.
             ConsumerStateError: beside another ``run()`` or a waiting ``receive()``.
             PartitionStopped: every assigned partition waits for somebody.
         """
@@ -221,7 +226,7 @@ class Consumer:
                 "run() beside a waiting receive() would share the messages by chance. Use one of the two at a time"
             )
 
-        if self._session.stopping:
+        if stopped_before(self._session):
             return
 
         parts.workers = workers = Workers(

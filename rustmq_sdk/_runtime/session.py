@@ -78,6 +78,8 @@ class Session:
     failure_seen: bool = False
     stopping: bool = False
     closing: bool = False
+    over: bool = False
+    """A ``run()`` was ended by ``stopping``, or the context was left: there is no other run."""
     abandoned: bool = False
     """The context is being left: nobody will settle what ``receive()`` handed out."""
     wake_receivers: Callable[[], None] = lambda: None

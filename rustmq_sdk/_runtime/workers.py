@@ -77,6 +77,7 @@ class Workers:
                     group.start_soon(self._work, name=f"rustmq_sdk worker {number}")
         finally:
             self._scope = None
+            self._session.over = self._session.stopping
             unpark_all(self._session.buffer)
             self.finished.set()
 
@@ -160,6 +161,26 @@ def as_failure(error: BaseException) -> BaseException:
     failure = RuntimeError("something that the handler waited for was cancelled, and not the handler itself")
     failure.__cause__ = error
     return failure.with_traceback(error.__traceback__)
+
+
+def stopped_before(session: Session) -> bool:
+    """Whether a ``run()`` that begins now has nothing to do.
+
+    ``stop()`` may come from a signal just before the first ``run()``, and that is a normal end. Another ``run()`` after
+    one that was stopped is a mistake: in a loop that starts over whatever happens it would spin for ever.
+
+    Raises:
+        ConsumerClosed: a stop ended an earlier ``run()``, or the context was left.
+        Exception: what ended the consumer.
+    """
+    if not session.stopping:
+        return False
+
+    session.check_failure()
+    if session.over:
+        raise ConsumerClosed("the consumer was stopped or closed and does not run again. Make another one to go on")
+
+    return True
 
 
 class FailureReports:

@@ -125,11 +125,11 @@ async def test_it_survives_a_rebalance_and_a_loss(two: Stage) -> None:
         consumer.pause_partitions([TP])
         two.broker.rebalance("g")
         await passes(1)
-        assert await _partitions_of(await take_all(consumer)) == {1}
+        assert _partitions_of(await take_all(consumer)) == {1}
         two.broker.expire("g")
         await passes(1)
         assert consumer.paused_partitions == {TP}
-        assert await _partitions_of(await take_all(consumer)) == {1}
+        assert _partitions_of(await take_all(consumer)) == {1}
         consumer.resume_partitions([TP])
         assert offsets(await take_all(consumer)) == list(range(50))
 
@@ -137,7 +137,7 @@ async def test_it_survives_a_rebalance_and_a_loss(two: Stage) -> None:
 async def test_a_partition_can_be_paused_before_it_is_ours(two: Stage) -> None:
     async with two.consumer() as consumer:
         consumer.pause_partitions([TP])
-        assert await _partitions_of(await take_all(consumer)) == {1}
+        assert _partitions_of(await take_all(consumer)) == {1}
 
 
 async def test_a_seek_keeps_the_pause(two: Stage) -> None:
@@ -184,7 +184,10 @@ async def test_run_obeys_it(two: Stage, ordering: str) -> None:
         await until(lambda: len(handled) == 100)
         consumer.stop()
 
-    assert [body for partition, body in handled if partition == 0 or ordering == "none"][:0] == []
+    if ordering == "partition":  # the pause has not changed it
+        assert [body for partition, body in handled if partition == 0] == numbered(50)
+        assert [body for partition, body in handled if partition == 1] == numbered(50)
+
     assert sorted(handled) == sorted((partition, body) for partition in (0, 1) for body in numbered(50))
 
 
@@ -209,7 +212,7 @@ async def test_observers_hear_of_it(stage: Stage) -> None:
         def on_resumed(self, partitions: Collection[TopicPartition]) -> None:
             heard.append(("resumed", list(partitions)))
 
-    async with stage.client() as client, client.consumer("t", group="g", observers=[Observer()]) as consumer:
+    async with stage.consumer(observers=[Observer()]) as consumer:
         consumer.pause_partitions([TP, OTHER])
         consumer.resume_partitions([TP])
         assert consumer.paused_partitions == {OTHER}
@@ -217,5 +220,5 @@ async def test_observers_hear_of_it(stage: Stage) -> None:
     assert heard == [("paused", [TP, OTHER]), ("resumed", [TP])]
 
 
-async def _partitions_of(messages: list[Message]) -> set[int | None]:
+def _partitions_of(messages: list[Message]) -> set[int | None]:
     return {message.partition for message in messages}

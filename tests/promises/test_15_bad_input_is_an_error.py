@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rustmq_sdk import (
     Client,
     ConfigurationError,
+    ConsumerClosed,
     ConsumerStateError,
     Message,
     PartitionStopped,
@@ -223,6 +224,33 @@ class TestRun:
 
             assert caught.value.field == field
             assert await handle_all(consumer) == numbered(3)
+
+    @pytest.mark.parametrize("end", ["stop", "close"])
+    async def test_one_that_was_stopped_before_it_was_run_handles_nothing(self, either: Stage, end: str) -> None:
+        either.send(1)
+        async with either.consumer() as consumer:
+            await consumer.close() if end == "close" else consumer.stop()
+            await consumer.run(fine)
+
+        async with either.consumer() as consumer:
+            assert await handle_all(consumer) == ["m0"]
+
+    async def test_one_that_is_run_again_after_a_stop_says_so(self, either: Stage) -> None:
+        async def handler(message: Message) -> None:
+            consumer.stop()
+
+        either.send(2)
+        async with either.consumer() as consumer:
+            await consumer.run(handler)
+            with pytest.raises(ConsumerClosed, match=r"does not run again\. Make another one"):
+                await consumer.run(handler)
+
+    async def test_one_that_is_run_after_its_context_says_so(self, either: Stage) -> None:
+        async with either.consumer() as consumer:
+            pass
+
+        with pytest.raises(ConsumerClosed, match="does not run again"):
+            await consumer.run(fine)
 
     async def test_a_retry_whose_delay_is_a_text_is_a_failure_that_says_so(
         self, stage: Stage, caplog: pytest.LogCaptureFixture
