@@ -84,6 +84,8 @@ class Buffer:
         """The very next message, if its lane may deliver."""
         if lane.deliverable:
             self.ready.append(message)
+            # An obstacle behind it may have waited for just this message.
+            self._queue(lane)
         else:
             self.push_front(lane, [message])
 
@@ -136,6 +138,10 @@ class Buffer:
             if count >= enough:
                 break
 
+            if lane.at_obstacle:
+                # Nothing more comes before it: whoever asks has to be told at once.
+                return enough
+
             count += lane.backlog
 
         return count
@@ -147,6 +153,14 @@ class Buffer:
         while self._rotation and len(loaded) < limit:
             lane = self._rotation.popleft()
             lane.queued = False
+            if lane.at_obstacle and (loaded or self.ready or lane.parked):
+                # The partition stops there, which would take back what is at hand. Parked messages queue it again.
+                if not lane.parked:
+                    self._queue(lane, first=True)
+                    break
+
+                continue
+
             part, _ = self._next_part(lane, 1 if self.piecemeal else None, now)
             # One piece is the common case: then its list is used as it is.
             loaded = loaded + part if loaded else part

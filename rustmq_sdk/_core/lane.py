@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,27 @@ class Waiting:
         return self.piece.count(FREE, self.first) + self.piece.count(WATCH, self.first)
 
 
+class Obstacle(Waiting):
+    """A place where its partition stops, once all that was fetched before it was handed out.
+
+    Args:
+        piece: one slot that nobody can settle meanwhile (TAKEN): it holds the watermark.
+        reached: stops the partition.
+    """
+
+    __slots__ = ("_reached",)
+
+    def __init__(self, piece: InFlight, reached: Callable[[], None]) -> None:
+        super().__init__(piece, (), lambda *_: [])
+        self._reached = reached
+
+    def load(self, most: int, now: float, *, timed: bool) -> tuple[list[Message], Span | None]:
+        """Nothing to hand out; stops the partition instead."""
+        self.first = len(self.piece)
+        self._reached()
+        return [], None
+
+
 def _as_retry(message: Message, due: dict[int, int]) -> Message:
     """The message as the attempt it would have been, had the consumer not been restarted meanwhile."""
     offset = message.offset
@@ -100,6 +121,11 @@ class Lane:
     def deliverable(self) -> bool:
         """Nothing forbids handing out its messages."""
         return not (self.paused or self.draining or self.stopped is not None)
+
+    @property
+    def at_obstacle(self) -> bool:
+        """What comes next is the place where the partition stops."""
+        return not self.front and bool(self.waiting) and isinstance(self.waiting[0], Obstacle)
 
     @property
     def pressed(self) -> bool:

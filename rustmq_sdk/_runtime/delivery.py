@@ -140,6 +140,8 @@ class Delivery:
                 await self._sleep(self._patient)
 
     async def _wait(self) -> None:
+        # Looking for a message may have come to the place where the last partition stops.
+        self._session.check()
         self._refuse_deadlock()
         if self._quiet_reported or self._session.counts.received:
             await self._sleep(self._waiters)

@@ -11,9 +11,10 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeAlias
 
-from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.lane import Lane, Obstacle
 from rustmq_sdk._core.leases import LeaseBook, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._core.retry import decide
@@ -46,6 +47,10 @@ class Stuck:
     index: int
     message: Message | None = None
     letter: Letter | None = None
+
+
+Stop: TypeAlias = Callable[[Ledger, Stuck, str, str], None]
+"""Stops a partition for what is stuck, with the reason and what to do about it."""
 
 
 class Failures:
@@ -152,14 +157,14 @@ class Failures:
     # From the log
 
     def broken(self, lane: Lane, broken: Broken) -> None:
-        """A record that could not be decoded: dead-lettered with its raw bytes, or its partition stops."""
+        """A record that could not be decoded: dead-lettered with its raw bytes, or its partition stops there."""
         piece = self._hold_place(lane, broken.offset)
         if piece is not None:
-            self._route_broken(piece, 0, broken)
+            self._route_broken(piece, 0, broken, self._stop_there)
 
     def broken_retry(self, retry: Retry, broken: Broken) -> None:
         """The same, found when the body was read again."""
-        self._route_broken(retry.parent, retry.index, broken)
+        self._route_broken(retry.parent, retry.index, broken, self._stop)
 
     def gone(self, lane: Lane, gone: Gone) -> None:
         """The log has lost messages before they were delivered."""
@@ -173,12 +178,12 @@ class Failures:
         if piece is not None:
             # The rest of the range needs no slots: one that is not settled holds the watermark.
             lane.ledger.pass_over(gone.end)
-            self._route_gone(piece, 0, gone._replace(first=first))
+            self._route_gone(piece, 0, gone._replace(first=first), self._stop_there)
 
     def gone_retry(self, retry: Retry, gone: Gone) -> None:
         """The log has lost a message that waited for its next attempt, and the cache had let it go."""
         offset = retry.offset
-        self._route_gone(retry.parent, retry.index, gone._replace(first=offset, end=offset + 1))
+        self._route_gone(retry.parent, retry.index, gone._replace(first=offset, end=offset + 1), self._stop)
 
     def _hold_place(self, lane: Lane, offset: int) -> InFlight | None:
         ledger = lane.ledger
@@ -188,17 +193,17 @@ class Failures:
 
         return piece
 
-    def _route_broken(self, parent: InFlight, index: int, broken: Broken) -> None:
+    def _route_broken(self, parent: InFlight, index: int, broken: Broken, stop: Stop) -> None:
         reason = f"could not be decoded: {broken.error}"
         body = Message(broken.raw, None, (), broken.offset, self._session.wall(), parent, index)
         if self._letters is None:
-            self._stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE_FOR_BROKEN)
+            stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE_FOR_BROKEN)
             return
 
         letter = self._letter(parent, index, body, reason, broken.error, parent.ledger.attempts.get(broken.offset, 0))
         self._letters.add(Letter(letter, parent, index))
 
-    def _route_gone(self, parent: InFlight, index: int, gone: Gone) -> None:
+    def _route_gone(self, parent: InFlight, index: int, gone: Gone, stop: Stop) -> None:
         session = self._session
         reason = self._report_gone(gone)
         if session.config.on_lost == "dead_letter" and self._letters is not None:
@@ -211,7 +216,7 @@ class Failures:
             "consumer.resume_partitions(…) accepts the loss and goes on behind it; on_lost='dead_letter' writes a "
             "letter instead of stopping"
         )
-        self._stop(parent.ledger, Stuck("accept", parent, index), reason, fix)
+        stop(parent.ledger, Stuck("accept", parent, index), reason, fix)
 
     def _report_gone(self, gone: Gone) -> str:
         session = self._session
@@ -228,6 +233,11 @@ class Failures:
         fix = "Repair the dead-letter route and call consumer.resume_partitions(…) to write the letter again"
         stuck = Stuck("letter", letter.parent, letter.index, letter=letter)
         self._stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix)
+
+    def _stop_there(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
+        """Stops when what was fetched before it is handed out, not when it is fetched."""
+        reached = partial(self._stop, ledger, stuck, reason, fix)
+        self._session.buffer.push(Obstacle(stuck.parent, reached))
 
     def _stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         session = self._session

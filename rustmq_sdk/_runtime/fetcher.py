@@ -33,8 +33,8 @@ class Fetcher:
     Args:
         settler: whom the messages tell that they are settled.
         find_lane: the lane of an assignment; None for one that is not ours any more.
-        on_broken: takes over a record that could not be decoded, before anything behind it is delivered.
-        on_gone: takes over the report that the log lost messages.
+        on_broken: takes over a record that could not be decoded, before anything behind it is put into the buffer.
+        on_gone: takes over the report that the log lost messages, likewise.
         on_taken_in: something new is in flight.
         press_commit: asks for a commit because too much is uncommitted.
     """
