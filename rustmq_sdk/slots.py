@@ -158,6 +158,14 @@ class Subscription(Protocol):
         """Makes a waiting fetch return; if none is waiting, the next one does not wait. From the loop's thread."""
         ...
 
+    @property
+    def missing_topics(self) -> Collection[str]:
+        """The topics that were subscribed to and did not exist when the driver last looked. Does no I/O.
+
+        Empty before the first look, and where a topic that does not exist is an ``UnknownTopic``.
+        """
+        ...
+
 
 class LogSubscription(Subscription, Protocol):
     """A subscription to a log.

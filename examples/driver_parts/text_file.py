@@ -22,6 +22,7 @@ from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, Gone
 
 class TextFile:
     capabilities = Capabilities(kind="log", checkpoint_room=None, seek=True, read=True)
+    missing_topics = ()
 
     def __init__(self, path: Path, group: str) -> None:
         self._path, self._committed = path, path.with_suffix(f".{group}")

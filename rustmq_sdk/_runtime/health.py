@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
+from rustmq_sdk.values import TopicPartition
 
 if TYPE_CHECKING:
     from rustmq_sdk._runtime.wiring import Parts
@@ -80,11 +81,12 @@ def health(session: Session, parts: Parts | None) -> Health:
 
 def explain(session: Session) -> str:
     """What a receiver that gets nothing is waiting for, in one line."""
-    reasons = [reason.text for reason in _circuit_reasons(session)]
-    if not session.lanes:
+    missing = [reason.text for reason in _missing_topics(session)]
+    reasons = [*(reason.text for reason in _circuit_reasons(session)), *missing]
+    if not session.lanes and not missing:
         reasons.append(
-            "no partition is assigned (the topic may not exist, or other members of the group have all partitions; "
-            f"one that was killed keeps its share for lease={session.config.lease:g} s)"
+            "no partition is assigned (other members of the group have all of them; one that was killed keeps its "
+            f"share for lease={session.config.lease:g} s)"
         )
     elif not reasons:
         partitions = ", ".join(str(lane.ledger.assignment.tp) for lane in session.lanes)
@@ -107,6 +109,7 @@ def _reasons(session: Session, parts: Parts) -> Iterator[Reason]:
         yield Reason("rebalancing", "partitions are being given back; waiting for what handlers hold")
 
     yield from _circuit_reasons(session)
+    yield from _missing_topics(session)
     yield from _lane_reasons(session, parts)
     yield from _trouble(session, parts)
     yield from _pressure(session, parts)
@@ -117,6 +120,12 @@ def _circuit_reasons(session: Session) -> Iterator[Reason]:
         if breaker.state != "closed":
             text = f"circuit {name} is {breaker.state}, next probe in {breaker.retry_in:.0f} s: {breaker.last_error}"
             yield Reason("circuit_open", text)
+
+
+def _missing_topics(session: Session) -> Iterator[Reason]:
+    for topic in session.missing_topics:
+        text = f"topic {topic!r} does not exist; waiting until somebody creates it or sends to it"
+        yield Reason("unknown_topic", text, TopicPartition(topic, None))
 
 
 def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -97,6 +97,11 @@ class Session:
     @subscription.setter
     def subscription(self, subscription: AnySubscription) -> None:
         self._subscription = subscription
+
+    @property
+    def missing_topics(self) -> Sequence[str]:
+        """Topics that do not exist (yet), as far as the driver has seen."""
+        return () if self._subscription is None else sorted(self._subscription.missing_topics)
 
     def end_fetch(self) -> None:
         """Has a waiting fetch return; nothing waits before the source was entered."""

@@ -228,6 +228,10 @@ class _FaultyLogSubscription:
         self.wake = subscription.wake
         self.seek = subscription.seek
 
+    @property
+    def missing_topics(self) -> Collection[str]:
+        return self._log.missing_topics
+
     async def fetch(
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
     ) -> Sequence[Fetched]:
@@ -262,6 +266,10 @@ class _FaultyQueueSubscription:
         self._faulty = faulty
         self._queue = subscription
         self.wake = subscription.wake
+
+    @property
+    def missing_topics(self) -> Collection[str]:
+        return self._queue.missing_topics
 
     async def fetch(
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float

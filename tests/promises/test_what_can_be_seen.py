@@ -122,10 +122,39 @@ class TestHealth:
             assert (health.ok, health.state, list(health.reasons)) == (True, "running", [])
 
     async def test_it_says_when_nothing_is_assigned(self, stage: Stage) -> None:
+        stage.create()
         async with stage.consumer() as consumer:
-            await passes(1)
-            assert [reason.code for reason in consumer.health().reasons] == ["no_partitions"]
-            assert consumer.health().ok
+            await until(lambda: consumer.assigned_partitions)
+            async with stage.consumer() as other:
+                await passes(1)
+                assert [reason.code for reason in other.health().reasons] == ["no_partitions"]
+                assert other.health().ok
+
+    async def test_it_is_not_well_while_a_topic_does_not_exist_and_says_which(self, either: Stage) -> None:
+        either.create(topic="t")
+        async with either.client() as client:
+            consumer = client.consumer("t", "typo", group="g")
+            assert consumer.health().ok  # nobody has looked yet
+            async with consumer:
+                await until(lambda: consumer.assigned_partitions)
+                health = consumer.health()
+                (reason,) = health.reasons
+                assert (health.ok, health.state, reason.code) == (False, "running", "unknown_topic")
+                assert reason.partition == TopicPartition("typo", None)
+                assert "topic 'typo' does not exist; waiting until somebody creates it" in reason.text
+                either.create(topic="typo")
+                await until(lambda: len(consumer.assigned_partitions) == 2)
+                assert (consumer.health().ok, list(consumer.health().reasons)) == (True, [])
+                await client.delete_topic("t")
+                await passes(1)
+                assert [reason.partition for reason in consumer.health().reasons] == [TopicPartition("t", None)]
+
+    async def test_a_receiver_without_any_topic_is_told_so(self, either: Stage) -> None:
+        async with either.consumer("typo") as consumer:
+            with pytest.raises(TimeoutError, match="no message within 1 s: topic 'typo' does not exist"):
+                await consumer.receive(1)
+
+            assert not consumer.health().ok
 
     async def test_it_says_that_it_is_closing(self, stage: Stage) -> None:
         stage.send(1)

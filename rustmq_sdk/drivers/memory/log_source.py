@@ -106,6 +106,10 @@ class MemoryLogSubscription:
     def wake(self) -> None:
         self._bell.ring()
 
+    @property
+    def missing_topics(self) -> Collection[str]:
+        return self.membership.member.topics - self._broker.topics().keys()
+
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         self._must_commit("commit")
         for assignment, position in checkpoints.items():

@@ -100,6 +100,10 @@ class MemoryQueueSubscription:
     def wake(self) -> None:
         self._bell.ring()
 
+    @property
+    def missing_topics(self) -> Collection[str]:
+        return self.membership.member.topics - self._broker.topics().keys()
+
     async def settle(self, settlements: Sequence[Ack | Nack | Term]) -> Sequence[SettleOutcome]:
         await checkpoint()
         now = anyio.current_time()

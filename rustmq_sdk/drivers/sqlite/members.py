@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from contextlib import suppress
 
 import anyio
@@ -34,6 +34,11 @@ class Members:
     def member(self) -> bytes:
         """Our id in the group; empty without one."""
         return self._ours.member
+
+    @property
+    def missing_topics(self) -> Collection[str]:
+        """Topics that did not exist at the last look."""
+        return self._ours.missing_topics
 
     async def run(self) -> None:
         """Until it is cancelled, or fails: then the next fetch raises the reason."""

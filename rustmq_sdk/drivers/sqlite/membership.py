@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
@@ -43,6 +43,8 @@ class Membership:
         missed: Callable[[], None],
     ) -> None:
         self.member = b""
+        self.missing_topics: Collection[str] = ()
+        """What did not exist at the last look."""
         self.interval = request.lease / 8
         """Seconds between two looks at the group; the beats of others must be seen every lease / 4."""
         self._file = file
@@ -64,6 +66,7 @@ class Membership:
             await self._join()
             group = await self._file.read("source", "rebalance", claims.view, self._group)
 
+        self.missing_topics = set(self._request.topics) - {tp.topic for tp in group.partitions}
         await self._lose([holding for holding in self._holdings if not self._owns(group, holding)])
         await self._give_up([h for h in self._holdings if h.revoked or group.claims[h.partition].wanted_by is not None])
         if claimed := await self._step(group):

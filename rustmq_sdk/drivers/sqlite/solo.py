@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 
 from rustmq_sdk.drivers.sqlite.file import LogFile
@@ -31,6 +32,8 @@ class Solo:
         stir: Stir,
     ) -> None:
         self.member = b""
+        self.missing_topics: Collection[str] = ()
+        """What did not exist at the last look."""
         self.interval = request.lease / 8
         self._file = file
         self._topics = request.topics
@@ -41,6 +44,7 @@ class Solo:
     async def round(self) -> None:
         """Notices topics that came or went."""
         existing = await self._file.read("source", "rebalance", partitions_of, self._topics)
+        self.missing_topics = set(self._topics) - {tp.topic for tp in existing}
         ids = set(existing.values())
         lost = [holding for holding in self._holdings if holding.partition not in ids]
         if lost:

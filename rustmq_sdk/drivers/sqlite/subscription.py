@@ -45,6 +45,10 @@ class SqliteSubscription:
     def wake(self) -> None:
         self._fetching.wake()
 
+    @property
+    def missing_topics(self) -> Collection[str]:
+        return self._members.missing_topics
+
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         """RETRY where the file could not be written for now: the same checkpoint may be written again."""
         if self._group is None:

@@ -156,8 +156,10 @@ class LogReadingContract(Contract):
 
         async with self.log_member(driver, topic, group) as member:
             assert not await member.fetch(max_wait=0.05)
+            await member.misses([topic])
             await self.append(driver, topic, [b"first"])
             await member.owns([TopicPartition(topic, 0)])
+            await member.misses([])
             await member.collect(1)
             assert member.payloads() == [b"first"]
 

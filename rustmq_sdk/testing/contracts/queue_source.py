@@ -30,6 +30,18 @@ class QueueSourceContract(Contract):
         async with self.queue_member(driver, topic, group) as member:
             await member.owns([TopicPartition(topic, None)])
 
+    async def test_a_topic_that_does_not_exist_is_named_until_it_exists(
+        self, driver: Driver, topic: str, group: str
+    ) -> None:
+        if not self.creates_topics:
+            pytest.skip("topics do not come into being by sending: a reader of an unknown one is told UnknownTopic")
+
+        async with self.queue_member(driver, topic, group) as member:
+            await member.misses([topic])
+            await self.create(driver, topic)
+            await member.misses([])
+            await member.owns([TopicPartition(topic, None)])
+
     async def test_every_message_arrives_once_with_a_receipt(self, driver: Driver, topic: str, group: str) -> None:
         await self.filled(driver, topic, 100)
         async with self.queue_member(driver, topic, group) as member:

@@ -57,6 +57,12 @@ class Subscriber(Generic[SubscriptionT]):
         """Waits until exactly these are assigned."""
         await self.listener.until(lambda: set(self.listener.assignments) == set(partitions), self.patience)
 
+    async def misses(self, topics: Collection[str]) -> None:
+        """Waits until exactly these are named as topics that do not exist."""
+        with anyio.fail_after(self.patience):
+            while set(self.subscription.missing_topics) != set(topics):
+                await self.fetch(max_wait=0.05)
+
     async def fetch(
         self,
         wanted: Collection[Assignment] | None = None,
