@@ -27,6 +27,8 @@ class Client:
         url_or_config: a URL (``"sqlite:///events.db"``, ``"memory://"``, …); or a path to a YAML or TOML file, or a
             mapping, with ``url``, ``consumer`` and ``producer``. Without it the URL is read from ``RUSTMQ_URL``, which
             also wins over the ``url`` of a file.
+        create: False refuses to make what the URL names (the file of an embedded log) where it does not exist, as
+            ``create=false`` in the URL does. Drivers of servers make nothing and pass it over.
 
     Settings of consumers and producers may stand behind the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
     ``RUSTMQ_PRODUCER_<FIELD>``, and in the file or mapping. A keyword argument wins over all of them, then the URL,
@@ -37,10 +39,12 @@ class Client:
         MissingDriver: the driver's client library is not installed; the message has the command.
     """
 
-    def __init__(self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, create: bool = True
+    ) -> None:
         self._origin = read_origin(url_or_config)
         self._location = locate(self._origin.url)
-        self._driver = open_driver(self._origin.url, also=_SETTINGS)
+        self._driver = open_driver(self._origin.url, also=_SETTINGS, create=create)
         self._state: Literal["new", "open", "closed"] = "new"
         # Read now for its errors alone: a wrong setting in the environment or a file is reported where the program
         # starts, not where its first consumer does.

@@ -45,9 +45,9 @@ def run(program: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str | None) -> AsyncIterator[rustmq_sdk.Client]:
-    """A client for a command."""
-    async with rustmq_sdk.Client(url) as client:
+async def connected(url: str | None, *, create: bool) -> AsyncIterator[rustmq_sdk.Client]:
+    """A client for a command; one that only looks creates nothing."""
+    async with rustmq_sdk.Client(url, create=create) as client:
         yield client
 
 
@@ -71,7 +71,7 @@ def topics(url: Url = None) -> None:
     """Lists the topics and their partitions."""
 
     async def program() -> None:
-        async with connected(url) as client:
+        async with connected(url, create=False) as client:
             found = await client.topics()
 
         table = Table("topic", "partitions")
@@ -88,7 +88,7 @@ def create(topic: str, partitions: Annotated[int, typer.Option("--partitions", "
     """Creates a topic."""
 
     async def program() -> None:
-        async with connected(url) as client:
+        async with connected(url, create=True) as client:
             await client.create_topic(topic, partitions)
 
         console.print(f"{topic} has {partitions} partition{'s' if partitions > 1 else ''}.")
@@ -107,7 +107,7 @@ def send(
 
     async def program() -> None:
         sent = 0
-        async with connected(url) as client, client.producer() as producer:
+        async with connected(url, create=True) as client, client.producer() as producer:
             if payload is not None:
                 await producer.send(topic, payload, key=key)
                 sent = 1
@@ -147,7 +147,7 @@ def tail(
     async def program() -> None:
         left = count
         where = int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start)
-        async with connected(url) as client, client.consumer(topic, start=where) as consumer:
+        async with connected(url, create=False) as client, client.consumer(topic, start=where) as consumer:
             with rustmq_sdk.stop_on_signals(consumer):
                 while left is None or left > 0:
                     try:

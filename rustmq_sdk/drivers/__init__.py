@@ -5,7 +5,8 @@ A driver is a module with two names:
 ``open(url: str) -> Driver``
     makes the driver, without connecting. The URL carries the driver's own options only.
 ``OPTIONS: tuple[str, ...]``
-    the names its URL may have behind the ``?``.
+    the names its URL may have behind the ``?``. One that makes what the URL names (a file) has ``create``: with
+    ``create=false`` it refuses instead.
 
 Drivers of other projects announce ``open`` in the entry-point group ``rustmq_sdk.drivers``, under their scheme.
 """
@@ -46,13 +47,14 @@ BUILT_IN = {
 }
 
 
-def open_driver(url: str, *, also: Collection[str] = ()) -> Driver:
+def open_driver(url: str, *, also: Collection[str] = (), create: bool = True) -> Driver:
     """Makes the driver that the URL's scheme names, without connecting it.
 
     Args:
         url: for example ``"sqlite:///events.db"``.
         also: names of settings that may stand in the URL and are not the driver's (those of consumers and producers).
             The driver does not see them.
+        create: False has a driver that would make what the URL names refuse instead.
 
     Raises:
         ConfigurationError: the URL is malformed, or its scheme or one of its options is unknown.
@@ -64,6 +66,9 @@ def open_driver(url: str, *, also: Collection[str] = ()) -> Driver:
     options: tuple[str, ...] = tuple(getattr(module, "OPTIONS", ()))
     _check_options(location, options, also)
     own = {key: value for key, value in location.options.items() if key in options}
+    if not create and "create" in options:
+        own["create"] = "false"
+
     open_ = cast("Callable[[str], Driver]", getattr(module, name))
     return open_(location.bare + (f"?{urlencode(own)}" if own else ""))
 

@@ -60,6 +60,22 @@ def test_a_topic_that_does_not_fit_is_refused_in_one_line(url: str) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("command", [["topics"], ["tail", "orders", "--start", "earliest", "--wait", "0.05"]])
+def test_who_only_looks_creates_nothing(url: str, tmp_path: Path, command: list[str]) -> None:
+    code, said = rustmq(*command)
+    assert code == 1
+    assert "log.db': there is no such file. Name an existing log" in said.replace("\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_at_another_file_leaves_it_as_it_is(url: str, tmp_path: Path) -> None:
+    (tmp_path / "log.db").touch()
+    code, said = rustmq("topics")
+    assert code == 1
+    assert "the file is empty" in said
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("log.db", 0)]
+
+
 def test_a_wrong_url_is_refused_in_one_line() -> None:
     code, said = rustmq("topics", "--url", "sqlight:///x.db")
     assert code == 1

@@ -203,6 +203,30 @@ class TestLife:
             assert await one.topics() == {}
 
 
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+class TestCreating:
+    @pytest.mark.parametrize("how", ["argument", "url"])
+    async def test_a_file_that_does_not_exist_is_refused_where_none_may_be_made(self, tmp_path: Path, how: str) -> None:
+        url = f"sqlite:///{tmp_path}/log.db"
+        client = Client(f"{url}?create=false") if how == "url" else Client(f"{url}?create=true", create=False)
+        with pytest.raises(ConfigurationError, match="there is no such file"):
+            await client.__aenter__()
+
+        assert files_in(tmp_path) == []
+        async with Client(url) as client:
+            await client.create_topic("orders")
+
+        async with Client(url, create=False) as client:
+            assert await client.topics() == {"orders": 1}
+
+    async def test_a_driver_that_makes_nothing_passes_it_over(self) -> None:
+        async with Client("memory://", create=False) as client:
+            assert await client.topics() == {}
+
+
 class TestTopics:
     async def test_topics_are_created_listed_and_deleted(self) -> None:
         async with Client("memory://") as client:

@@ -42,26 +42,27 @@ class Patience:
         return left > 0 and not self._stop.wait(min(left, 0.001 * (calls_before + 1), 0.02))
 
 
-def connect(path: Path, options: SqliteOptions, stop: threading.Event, *, create: bool = True) -> Connection:
-    """A connection to the log in ``path``, which is created if there is none.
+def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connection:
+    """A connection to the log in ``path``, which is created if there is none and ``options`` allow it.
 
     Args:
         path: of the file.
         options: from the URL.
         stop: ends its waiting for locks.
-        create: False: an empty file is refused instead.
 
     Raises:
-        ConfigurationError: no such directory, another application's file, or one of a later release.
+        ConfigurationError: no such directory, no log where none is to be created, another application's file, or one
+            of a later release.
         PermanentDriverError: the file is read-only.
         apsw.Error: everything else; see ``failures``.
     """
     check_library()
-    _check_place(path)
-    connection = apsw.Connection(str(path))
+    _check_place(path, options)
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if options.create else 0)
+    connection = apsw.Connection(str(path), flags=flags)
     try:
         connection.set_busy_handler(Patience(options.busy_timeout, stop))
-        _adopt(connection, path, create=create)
+        _adopt(connection, path, create=options.create)
         connection.pragma("synchronous", options.sync)
         connection.pragma("foreign_keys", value=True)
         connection.wal_autocheckpoint(0)  # the writer does it, between its transactions
@@ -93,13 +94,16 @@ def check_library() -> None:
         )
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, options: SqliteOptions) -> None:
     # stat() only: opening the file and closing it again would drop the POSIX locks SQLite holds on it.
     if path.is_dir():
         raise _not_ours(path, "this is a directory", "Name a file in it")
 
     if not path.parent.is_dir():
         raise _not_ours(path, f"the directory {path.parent} does not exist", "Create it, or name another file")
+
+    if not options.create and not path.exists():
+        raise _not_ours(path, "there is no such file", "Name an existing log, or have it created (create=true)")
 
 
 def _adopt(connection: Connection, path: Path, *, create: bool) -> None:

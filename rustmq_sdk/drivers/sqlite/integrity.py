@@ -32,7 +32,7 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ConfigurationError("there is no such file", field="path", value=str(file), fix="Name an existing log")
 
     with translated(file, slot="source", operation="integrity_check"):
-        connection = connect(file, SqliteOptions(), threading.Event(), create=False)
+        connection = connect(file, SqliteOptions(create=False), threading.Event())
         try:
             connection.pragma("query_only", value=True)
             return tuple(_problems(connection))

@@ -33,6 +33,9 @@ class SqliteOptions(Retention, frozen=True, kw_only=True):
         busy_timeout: seconds to wait for another process's write transaction.
         retention_overtakes: delete by age and size even what an active group has not settled yet.
         check_crcs: verify the checksum of every batch that is read, as Kafka's ``check.crcs`` does.
+        wake: how to learn of other processes' commits. ``auto`` (the default) has the operating system tell where it
+            can; ``poll`` looks every 8 ms, for file systems whose events do not arrive.
+        create: make the file where there is none; False refuses instead.
     """
 
     sync: Annotated[Literal["full", "normal"], msgspec.Meta(description="Write full or normal.")] = "full"
@@ -40,6 +43,8 @@ class SqliteOptions(Retention, frozen=True, kw_only=True):
     busy_timeout: Annotated[float, msgspec.Meta(ge=0, description="Seconds, 0 or more.")] = 4.0
     retention_overtakes: Annotated[bool, msgspec.Meta(description="Write true or false.")] = False
     check_crcs: Annotated[bool, msgspec.Meta(description="Write true or false.")] = True
+    wake: Annotated[Literal["auto", "poll"], msgspec.Meta(description="Write auto or poll.")] = "auto"
+    create: Annotated[bool, msgspec.Meta(description="Write true or false.")] = True
 
 
 OPTIONS: tuple[str, ...] = SqliteOptions.__struct_fields__
