@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk.message import OPEN, Message, Span
+from rustmq_sdk.message import OPEN, STALE, Message, Span
 
 LOAD = 256
 """Messages to have at hand after a refill, so that tiny pieces share its cost (and the caller's checkpoint)."""
@@ -113,6 +113,16 @@ class Buffer:
             # ``ready`` is reversed, and so is extendleft: the order comes out right.
             lane.front.extendleft(mine)
             self._waiting += len(mine)
+
+    def drop_stale(self, ledgers: Iterable[Ledger]) -> None:
+        """Built messages whose lease was lost are, or will be, somebody else's: they are not handed out."""
+        self.ready[:] = filter(_is_fresh, self.ready)
+        for lane in [self.lanes[ledger] for ledger in ledgers if ledger in self.lanes]:
+            front = deque(filter(_is_fresh, lane.front))
+            self._waiting -= len(lane.front) - len(front)
+            lane.front = front
+            parked = {key: deque(filter(_is_fresh, queue)) for key, queue in lane.parked.items()}
+            lane.parked = {key: queue for key, queue in parked.items() if queue}
 
     # Delivery
 
@@ -218,6 +228,12 @@ class Buffer:
         built = sum(message._state[message._index] in OPEN for message in self._built(lane))
         return lane.unsettled_slots() - built - sum(waiting.unsettled() for waiting in lane.waiting)
 
+    def has(self, piece: InFlight, index: int) -> bool:
+        """Whether the slot's message was not handed out yet."""
+        lane = self.lanes[piece.ledger]
+        waiting = any(entry.piece is piece and index >= entry.first for entry in lane.waiting)
+        return waiting or any(message._state is piece and message._index == index for message in self._built(lane))
+
     def position(self, lane: Lane) -> int:
         """The next offset to hand out; retries apart."""
         return min(self._undelivered(lane), default=lane.ledger.scanned)
@@ -239,6 +255,10 @@ class Buffer:
             if index is not None:
                 yield waiting.piece.offsets[index]
                 return
+
+
+def _is_fresh(message: Message) -> bool:
+    return message._state[message._index] != STALE
 
 
 def _ledger(message: Message) -> Ledger:

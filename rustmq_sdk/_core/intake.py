@@ -49,10 +49,11 @@ class Intake:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.low = max(1, min(limits.prefetch, limits.max_in_flight) // 2)
+        self.low = max(1, min(limits.prefetch, limits.max_in_flight) // 2 - 1)
         """With no more messages to hand out than this it is time to fetch.
 
-        A full piece costs as much as a tiny one, so the fetcher waits until half of what may wait is used up.
+        A full piece costs as much as a tiny one, so the fetcher waits until more than half of what may wait is used
+        up: the half itself is one batch of the default size, whose receiver is served without asking.
         """
         self._turn = 0
 
@@ -72,8 +73,8 @@ class Intake:
         if not eligible:
             return None
 
-        shared = min(self.limits.prefetch - backlog, self._room(lanes))
-        room_bytes = self._room_bytes(lanes)
+        room, room_bytes = self._room(lanes)
+        shared = min(self.limits.prefetch - backlog, room)
         if shared >= (self.low if to_hand_out else 1) and room_bytes > 0:
             return Demand(eligible, shared, room_bytes)
 
@@ -123,27 +124,34 @@ class Intake:
             assigned <= self.limits.max_in_flight
         )
 
-    def _room(self, lanes: Collection[Lane]) -> int:
-        used = sum(lane.ledger.in_flight for lane in lanes)
-        free = self.limits.max_in_flight - used
+    def _room(self, lanes: Collection[Lane]) -> tuple[int, int]:
+        """Messages and bytes that may still come in, what is kept free for single partitions apart."""
+        limits = self.limits
+        free, free_bytes = limits.max_in_flight, limits.max_in_flight_bytes
+        for lane in lanes:
+            ledger = lane.ledger
+            free -= ledger.in_flight
+            free_bytes -= ledger.in_flight_bytes
+
         floor = self._floor(len(lanes))
-        if free - floor * len(lanes) >= self.limits.prefetch:
-            return free
+        if free - floor * len(lanes) < limits.prefetch:
+            free -= sum(max(0, floor - lane.ledger.in_flight) for lane in lanes)
 
-        return free - sum(max(0, floor - lane.ledger.in_flight) for lane in lanes)
+        floor = limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
+        if free_bytes > limits.max_in_flight_bytes // 2:
+            free_bytes -= floor * len(lanes)
+        else:
+            free_bytes -= sum(max(0, floor - lane.ledger.in_flight_bytes) for lane in lanes)
 
-    def _room_bytes(self, lanes: Collection[Lane]) -> int:
-        used = sum(lane.ledger.in_flight_bytes for lane in lanes)
-        free = self.limits.max_in_flight_bytes - used
-        floor = self.limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
-        if free > self.limits.max_in_flight_bytes // 2:
-            return free - floor * len(lanes)
-
-        return free - sum(max(0, floor - lane.ledger.in_flight_bytes) for lane in lanes)
+        return free, free_bytes
 
     def short_of_room(self, lanes: Collection[Lane]) -> bool:
         """Whether it is unsettled messages that hold intake back, so that counting them again may help."""
-        return bool(lanes) and (self._room(lanes) < self.low or self._room_bytes(lanes) <= 0)
+        if not lanes:
+            return False
+
+        room, room_bytes = self._room(lanes)
+        return room < self.low or room_bytes <= 0
 
     def too_much_uncommitted(self, lanes: Collection[Lane]) -> bool:
         """Settled messages that no commit covers have reached their bound: nothing more is fetched."""

@@ -12,6 +12,8 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 
+_OPEN = bytes(OPEN)
+
 
 @dataclass(slots=True, eq=False)
 class Waiting:
@@ -44,11 +46,12 @@ class Waiting:
             times.update(dict.fromkeys(range(first, end), now))
 
         due = piece.ledger.due_attempts
-        if not (piece.counted or due):
+        # Something may be settled before it is delivered: before a restart, or its lease has run out.
+        settled = piece[first:end].strip(_OPEN)
+        if not (settled or due):
             return messages, (piece, first, end)
 
-        # Something was settled before it is delivered: before a restart, or its lease has run out.
-        if piece.counted:
+        if settled:
             messages = [message for message in messages if piece[message._index] in OPEN]
 
         return [_as_retry(message, due) for message in messages] if due else messages, None

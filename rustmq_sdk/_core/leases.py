@@ -6,7 +6,7 @@ Ack, or the verb that was noted for it. A piece is kept until the broker has con
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from rustmq_sdk.values import Assignment, Receipt
 
 TOO_LATE = 1000
 """Acks that came after their lease had run out, remembered for those who wait to hear of a durable one."""
+TRIED = 10_000
+"""Messages that went back, whose attempts are remembered because the broker's next delivery does not tell them."""
 
 
 class Leased(InFlight):
@@ -79,6 +81,14 @@ class Due(NamedTuple):
     verb: Return | None
 
 
+class Tried(NamedTuple):
+    """What is known here of a message that went back to the broker."""
+
+    attempts: int
+    spent: bool
+    """The last one that the policy allows has run out: there will be no further attempt."""
+
+
 class LeaseBook(Ledger):
     """One queue's deliveries; ``offsets`` of its pieces are running numbers, unknown to the user."""
 
@@ -89,6 +99,7 @@ class LeaseBook(Ledger):
         """Slots that count as settled although nobody acked them: given back, or their lease was lost."""
         self._returning = 0
         self._too_late: deque[int] = deque(maxlen=TOO_LATE)
+        self._tried: OrderedDict[str, Tried] = OrderedDict()
 
     def lease(
         self, receipts: Sequence[Receipt], attempts: Sequence[int], *, size: int, largest: int, owner: Settler
@@ -96,6 +107,9 @@ class LeaseBook(Ledger):
         """Takes in what a fetch brought; None for nothing."""
         if not receipts:
             return None
+
+        if self._tried and not attempts:
+            attempts = [self._tried.get(receipt.id, _UNTRIED).attempts + 1 for receipt in receipts]
 
         numbers = range(self.scanned, self.scanned + len(receipts))
         piece = Leased(self, numbers, receipts, attempts, size=size, largest=largest, owner=owner)
@@ -113,6 +127,22 @@ class LeaseBook(Ledger):
         before = piece.returns.get(index)
         piece.returns[index] = back
         self._returning += (not back.dead) - (before is not None and not before.dead)
+
+    def remember(self, piece: Leased, index: int, tried: Tried) -> None:
+        """Notes of a message that goes back, or was lost, what the broker cannot tell when it comes again."""
+        name = piece.receipts[index].id
+        self._tried[name] = tried
+        self._tried.move_to_end(name)
+        if len(self._tried) > TRIED:
+            self._tried.popitem(last=False)
+
+    def spent(self, receipts: Sequence[Receipt]) -> dict[int, int]:
+        """Of a fetch, the messages that there is no further attempt for: their places, and the attempts they had."""
+        if not self._tried:
+            return {}
+
+        known = [self._tried.get(receipt.id, _UNTRIED) for receipt in receipts]
+        return {index: tried.attempts for index, tried in enumerate(known) if tried.spent}
 
     @property
     def uncommitted(self) -> int:
@@ -157,6 +187,8 @@ class LeaseBook(Ledger):
             self.returned += 1
             piece[index] = STALE
             self._too_late.append(piece.offsets[index])
+        else:
+            self._tried.pop(piece.receipts[index].id, None)
 
         return self._report(piece, index)
 
@@ -219,3 +251,6 @@ class LeaseBook(Ledger):
         """The queue is not ours any more."""
         super().fence()
         self.unreported.clear()
+
+
+_UNTRIED = Tried(0, spent=False)
