@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, final
 
@@ -36,7 +36,7 @@ class Settler(Protocol):
     """Whom a message tells that it is settled."""
 
     async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult: ...
-    async def ack_spans(self, spans: Iterable[Span], durable: bool) -> AckResult: ...
+    async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult: ...
     async def nack(
         self, message: Message, delay: float | None, reason: str | None, error: Exception | None
     ) -> AckResult: ...
@@ -106,7 +106,7 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
 
     @property
     def id(self) -> str:
-        """Stable over redelivery and restarts, for de-duplication by the user."""
+        """Stable over redelivery and restarts, for de-duplication by the user: ``topic[partition]@offset`` on logs."""
         return self._state.id_at(self._index, self.offset)
 
     @property

@@ -7,7 +7,7 @@ run the retry. So nothing here waits for anything, and back-pressure is on intak
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import anyio
@@ -76,13 +76,12 @@ class LedgerSettler:
 
         return await self._acknowledger.until_written(piece.ledger, [_root_offset(piece, index)])
 
-    async def ack_spans(self, spans: Iterable[Span], durable: bool) -> AckResult:
+    async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult:
         """Settles whole runs of slots at once."""
         if durable:
             self._acknowledger.require_group("ack(durable=True)")
 
         results: set[AckResult] = set()
-        settled: dict[Ledger, list[int]] = defaultdict(list)
         for state, first, end in spans:
             piece = _piece(state)
             if self._settle_run(piece, first, end):
@@ -91,24 +90,30 @@ class LedgerSettler:
             if piece.find(STALE, first, end) >= 0:
                 results.add(self._stale(piece, durable))
 
-            if durable:
-                # Each of them: the highest may have been written long before the others were settled.
-                settled[piece.ledger] += [
-                    _root_offset(piece, index)
-                    for index in range(first, end)
-                    if piece[index] == DONE and not _went_back(piece, index)
-                ]
-
         if durable:
-            results.discard(AckResult.RECORDED)
-            for ledger, offsets in settled.items():
-                if offsets:
-                    results.add(await self._acknowledger.until_written(ledger, offsets))
+            results.discard(RECORDED)
+            results |= await self._until_spans_written(spans)
 
-        return next((result for result in _LEAST_CERTAIN_FIRST if result in results), AckResult.DUPLICATE)
+        return next((result for result in _LEAST_CERTAIN_FIRST if result in results), DUPLICATE)
+
+    async def _until_spans_written(self, spans: Collection[Span]) -> set[AckResult]:
+        settled: dict[Ledger, list[int]] = defaultdict(list)
+        for state, first, end in spans:
+            piece = _piece(state)
+            # Each of them: the highest may have been written long before the others were settled.
+            settled[piece.ledger] += [
+                _root_offset(piece, index)
+                for index in range(first, end)
+                if piece[index] == DONE and not _went_back(piece, index)
+            ]
+
+        return {
+            await self._acknowledger.until_written(ledger, offsets) for ledger, offsets in settled.items() if offsets
+        }
 
     def _settle_run(self, piece: InFlight, first: int, end: int) -> int:
-        hooked = [index for index in piece.hooks or () if first <= index < end and piece[index] in OPEN]
+        hooks = piece.hooks
+        hooked = [index for index in hooks if first <= index < end and piece[index] in OPEN] if hooks else ()
         settled = piece.settle_range(first, end)
         if settled:
             self._settled(piece, end - 1)

@@ -18,7 +18,7 @@ from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.config import Ordering
 from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, PartitionStopped, Reject, Retry
-from rustmq_sdk.message import Message, settle_after
+from rustmq_sdk.message import DONE, FREE, Message, settle_after
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object] | object]
 """Async or plain; takes a ``Message``, or ``Messages`` where ``batch_size`` is given."""
@@ -126,7 +126,12 @@ class Workers:
             except BaseException as error:
                 await self._failed([message], as_failure(error))
             else:
-                await message.ack()
+                # The quick path of ack(), without its coroutine: 60 ns a message.
+                state, index = message._state, message._index
+                if state[index] == FREE:
+                    state[index] = DONE
+                else:
+                    await message.ack()
 
     async def _work_in_batches(self, size: int) -> None:
         while not self._session.stopping:
