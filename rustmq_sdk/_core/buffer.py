@@ -115,14 +115,15 @@ class Buffer:
             self._waiting += len(mine)
 
     def drop_stale(self, ledgers: Iterable[Ledger]) -> None:
-        """Built messages whose lease was lost are, or will be, somebody else's: they are not handed out."""
+        """Built messages whose lease was lost are, or will be, somebody else's: they are not handed out.
+
+        Queues only: they have no order by key, so none of them is parked.
+        """
         self.ready[:] = filter(_is_fresh, self.ready)
         for lane in [self.lanes[ledger] for ledger in ledgers if ledger in self.lanes]:
             front = deque(filter(_is_fresh, lane.front))
             self._waiting -= len(lane.front) - len(front)
             lane.front = front
-            parked = {key: deque(filter(_is_fresh, queue)) for key, queue in lane.parked.items()}
-            lane.parked = {key: queue for key, queue in parked.items() if queue}
 
     # Delivery
 

@@ -72,6 +72,7 @@ class Acknowledger:
         self._every = self._tell_at = config.commit_every
         self._fresh = 0
         self._asked = False
+        self._soon = False
         self._forced: list[anyio.Event] = []
         self._round = anyio.Event()
         self._started = 0
@@ -116,6 +117,12 @@ class Acknowledger:
         """Something changed that the next commit should carry."""
         if self._since is None:
             self._since = self._session.clock()
+            self.inbox.kick()
+
+    def tell_soon(self) -> None:
+        """A message goes back to its queue: its delay begins, and others may have it, when the queue knows."""
+        if not self._soon:
+            self._soon = True
             self.inbox.kick()
 
     def press(self) -> None:
@@ -255,7 +262,7 @@ class Acknowledger:
             uncommitted=max(sum(lane.ledger.uncommitted for lane in lanes), self._since is not None),
             since=self._since,
             idle=not in_flight,
-            pressed=any(lane.pressed for lane in lanes),
+            pressed=self._soon or any(lane.pressed for lane in lanes),
         )
         if in_flight and self._tick_at is not None:
             tick = max(0.0, self._tick_at - now)
@@ -267,6 +274,7 @@ class Acknowledger:
         self._started += 1
         number = self._started
         self._since = None
+        soon, self._soon = self._soon, False
         self._fresh = 0
         self._tell_at = self._every
         started = self._session.clock()
@@ -285,6 +293,7 @@ class Acknowledger:
             self._due.succeeded()
         else:
             self._since = self._session.clock()
+            self._soon |= soon
             # While the circuit is open an attempt would only be refused, and reported, again and again.
             wait = self._circuit.retry_in if self._circuit.state == "open" else 0.0
             self._paused_until = self._session.clock() + max(self._due.failed(), wait)

@@ -12,17 +12,17 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from rustmq_sdk._core.lane import Lane, Obstacle
-from rustmq_sdk._core.leases import LeaseBook, Return
+from rustmq_sdk._core.leases import LeaseBook, Leased, Return, Tried
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._core.retry import decide
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.redelivery import Redelivery, Retry
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import PartitionStopped
-from rustmq_sdk.message import Message, Settler
+from rustmq_sdk.message import OPEN, STALE, Message, Settler
 from rustmq_sdk.values import Broken, DeadLetter, Gone
 
 STACK_BYTES = 8192
@@ -48,6 +48,11 @@ class Stuck:
     message: Message | None = None
     letter: Letter | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """The partition, or the message's lease, was lost: it is delivered again, by whoever has it now."""
+        return self.parent[self.index] == STALE
+
 
 Stop: TypeAlias = Callable[[Ledger, Stuck, str, str], None]
 """Stops a partition for what is stuck, with the reason and what to do about it."""
@@ -63,6 +68,7 @@ class Failures:
         self._letters: DeadLetterWriter | None
         self._settler: Settler
         self._settle_slot: Callable[[InFlight, int], None]
+        self._tell_soon: Callable[[], None]
 
     def connect(
         self,
@@ -71,12 +77,14 @@ class Failures:
         letters: DeadLetterWriter | None,
         settler: Settler,
         settle_slot: Callable[[InFlight, int], None],
+        tell_soon: Callable[[], None],
     ) -> None:
-        """``letters`` is None where there is no route."""
+        """``letters`` is None where there is no route; ``tell_soon`` has a queue know soon of what goes back."""
         self._redelivery = redelivery
         self._letters = letters
         self._settler = settler
         self._settle_slot = settle_slot
+        self._tell_soon = tell_soon
 
     # From handlers
 
@@ -92,8 +100,8 @@ class Failures:
         ledger = piece.ledger
         parent, index = ledger.take(piece, message._index)
         offset = parent.offsets[index]
-        if isinstance(ledger, LeaseBook) and self._session.capabilities.delayed_nack:
-            ledger.give_back(parent, index, Return(wait))
+        if isinstance(parent, Leased) and self._session.capabilities.delayed_nack:
+            self._give_back(parent, index, Return(wait), Tried(attempt, spent=False))
         else:
             ledger.attempts[offset] = attempt
             ledger.first_failures.setdefault(offset, self._session.wall())
@@ -114,18 +122,18 @@ class Failures:
     def timed_out(self, piece: InFlight, index: int) -> None:
         """Handed out and not settled within ``ack_timeout``: the handle is void and an attempt is counted.
 
-        The body is in nobody's reach any more, so the retry is read again from the log.
+        The body is in nobody's reach any more, so the retry is read again from the log; a queue brings it again.
         """
         ledger = piece.ledger
         attempt = piece.attempt_at(index)
         parent, root = ledger.take(piece, index)
         offset = parent.offsets[root]
-        if isinstance(ledger, LeaseBook):
-            ledger.give_back(parent, root, Return())
+        exhausted = attempt >= self._session.config.retry.max_attempts
+        if isinstance(parent, Leased):
+            self._give_back(parent, root, Return(), Tried(attempt, spent=exhausted))
         else:
             ledger.attempts[offset] = attempt
             ledger.first_failures.setdefault(offset, self._session.wall())
-            exhausted = attempt >= self._session.config.retry.max_attempts
             self._redelivery.read_later(parent, root, attempt=attempt + 1, exhausted=exhausted)
 
         log(logging.WARNING, "ack_timeout", "%s offset %s: attempt %d timed out", parent.assignment.tp, offset, attempt)
@@ -137,6 +145,42 @@ class Failures:
         reason = f"not settled within ack_timeout={self._session.config.ack_timeout} s, attempt {attempt}"
         self._bury(retry.parent, retry.index, message, reason, None, attempt)
 
+    # From a queue
+
+    def lease_lost(self, piece: Leased, index: int) -> None:
+        """Call before it is noted. In somebody's hands, the message had an attempt that ran out."""
+        child = piece.ledger.children.get(piece.offsets[index])
+        slot = (piece, index) if child is None else (child, 0)
+        attempt = slot[0].attempt_at(slot[1])
+        spent = attempt >= self._session.config.retry.max_attempts
+        if self._is_worth_remembering(spent) and slot[0][slot[1]] in OPEN and not self._session.buffer.has(*slot):
+            cast(LeaseBook, piece.ledger).remember(piece, index, Tried(attempt, spent))
+
+    def spent(self, piece: InFlight, message: Message, attempt: int) -> None:
+        """Delivered once more after its last attempt had run out: it is not handed out again."""
+        timeout = self._session.config.ack_timeout
+        limit = "its lease" if timeout is None else f"ack_timeout={timeout} s or its lease"
+        piece.ledger.take(piece, 0)
+        piece.ledger.attempts[piece.offsets[0]] = attempt
+        reason = f"not settled before {limit} ran out, attempt {attempt}"
+        self._bury(piece, 0, message, reason, None, attempt, stop=self._stop_there)
+
+    def evicted(self, retry: Retry) -> None:
+        """The cache has let its body go. A queue cannot be read by offset, but it still has the message."""
+        assert isinstance(retry.parent, Leased)
+        self._give_back(retry.parent, retry.index, Return(), Tried(retry.attempt - 1, spent=False))
+
+    def _give_back(self, piece: Leased, index: int, back: Return, tried: Tried) -> None:
+        book = cast(LeaseBook, piece.ledger)
+        book.give_back(piece, index, back)
+        if self._is_worth_remembering(tried.spent):
+            book.remember(piece, index, tried)
+
+        self._tell_soon()
+
+    def _is_worth_remembering(self, spent: bool) -> bool:
+        return spent or not self._session.capabilities.counts_attempts
+
     def _give_up(self, message: Message, reason: str, error: Exception | None) -> None:
         piece = _piece(message)
         attempt = piece.attempt_at(message._index)
@@ -145,10 +189,18 @@ class Failures:
         self._bury(parent, index, message, reason, error, attempt)
 
     def _bury(
-        self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempt: int
+        self,
+        parent: InFlight,
+        index: int,
+        message: Message,
+        reason: str,
+        error: Exception | None,
+        attempt: int,
+        stop: Stop | None = None,
     ) -> None:
         if self._letters is None:
-            self._stop(parent.ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
+            stop = stop or self._stop
+            stop(parent.ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
             return
 
         letter = self._letter(parent, index, message, reason, error, attempt)
@@ -242,7 +294,8 @@ class Failures:
     def _stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         session = self._session
         lane = session.buffer.lanes.get(ledger)
-        if lane is None:  # lost meanwhile: the message comes again, to whoever has the partition now
+        # Lost meanwhile: the message comes again, to whoever has the partition, or the lease, then.
+        if lane is None or stuck.is_over:
             return
 
         self._stuck[ledger].append(stuck)
@@ -261,6 +314,9 @@ class Failures:
         """Tries again what the partition stopped for."""
         lane.stopped = None
         for stuck in self._stuck.pop(lane.ledger, []):
+            if stuck.is_over:
+                continue
+
             if stuck.kind == "accept":
                 self._settle_slot(stuck.parent, stuck.index)
             elif stuck.letter is not None and self._letters is not None:

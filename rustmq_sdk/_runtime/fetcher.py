@@ -16,7 +16,7 @@ from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.joining import join_small
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import TransientDriverError
-from rustmq_sdk.message import Settler
+from rustmq_sdk.message import Message, Settler
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone
 
@@ -35,6 +35,7 @@ class Fetcher:
         find_lane: the lane of an assignment; None for one that is not ours any more.
         on_broken: takes over a record that could not be decoded, before anything behind it is put into the buffer.
         on_gone: takes over the report that the log lost messages, likewise.
+        on_spent: takes over a queue's message that has used up its attempts, and how many these were.
         on_taken_in: something new is in flight.
         press_commit: asks for a commit because too much is uncommitted.
     """
@@ -47,6 +48,7 @@ class Fetcher:
         find_lane: Callable[[Assignment], Lane | None],
         on_broken: Callable[[Lane, Broken], None],
         on_gone: Callable[[Lane, Gone], None],
+        on_spent: Callable[[InFlight, Message, int], None],
         on_taken_in: Callable[[], None],
         press_commit: Callable[[], None],
     ) -> None:
@@ -56,6 +58,7 @@ class Fetcher:
         self._find_lane = find_lane
         self._on_broken = on_broken
         self._on_gone = on_gone
+        self._on_spent = on_spent
         self._on_taken_in = on_taken_in
         self._press_commit = press_commit
         self.intake = Intake(
@@ -195,7 +198,9 @@ class Fetcher:
             if lane is None:
                 continue
 
-            if piece.broken or piece.gone:
+            if isinstance(lane.ledger, LeaseBook):
+                self._take_leased(lane, lane.ledger, piece)
+            elif piece.broken or piece.gone:
                 self._take_holes(lane, piece)
             else:
                 self._take_piece(lane, piece)
@@ -223,16 +228,20 @@ class Fetcher:
 
         return ledger.admit(fetched.offsets, fetched.next_offset, size=size, largest=largest, owner=owner)
 
+    def _take_leased(self, lane: Lane, book: LeaseBook, fetched: Fetched) -> None:
+        """A queue has no order to keep, and nothing that could not be decoded: it hands out the bytes."""
+        for gone in fetched.gone:
+            self._on_gone(lane, gone)
+
+        spent = book.spent(fetched.receipts)
+        self._take_piece(lane, _chosen(fetched, [index for index in range(len(fetched.records)) if index not in spent]))
+        for index, attempts in spent.items():
+            piece, _ = self._admit(book, _chosen(fetched, [index]))
+            if piece is not None:
+                self._on_spent(piece, fetched.build([fetched.records[index]], piece, 0)[0], attempts)
+
     def _take_holes(self, lane: Lane, fetched: Fetched) -> None:
         """Splits the piece around what cannot be delivered, which is a piece of its own: offsets stay in order."""
-        if isinstance(lane.ledger, LeaseBook):
-            # A queue has no order to keep, and nothing that could not be decoded: it hands out the bytes.
-            for gone in fetched.gone:
-                self._on_gone(lane, gone)
-
-            self._take_piece(lane, fetched)
-            return
-
         for part, hole in split_at_holes(fetched):
             self._take_piece(lane, part)
             if isinstance(hole, Broken):
@@ -248,6 +257,22 @@ def _later_attempts(piece: InFlight) -> int:
 
     due, offsets = piece.ledger.due_attempts, piece.offsets
     return sum(offsets[0] <= offset <= offsets[-1] for offset in due)
+
+
+def _chosen(fetched: Fetched, places: Sequence[int]) -> Fetched:
+    """A queue's piece with only the records at these places."""
+    if len(places) == len(fetched.records):
+        return fetched
+
+    return replace(
+        fetched,
+        offsets=range(len(places)),
+        records=[fetched.records[place] for place in places],
+        receipts=[fetched.receipts[place] for place in places],
+        attempts=[fetched.attempts[place] for place in places] if fetched.attempts else (),
+        size=fetched.size * len(places) // max(1, len(fetched.records)),
+        gone=(),
+    )
 
 
 def split_at_holes(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | Gone | None]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, cast
 
 import anyio
 
-from rustmq_sdk._core.leases import LeaseBook
+from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import TransientDriverError
@@ -18,18 +18,29 @@ from rustmq_sdk.slots import QueueSubscription
 RENEWALS = 3
 """Renewals a lease: two may fail before one is lost."""
 
+Slot: TypeAlias = tuple[Leased, int]
+
 
 class LeaseKeeper:
     """Extends the leases of buffered, running and just acked messages every third of a lease.
 
     Args:
-        on_lost: a lease ran out; its message is, or will be, somebody else's.
+        on_losing: a lease ran out; its message is, or will be, somebody else's. Called before that is noted.
+        on_settled: what that has freed.
     """
 
-    def __init__(self, session: Session, *, lease: float, on_lost: Callable[[Ledger, Settled], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        lease: float,
+        on_losing: Callable[[Leased, int], None],
+        on_settled: Callable[[Ledger, Settled], None],
+    ) -> None:
         self._session = session
         self._pause = lease / RENEWALS
-        self._on_lost = on_lost
+        self._on_losing = on_losing
+        self._on_settled = on_settled
 
     async def run(self) -> None:
         """Renews until cancelled."""
@@ -45,18 +56,27 @@ class LeaseKeeper:
     async def _renew(self) -> None:
         subscription = cast(QueueSubscription, self._session.subscription)
         books = [cast(LeaseBook, lane.ledger) for lane in self._session.lanes]
-        slots = [(book, piece, index) for book in books for piece, index in (*book.leased(), *book.acked())]
+        slots = [slot for book in books for slot in (*book.leased(), *book.acked())]
         if not slots:
             return
 
-        lost = await subscription.extend([piece.receipts[index] for _, piece, index in slots])
+        lost = await subscription.extend([piece.receipts[index] for piece, index in slots])
         gone = {receipt.id for receipt in lost}
-        for book, piece, index in slots:
-            receipt = piece.receipts[index]
-            # By name first, because that is quick; a message that was delivered again has two receipts of one name.
-            if receipt.id in gone and receipt in lost and piece[index] not in _SETTLED:
-                log(logging.WARNING, "lease_lost", "%s: the lease of %s has run out", book.assignment.tp, receipt.id)
-                self._on_lost(book, book.lose(piece, index))
+        # By name first, because that is quick; a message that was delivered again has two receipts of one name.
+        named = [(piece, index) for piece, index in slots if piece.receipts[index].id in gone]
+        self._lose([slot for slot in named if _is_unsettled(slot) and slot[0].receipts[slot[1]] in lost])
+
+    def _lose(self, slots: Sequence[Slot]) -> None:
+        for piece, index in slots:
+            text = "%s: the lease of %s has run out"
+            log(logging.WARNING, "lease_lost", text, piece.assignment.tp, piece.receipts[index].id)
+            self._on_losing(piece, index)
+            book = cast(LeaseBook, piece.ledger)
+            self._on_settled(book, book.lose(piece, index))
+
+        self._session.buffer.drop_stale({piece.ledger for piece, _ in slots})
 
 
-_SETTLED = (DONE, STALE)
+def _is_unsettled(slot: Slot) -> bool:
+    piece, index = slot
+    return piece[index] not in (DONE, STALE)

@@ -16,7 +16,7 @@ from typing import cast
 
 import anyio
 
-from rustmq_sdk._core.leases import LeaseBook, Return
+from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Channel
@@ -61,6 +61,7 @@ class Redelivery:
         on_gone: the log no longer has the body of a message that waits for its retry.
         on_broken: the log has it, but it cannot be decoded any more.
         on_exhausted: the message timed out too often, and this is its body.
+        on_evicted: the cache has let the body go, and a queue cannot be asked for it.
         inspect: looks for messages nobody settles; answers the seconds until the next look, None for not before
             something is in flight again.
     """
@@ -72,6 +73,7 @@ class Redelivery:
         on_gone: Callable[[Retry, Gone], None],
         on_broken: Callable[[Retry, Broken], None],
         on_exhausted: Callable[[Retry, Message], None],
+        on_evicted: Callable[[Retry], None],
         inspect: Callable[[float], float | None],
     ) -> None:
         config = session.config
@@ -79,6 +81,7 @@ class Redelivery:
         self._on_gone = on_gone
         self._on_broken = on_broken
         self._on_exhausted = on_exhausted
+        self._on_evicted = on_evicted
         self._inspect = inspect
         self._heap: list[Retry] = []
         self._numbers = count()
@@ -151,9 +154,8 @@ class Redelivery:
 
         for ledger, retries in missing.items():
             if isinstance(ledger, LeaseBook):
-                # A queue cannot be read by offset, but it still has the message: let it deliver that again.
                 for retry in retries:
-                    ledger.give_back(retry.parent, retry.index, Return())
+                    self._on_evicted(retry)
 
                 continue
 

@@ -86,23 +86,15 @@ class Watch:
             child = lane.ledger.children.get(piece.offsets[index]) if index < len(piece) else None
             slot = (piece, index) if child is None else (child, 0)
             in_hand = slot[0][slot[1]] in (FREE, WATCH) and slot[0].loaded_at > 0
-            return slot if in_hand and not self._is_at_hand(slot) else None
+            # Still in the buffer: then it is the user who does not ask, not a message that stalls.
+            return slot if in_hand and not self._session.buffer.has(*slot) else None
 
         return None
-
-    def _is_at_hand(self, slot: Slot) -> bool:
-        """Still in the buffer: then it is the user who does not ask, not a message that stalls."""
-        piece, index = slot
-        buffer = self._session.buffer
-        lane = buffer.lanes[piece.ledger]
-        waiting = any(entry.piece is piece and index >= entry.first for entry in lane.waiting)
-        built = (*buffer.ready, *lane.front, *(message for queue in lane.parked.values() for message in queue))
-        return waiting or any(message._state is piece and message._index == index for message in built)
 
     def _take_back_late(self, before: float) -> None:
         for lane in list(self._session.lanes):
             for piece, index in list(_late(lane, before)):
-                if not self._is_at_hand((piece, index)):
+                if not self._session.buffer.has(piece, index):
                     self._take_back(piece, index)
 
 

@@ -56,6 +56,7 @@ class Parts:
             on_gone=failures.gone_retry,
             on_broken=failures.broken_retry,
             on_exhausted=failures.exhausted,
+            on_evicted=failures.evicted,
             inspect=self.watch,
         )
         self.fetcher = Fetcher(
@@ -64,6 +65,7 @@ class Parts:
             find_lane=partitions.lane,
             on_broken=failures.broken,
             on_gone=failures.gone,
+            on_spent=failures.spent,
             on_taken_in=self._taken_in,
             press_commit=self.acknowledger.press,
         )
@@ -81,6 +83,7 @@ class Parts:
             letters=self.letters,
             settler=self.settler,
             settle_slot=self.settler.settle_slot,
+            tell_soon=self.acknowledger.tell_soon,
         )
         self.partitions.connect(
             acknowledger=self.acknowledger,
@@ -107,7 +110,10 @@ class Parts:
         ]
         if self.session.capabilities.kind == "queue":
             lease = self.session.capabilities.lease or self.session.config.lease
-            tasks.append(("leases", LeaseKeeper(self.session, lease=lease, on_lost=self._account).run))
+            keeper = LeaseKeeper(
+                self.session, lease=lease, on_losing=self.failures.lease_lost, on_settled=self._account
+            )
+            tasks.append(("leases", keeper.run))
 
         if self.letters is not None:
             tasks.append(("dead letters", self.letters.run))

@@ -34,6 +34,12 @@ pytestmark = pytest.mark.virtual_time
 STEADY = RetryPolicy(initial=1, multiplier=3, jitter="none")
 
 
+def expire_leases(queue: Stage) -> None:
+    """The broker has run out of patience with everybody."""
+    for _, _, lease in queue.broker.queue("g", "t")._leases:
+        lease.deadline = anyio.current_time()
+
+
 class TestItsBody:
     @pytest.mark.parametrize(
         "cache",
@@ -291,20 +297,96 @@ class TestItsHandles:
             assert attempts == [1, 2, 3]
             assert [letter.attempts for letter in stage.letters] == [3]
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="the body of a timed-out message is in nobody's reach, and a queue cannot be read again: it has to be "
-        "buried when the broker delivers it with more attempts than the policy allows",
-    )
-    async def test_the_ack_timeout_counts_attempts_on_a_queue_as_well(self, queue: Stage) -> None:
-        queue.send(1)
+    @pytest.mark.parametrize("without", ["", "counts_attempts", "delayed_nack", "counts_attempts,delayed_nack"])
+    async def test_the_ack_timeout_counts_attempts_on_a_queue_as_well(self, without: str) -> None:
+        queue = Stage("queue", without=without)
+        queue.send(["spent", "fine"])
         policy = RetryPolicy(max_attempts=3)
         async with queue.consumer(ack_timeout=10, retry=policy, dead_letter_topic=DLQ) as consumer:
-            with anyio.move_on_after(300):
-                while True:
-                    assert (await consumer.receive()).attempt <= 3
+            seen = []
+            with anyio.move_on_after(200):
+                async for message in consumer:
+                    seen.append((message.text(), message.attempt))
+                    if message.text() == "fine":
+                        await message.ack()
 
-        assert [letter.attempts for letter in queue.letters] == [3]
+            assert sorted(seen) == [("fine", 1), ("spent", 1), ("spent", 2), ("spent", 3)]
+            (letter,) = queue.letters
+            assert (letter.payload, letter.attempts) == (b"spent", 3)
+            assert "ack_timeout=10 s or its lease ran out, attempt 3" in letter.reason
+            assert consumer.statistics().in_flight == 0
+
+        async with queue.consumer() as consumer:
+            assert await take_all(consumer, quiet=60) == []
+
+        queue.close()
+
+    async def test_without_a_route_a_queue_stops_for_a_message_whose_attempts_ran_out(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer(ack_timeout=10, retry=RetryPolicy(max_attempts=2)) as consumer:
+            assert [message.attempt for message in await take(consumer, 2)] == [1, 2]
+            with pytest.raises(PartitionStopped, match="ran out, attempt 2"):
+                await consumer.receive(60)
+
+            consumer.resume_partitions([("t", None)])  # to try again, as the error says
+            message = await consumer.receive(60)
+            assert (message.text(), message.attempt) == ("m0", 3)
+            assert await message.ack(durable=True) is AckResult.DURABLE
+
+    async def test_leases_that_run_out_in_somebodys_hands_are_attempts(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer(retry=RetryPolicy(max_attempts=3), dead_letter_topic=DLQ) as consumer:
+            for attempt in (1, 2, 3):
+                message = await consumer.receive(100)
+                assert message.attempt == attempt
+                expire_leases(queue)
+                await passes(20)
+                assert await message.ack() is AckResult.STALE
+
+            await until(lambda: queue.letters, at_most=60)
+            assert [letter.attempts for letter in queue.letters] == [3]
+
+    async def test_a_lease_that_runs_out_before_anybody_had_the_message_is_no_attempt_of_ours(
+        self, queue: Stage
+    ) -> None:
+        queue.send(["held", "buffered"])
+        async with queue.consumer(retry=RetryPolicy(max_attempts=1), dead_letter_topic=DLQ) as consumer:
+            held = await consumer.receive(5)
+            expire_leases(queue)
+            await passes(20)
+            assert await held.ack() is AckResult.STALE
+            again = await consumer.receive(60)
+            assert again.text() == "buffered"
+            await again.ack()
+            await passes(5)
+            assert [letter.payload for letter in queue.letters] == [b"held"]
+
+    async def test_a_message_of_a_queue_that_asks_for_its_retries_has_no_last_attempt(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer(ack_timeout=60, retry=RetryPolicy(max_attempts=2), dead_letter_topic=DLQ) as consumer:
+            for attempt in range(1, 7):
+                message = await consumer.receive(60)
+                assert message.attempt == attempt
+                async with message:
+                    raise Retry(delay=1)
+
+            assert not queue.letters
+
+    async def test_a_queue_that_does_not_count_attempts_gives_up_all_the_same(self) -> None:
+        queue = Stage("queue", without="counts_attempts")
+        queue.send(2)
+        policy = RetryPolicy(max_attempts=3, initial=0.1)
+        async with queue.consumer(retry=policy, dead_letter_topic=DLQ) as consumer:
+            seen = []
+            for _ in range(6):
+                message = await consumer.receive(60)
+                seen.append((message.text(), message.attempt))
+                await message.nack()
+
+            assert sorted(seen) == [(text, attempt) for text in numbered(2) for attempt in (1, 2, 3)]
+            await until(lambda: len(queue.letters) == 2, at_most=60)
+
+        queue.close()
 
     async def test_retries_of_a_lost_partition_are_its_new_owners(self, stage: Stage) -> None:
         stage.send(3)

@@ -92,6 +92,64 @@ class TestCost:
             assert all(stage.committed(partition) == 10 for partition in range(20))
 
 
+class TestNacks:
+    @pytest.mark.parametrize("acked", [0, 5])
+    async def test_a_queue_hears_of_them_soon_so_that_short_delays_are_short(self, queue: Stage, acked: int) -> None:
+        queue.send(1 + acked)
+        async with queue.consumer(commit_interval=600, commit_every=1000) as consumer:
+            first, *others = await take(consumer, 1 + acked)
+            await ack(*others)
+            await passes(0.3)
+            start = anyio.current_time()
+            await first.nack(delay=0.2)
+            again = await consumer.receive(60)
+            assert again.attempt == 2
+            assert anyio.current_time() - start == pytest.approx(0.2, abs=0.1)
+
+    async def test_another_consumer_may_have_it_soon(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer(commit_interval=600) as one:
+            message = await one.receive(5)
+            one.pause_partitions([("t", None)])
+            async with queue.consumer() as other:
+                await message.nack(delay=0)
+                assert (await other.receive(1)).attempt == 2
+
+    async def test_they_share_calls(self, queue: Stage) -> None:
+        queue.send(1000)
+        async with queue.consumer(commit_interval=600) as consumer:
+            for message in await take(consumer, 500):
+                await message.nack(delay=3600)
+
+            for message in await take(consumer, 500):
+                await message.nack(delay=3600)
+                await passes(0.001)
+
+            await passes(1)
+            assert consumer.statistics().uncommitted == 0
+            assert settling_calls(queue) <= 15
+
+    async def test_one_that_the_broker_refused_is_told_again_soon(self, queue: Stage) -> None:
+        queue.plan = Plan(*(Fault("source.settle", "refused", call) for call in (1, 2, 3)))
+        queue.send(1)
+        async with queue.consumer(commit_interval=5) as consumer:
+            await (await consumer.receive(5)).nack(delay=0)
+            start = anyio.current_time()
+            assert (await consumer.receive(60)).attempt == 2
+            assert anyio.current_time() - start < 1
+
+    async def test_a_body_that_the_cache_has_let_go_comes_again_soon(self) -> None:
+        queue = Stage("queue", without="delayed_nack")
+        queue.send(1)
+        async with queue.consumer(commit_interval=600, cache_messages=0) as consumer:
+            await (await consumer.receive(5)).nack(delay=1)
+            start = anyio.current_time()
+            assert (await consumer.receive(60)).attempt == 2
+            assert anyio.current_time() - start == pytest.approx(1, abs=0.1)
+
+        queue.close()
+
+
 class TestWaiting:
     async def test_settling_never_suspends(self, either: Stage) -> None:
         either.send(60)

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition
+from rustmq_sdk.drivers.memory.queues import LeaseState
 from rustmq_sdk.testing import Fault
 from tests.promises.stage import (
     TP,
@@ -27,6 +28,13 @@ from tests.promises.stage import (
 )
 
 pytestmark = pytest.mark.virtual_time
+
+
+def steal(queue: Stage, *texts: str) -> None:
+    """Somebody else has these messages from now on."""
+    for _, _, lease in queue.broker.queue("g", "t")._leases:
+        if lease.state is LeaseState.HELD and (lease.record[0] or b"").decode() in texts:
+            lease.state = LeaseState.LOST
 
 
 class TestLost:
@@ -348,6 +356,51 @@ class TestLeases:
             assert await second.ack() is AckResult.STALE
             assert await again.ack(durable=True) is AckResult.DURABLE
             assert await take_all(consumer, quiet=60) == []
+
+    @pytest.mark.parametrize("paused", [False, True])
+    async def test_a_message_whose_lease_was_lost_before_it_was_handed_out_is_not_handed_out(
+        self, queue: Stage, paused: bool
+    ) -> None:
+        queue.send(["first", "lost", "fine", "lost too"])
+        async with queue.consumer() as consumer:
+            assert texts(await take(consumer, 1)) == ["first"]
+            if paused:
+                consumer.pause_partitions([("t", None)])
+
+            steal(queue, "lost", "lost too")
+            await passes(15)
+            consumer.resume_partitions([("t", None)])
+            queue.send(["after"])
+            messages = await take_all(consumer, quiet=20)
+            assert texts(messages) == ["fine", "after"]
+            await ack(*messages)
+            assert consumer.statistics().in_flight == 1
+            assert consumer.statistics().buffered == 0
+
+    async def test_nor_is_a_retry_that_lost_its_lease_while_it_waited_in_the_buffer(self) -> None:
+        queue = Stage("queue", without="delayed_nack")
+        queue.send(["lost", "fine"])
+        async with queue.consumer() as consumer:
+            for message in await take(consumer, 2):
+                await message.nack(delay=0)
+
+            consumer.pause_partitions([("t", None)])
+            await passes(5)
+            steal(queue, "lost")
+            await passes(15)
+            consumer.resume_partitions([("t", None)])
+            assert texts(await take_all(consumer, quiet=20)) == ["fine"]
+
+        queue.close()
+
+    async def test_a_stop_for_a_message_whose_lease_was_lost_meanwhile_delivers_nothing(self, queue: Stage) -> None:
+        queue.send(1)
+        async with queue.consumer() as consumer:
+            await (await consumer.receive(5)).reject()
+            steal(queue, "m0")
+            await passes(15)
+            consumer.resume_partitions([("t", None)])
+            assert await take_all(consumer, quiet=30) == []
 
     async def test_a_running_message_keeps_its_lease_as_long_as_it_takes(self, queue: Stage) -> None:
         queue.send(3)
