@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 
+from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.lookout import open_lookout
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.drivers.sqlite.wake import Bell, Watcher
+from rustmq_sdk.drivers.sqlite.wake import Bell
+from rustmq_sdk.drivers.sqlite.watcher import Watcher
 from rustmq_sdk.drivers.sqlite.writer import Writer
 
 P = ParamSpec("P")
@@ -37,22 +41,26 @@ class LogFile:
     def __init__(self, path: Path, options: SqliteOptions, wall_clock_ms: Callable[[], int]) -> None:
         self.path = path
         self.options = options
-        self.bell = Bell.of(path)
+        self.bell = Bell(path)
         self._stop = threading.Event()
         self._writer = Writer(path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, stop=self._stop)
         self._reader = Reader(path, options, self._stop)
-        self._watcher = Watcher(self.bell, self._writer.look)
+        self._watcher = Watcher(path, self.bell, self._writer.look, partial(open_lookout, path, options.wake))
         self.request = self._writer.request
         """Has a change made without waiting for it; see :meth:`Writer.request`."""
         self.ticks = self._watcher.ticks
-        """Called often, from a thread of the file."""
+        """Called from a thread of the file while somebody listens; see :class:`Watcher`."""
+        self.listen, self.unlisten = self._watcher.listen, self._watcher.unlisten
+        """Who is told of commits, this process's and others'; see :meth:`Watcher.listen`."""
+        self.watch_peers, self.forget_peers = self._watcher.watch_peers, self._watcher.forget_peers
+        """Whose end is told; see :meth:`Watcher.watch_peers`."""
+        self.hurry = self._watcher.hurry
+        """Has the ticks called now."""
 
     async def open(self) -> None:
         """Opens the file, or creates it."""
         with translated(self.path, slot="source", operation="open"):
             await self._writer.open()
-
-        self._watcher.start()
 
     async def close(self) -> None:
         """Interrupts what runs and closes the file; takes at most :data:`CLOSE_SECONDS`."""
@@ -61,6 +69,8 @@ class LogFile:
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._reader.close()
             await self._writer.close()
+            await run_in_daemon_thread(self._watcher.join)
+            self.bell.close()
 
         self._reader.abandon()
         self._writer.abandon()

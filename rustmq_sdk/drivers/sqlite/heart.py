@@ -61,15 +61,18 @@ class Heart:
         """The file confirmed it, to somebody who asked then."""
         self._confirmed = max(self._confirmed, asked_at)
 
-    def tick(self) -> None:
-        """Beats if it is time. Called often, from a thread of the file."""
+    def tick(self) -> float:
+        """Beats if it is time, and returns in how many seconds to ask again. From a thread of the file."""
         now, member = time.monotonic(), self._member
-        if member is None or now < self._due or now - self._life > MAX_STALL:
-            return
+        if member is None:
+            return self._interval
 
-        self._due = now + self._interval
-        with suppress(ThreadClosed):
-            self._request(lambda transaction: claims.beat(transaction, self._group, member), _Beat(self, member, now))
+        if now >= self._due:
+            self._due = now + self._interval
+            if now - self._life <= MAX_STALL:
+                self._beat(member, now)
+
+        return self._due - now
 
     def answered(self, member: bytes, asked_at: float, *, alive: bool) -> None:
         """What came of a beat."""
@@ -77,6 +80,10 @@ class Heart:
             self.confirm(asked_at)
         elif member == self._member:
             self._missed()
+
+    def _beat(self, member: bytes, now: float) -> None:
+        with suppress(ThreadClosed):
+            self._request(lambda transaction: claims.beat(transaction, self._group, member), _Beat(self, member, now))
 
 
 class _Beat:

@@ -112,6 +112,7 @@ class Membership:
         await self._file.write("source", "join", claims.join, self._group, member, self._request.topics)
         self.member = member
         self._heart.start(member, asked_at)
+        self._file.hurry()
 
     def _owns(self, group: View, holding: Holding) -> bool:
         claim = group.claims.get(holding.partition)

@@ -98,11 +98,11 @@ async def _listening(file: LogFile, fetching: Fetching, members: Members) -> Asy
     def heard(changed: Changed) -> None:
         mailbox.post(partial(told, changed))
 
-    file.bell.listen(heard)
+    file.listen(heard)
     try:
         yield
     finally:
-        file.bell.unlisten(heard)
+        file.unlisten(heard)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
             await members.leave()
 

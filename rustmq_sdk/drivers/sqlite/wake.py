@@ -1,4 +1,4 @@
-"""Who tells a waiting fetch that something was written: this process at once, others by a look at the file."""
+"""Who tells a waiting fetch that something was written: its own process at once, others by ringing at a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from rustmq_sdk.drivers.sqlite.doorbell import AVAILABLE, Doorbell
+from rustmq_sdk.drivers.sqlite.forks import after_fork
+
 Changed: TypeAlias = frozenset[Hashable] | None
 """What was written: ids of partitions, :data:`TOPICS`, ``("group", name)``. None: anything, another process wrote."""
 
 TOPICS = "topics"
 """Topics came or went."""
 
-POLL_SECONDS = 0.05
-"""How often to look for other processes' commits while somebody listens. A look takes 2 us."""
+MEMBERS = "members"
+"""The process of a member, of whichever group, has ended."""
 
 
 def group_key(group: str) -> Hashable:
@@ -25,45 +28,67 @@ def group_key(group: str) -> Hashable:
     return ("group", group)
 
 
-class Bell:
-    """Rung after a commit; heard by everybody in this process who has the same file open."""
+class _Listeners:
+    """Everybody in this process who waits for something in one file, whoever of them has opened it."""
 
-    _bells: ClassVar[WeakValueDictionary[Path, Bell]] = WeakValueDictionary()
-    _lock: ClassVar[threading.Lock] = threading.Lock()
+    by_path: ClassVar[WeakValueDictionary[Path, _Listeners]] = WeakValueDictionary()
+    lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[Changed], None], ...] = ()
+        self.all: tuple[Callable[[Changed], None], ...] = ()
 
     @classmethod
-    def of(cls, path: Path) -> Bell:
-        """The bell of a file, one for all drivers of the process."""
+    def of(cls, path: Path) -> _Listeners:
         place = path.resolve()
-        with cls._lock:
-            bell = cls._bells.get(place)
-            if bell is None:
-                bell = cls._bells[place] = cls()
+        with cls.lock:
+            listeners = cls.by_path.get(place)
+            if listeners is None:
+                listeners = cls.by_path[place] = cls()
 
-            return bell
+            return listeners
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._listeners)
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: those who listened are threads and loops of its parent."""
+        cls.by_path = WeakValueDictionary()
+        cls.lock = threading.Lock()
+
+
+after_fork(_Listeners.forget)
+
+
+class Bell:
+    """Rung after a commit; heard by everybody in this process who has the same file open, and by other processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._listeners = _Listeners.of(path)
+        self._doorbell = Doorbell(path) if AVAILABLE else None
 
     def listen(self, listener: Callable[[Changed], None]) -> None:
         """Has ``listener`` called at every ring, on the thread that rings: it must not block and not raise."""
-        with self._lock:
-            self._listeners = (*self._listeners, listener)
+        with self._listeners.lock:
+            self._listeners.all = (*self._listeners.all, listener)
 
     def unlisten(self, listener: Callable[[Changed], None]) -> None:
         """Undoes :meth:`listen`."""
-        with self._lock:
-            self._listeners = tuple(each for each in self._listeners if each != listener)
+        with self._listeners.lock:
+            self._listeners.all = tuple(each for each in self._listeners.all if each != listener)
 
     def ring(self, changed: Changed) -> None:
-        """From any thread, after the commit."""
-        for listener in self._listeners:
+        """After a commit of ours. From the writer's thread only."""
+        self.tell(changed)
+        if self._doorbell is not None:
+            self._doorbell.ring()
+
+    def tell(self, changed: Changed) -> None:
+        """Somebody else has committed: only this process is told. From any thread."""
+        for listener in self._listeners.all:
             listener(changed)
+
+    def close(self) -> None:
+        """Rings no more. On the writer's thread, or after it has ended."""
+        if self._doorbell is not None:
+            self._doorbell.close()
 
 
 class Stir:
@@ -93,51 +118,3 @@ class Stir:
     async def wait(self) -> None:
         """Until something happens, or has happened since the last :meth:`rearm`."""
         await self._event.wait()
-
-
-class Watcher:
-    """Rings the bell when another process has committed, and ticks.
-
-    Attributes:
-        ticks: what else is called on its thread each time it looks; must not block and not raise.
-
-    Args:
-        bell: to ring.
-        look: asks the thread of the writing connection for ``PRAGMA data_version`` and calls back with it. On that
-            connection the number does not change with our own commits.
-    """
-
-    def __init__(self, bell: Bell, look: Callable[[Callable[[int | None], None]], None]) -> None:
-        self.ticks: set[Callable[[], None]] = set()
-        self._bell = bell
-        self._look = look
-        self._answered = threading.Event()
-        self._answered.set()
-        self._seen: int | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="rustmq-sqlite-watch", daemon=True)
-
-    def start(self) -> None:
-        """Begins watching."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the watching, without waiting for it."""
-        self._stop.set()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            for tick in tuple(self.ticks):
-                tick()
-
-            # One look at a time: they would pile up behind a transaction that takes long.
-            if self._bell.heard and self._answered.is_set():
-                self._answered.clear()
-                self._look(self._compare)
-
-    def _compare(self, version: int | None) -> None:
-        self._answered.set()
-        # The first look counts as a change: what was written between a subscription's first read and it is new.
-        if version not in (None, self._seen):
-            self._seen = version
-            self._bell.ring(None)

@@ -1,0 +1,189 @@
+"""The watch thread of an open log: tells the bell what other processes do, and ticks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Hashable
+from pathlib import Path
+
+from rustmq_sdk.drivers.sqlite.lookout import NET_SECONDS, Lookout, Seen, poll_instead
+from rustmq_sdk.drivers.sqlite.member_lock import PeerLock
+from rustmq_sdk.drivers.sqlite.wake import MEMBERS, Bell, Changed
+
+UNLOCK_SECONDS = 0.005
+"""The kernel tells that a dead process's file was closed a moment before it gives the lock back: look once more."""
+
+
+class Watcher:
+    """Watches while somebody listens.
+
+    Attributes:
+        ticks: called at least once a second meanwhile, on the watch thread, and again before the seconds are over that
+            they return. They must not block and not raise.
+
+    Args:
+        log: the file.
+        bell: to tell.
+        look: asks the thread of the writing connection for ``PRAGMA data_version`` and calls back with it. On that
+            connection the number does not change with our own commits.
+        open_lookout: the way to learn of other processes; called on the watch thread.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        bell: Bell,
+        look: Callable[[Callable[[int | None], None]], None],
+        open_lookout: Callable[[], Lookout],
+    ) -> None:
+        self.ticks: set[Callable[[], float]] = set()
+        self.log = log
+        self.bell = bell
+        self.open_lookout = open_lookout
+        self.peers: dict[Hashable, frozenset[PeerLock]] = {}
+        self._look = look
+        self._answered = threading.Event()
+        self._answered.set()
+        self._seen: int | None = None
+        self._lock = threading.Lock()
+        self._listening = 0
+        self._watches: list[_Watch] = []  # the last one may be watching, the others are ending
+        self._stopped = False
+
+    def listen(self, listener: Callable[[Changed], None]) -> None:
+        """Has ``listener`` called at every commit, whoever made it; see :meth:`Bell.listen`."""
+        self.bell.listen(listener)
+        with self._lock:
+            self._listening += 1
+            if self._listening == 1 and not self._stopped:
+                self._watches = [*(each for each in self._watches if each.is_alive()), _Watch(self)]
+                self._watches[-1].start()
+
+    def unlisten(self, listener: Callable[[Changed], None]) -> None:
+        """Undoes :meth:`listen`."""
+        self.bell.unlisten(listener)
+        with self._lock:
+            self._listening -= 1
+            if self._listening == 0 and self._watches:
+                self._watches[-1].stop()
+
+    def watch_peers(self, watching: Hashable, locks: Collection[PeerLock]) -> None:
+        """Rings :data:`MEMBERS` while one of these is free. From any thread; replaces what was given before."""
+        with self._lock:
+            if self.peers.get(watching, frozenset()) != frozenset(locks):
+                self.peers = {**self.peers, watching: frozenset(locks)}
+                if self._watches:
+                    self._watches[-1].interrupt()
+
+    def forget_peers(self, watching: Hashable) -> None:
+        """Undoes :meth:`watch_peers`."""
+        with self._lock:
+            self.peers = {each: locks for each, locks in self.peers.items() if each != watching}
+
+    def hurry(self) -> None:
+        """Has the ticks called now. From any thread."""
+        with self._lock:
+            if self._watches:
+                self._watches[-1].interrupt()
+
+    def stop(self) -> None:
+        """Ends the watching for good, without waiting for it."""
+        with self._lock:
+            self._stopped = True
+            if self._watches:
+                self._watches[-1].stop()
+
+    def join(self) -> None:
+        """Waits until it has ended; after :meth:`stop`."""
+        for watch in self._watches:
+            watch.join()
+
+    def look(self) -> None:
+        """Has the log itself looked at."""
+        # One look at a time: they would pile up behind a transaction that takes long.
+        if self._answered.is_set():
+            self._answered.clear()
+            self._look(self._compare)
+
+    def _compare(self, version: int | None) -> None:
+        self._answered.set()
+        # The first look counts as a change: what was written between a subscription's first read and it is new.
+        if version not in (None, self._seen):
+            self._seen = version
+            self.bell.tell(None)
+
+
+class _Watch(threading.Thread):
+    """One watch, from the first listener to the last."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__(name="rustmq-sqlite-watch", daemon=True)
+        self._watcher = watcher
+        self._guard = threading.Lock()  # others interrupt the lookout while this thread replaces or closes it
+        self._lookout: Lookout | None = None
+        self._stopped = False
+        self._peers: frozenset[PeerLock] = frozenset()
+        self._look_at = self._tick_at = self._try_at = 0.0
+
+    def stop(self) -> None:
+        """Ends it, soon."""
+        self._stopped = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Ends its waiting, or the next one."""
+        with self._guard:
+            if self._lookout is not None:
+                self._lookout.interrupt()
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        lookout = self._watcher.open_lookout()
+        self._exchange(lookout)
+        while not self._stopped:
+            try:
+                seen = self._wait(lookout)
+            except OSError as error:
+                seen = Seen(committed=True)
+                lookout = poll_instead(self._watcher.log, error)
+                self._exchange(lookout)
+
+            self._tell(seen)
+            self._look(lookout)
+
+        self._exchange(None)
+
+    def _exchange(self, lookout: Lookout | None) -> None:
+        with self._guard:
+            before, self._lookout = self._lookout, lookout
+
+        if before is not None:
+            before.close()
+
+    def _wait(self, lookout: Lookout) -> Seen:
+        peers = frozenset[PeerLock]().union(*self._watcher.peers.values())
+        if peers != self._peers:
+            self._peers = peers
+            lookout.watch({peer.path for peer in peers})
+            self._try_at = 0.0  # whoever ended before he was watched is found now
+
+        due = min(self._tick_at, self._try_at, self._look_at)
+        return lookout.wait(max(due - time.monotonic(), 0.0))
+
+    def _tell(self, seen: Seen) -> None:
+        now = time.monotonic()
+        self._tick_at = now + min((tick() for tick in tuple(self._watcher.ticks)), default=NET_SECONDS)
+        if seen.committed:
+            self._watcher.bell.tell(None)
+
+        if seen.ended or now >= self._try_at:
+            self._try_at = now + (UNLOCK_SECONDS if seen.ended else NET_SECONDS)
+            if any(peer.free() for peer in self._peers):
+                self._watcher.bell.tell(frozenset({MEMBERS}))
+
+    def _look(self, lookout: Lookout) -> None:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + lookout.look_every
+            self._watcher.look()
