@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rustmq_sdk._places import place
+
 
 class RustMQError(Exception):
     """The root of every error this package raises on its own account."""
@@ -150,8 +152,9 @@ class PartitionStopped(RustMQError):
         self.offset = offset
         self.reason = reason
         self.fix = fix
-        where = topic if partition is None else f"{topic}[{partition}]"
-        super().__init__(f"{where} is stopped at offset {offset}: {reason}. {fix}")
+        # A queue has neither partitions nor offsets: the number of the message is known to nobody else there.
+        what = f"{topic} is stopped" if partition is None else f"{place(topic, partition, offset)} stops its partition"
+        super().__init__(f"{what}: {reason}. {fix}")
 
 
 class Retry(Exception):

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from rustmq_sdk._places import place
+
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 """Headers in order, repeated names allowed, as Kafka has them. Empty is ``()``."""
 
@@ -17,7 +19,11 @@ class TopicPartition(NamedTuple):
     partition: int | None
 
     def __str__(self) -> str:
-        return self.topic if self.partition is None else f"{self.topic}[{self.partition}]"
+        return place(self.topic, self.partition)
+
+    def at(self, mark: int | str | None) -> str:
+        """Names one message: ``topic[partition]@offset``, or ``topic@name`` on queues."""
+        return place(self.topic, self.partition, mark)
 
 
 class Assignment:

@@ -75,7 +75,11 @@ class InFlight(bytearray):
 
     def id_at(self, index: int, offset: int | None) -> str:
         """Topic, partition and offset name a message of a log for good."""
-        return f"{self.assignment.tp.topic}/{self.assignment.tp.partition}/{offset}"
+        return self.assignment.tp.at(offset)
+
+    def place_at(self, index: int) -> str:
+        """How log lines name a message."""
+        return self.assignment.tp.at(self.offsets[index])
 
     def settle_range(self, first: int, end: int) -> int:
         """Settles what is FREE or WATCH in ``[first, end)``; how many that were."""
@@ -111,6 +115,11 @@ class Child(InFlight):
         """As of the first delivery."""
         assert self.parent is not None
         return self.parent.id_at(self.parent_index, offset)
+
+    def place_at(self, index: int) -> str:
+        """As of the first delivery."""
+        assert self.parent is not None
+        return self.parent.place_at(self.parent_index)
 
 
 def newest_unsettled(holder: Holder | None) -> Holder | None:

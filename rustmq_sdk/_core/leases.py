@@ -53,6 +53,10 @@ class Leased(InFlight):
         """The broker's name for the message."""
         return self.receipts[index].id
 
+    def place_at(self, index: int) -> str:
+        """The topic, and the broker's name for the message."""
+        return self.assignment.tp.at(self.receipts[index].id)
+
     def finished(self) -> int:
         """Slots that nobody has to do anything about; a slot whose lease was lost is somebody else's."""
         return self.count(DONE) + self.count(STALE)

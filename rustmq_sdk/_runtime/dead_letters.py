@@ -142,9 +142,8 @@ class DeadLetterWriter:
             log(
                 logging.ERROR,
                 "dead_lettered",
-                "%s offset %s is dead-lettered (attempt %d): %s",
-                letter.letter.tp,
-                letter.letter.offset,
+                "%s is dead-lettered (attempt %d): %s",
+                letter.parent.place_at(letter.index),
                 letter.letter.attempts,
                 letter.letter.reason,
             )

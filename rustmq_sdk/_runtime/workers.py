@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.order import KeyOrder, unpark_all
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
@@ -214,12 +215,17 @@ class FailureReports:
             logging.WARNING,
             "handler_failed",
             "handler failed on %s, attempt %d: %s: %s",
-            message.id,
+            _place(message),
             message.attempt,
             type(error).__name__,
             error,
             exc_info=error if fresh else None,
         )
+
+
+def _place(message: Message) -> str:
+    piece = message._state
+    return piece.place_at(message._index) if isinstance(piece, InFlight) else message.id
 
 
 def fingerprint(error: Exception) -> tuple[str, str, int]:

@@ -51,4 +51,4 @@ class Deliveries(bytearray):
 
     def id_at(self, index: int, offset: int | None) -> str:
         """Topic, partition and offset, or the index where there is no offset."""
-        return f"{self.assignment.tp}@{index if offset is None else offset}"
+        return self.assignment.tp.at(index if offset is None else offset)

@@ -218,7 +218,7 @@ class TestOtherRoutes:
             for message in await take(consumer, 4):
                 await message.reject("no good")
 
-            with pytest.raises(PartitionStopped, match=r"t\[0\] is stopped at offset 1: its dead letter was refused"):
+            with pytest.raises(PartitionStopped, match=r"t\[0\]@1 stops its partition: its dead letter was refused"):
                 await consumer.receive(5)
 
             await passes(10)
@@ -275,7 +275,7 @@ class TestWithoutARoute:
             messages = await take(consumer, 2)
             await messages[0].ack()
             await messages[1].nack(reason="no good")
-            with pytest.raises(PartitionStopped, match=r"t\[0\] is stopped at offset 1: no good.*dead_letter_topic"):
+            with pytest.raises(PartitionStopped, match=r"t\[0\]@1 stops its partition: no good.*dead_letter_topic"):
                 await consumer.receive(60)
 
             with pytest.raises(PartitionStopped):

@@ -368,3 +368,19 @@ class TestObserversThatWouldHearNothing:
             assert await handle_all(consumer) == numbered(3)
 
         assert observer.received == 3
+
+
+class TestLogLines:
+    async def test_all_of_them_name_a_message_alike(self, either: Stage, caplog: pytest.LogCaptureFixture) -> None:
+        async def handler(message: Message) -> None:
+            consumer.stop()
+            raise ValueError("not this one")
+
+        either.send(1)
+        async with either.consumer(retry=RetryPolicy(max_attempts=1), dead_letter_topic=DLQ) as consumer:
+            await consumer.run(handler)
+
+        place = "t[0]@0" if either.kind == "log" else "t@t:0"
+        for event in ("handler_failed", "dead_lettered"):
+            (line,) = (record.getMessage() for record in caplog.records if getattr(record, "event", "") == event)
+            assert f"{place}," in line or f"{place} " in line

@@ -181,7 +181,7 @@ def test_a_message_nacked_before_a_restart_comes_as_its_next_attempt() -> None:
     fetch(buffer, lane, 3)
     messages = [received(buffer) for _ in range(3)]
     assert [message.attempt for message in messages] == [1, 3, 1]
-    assert [message.id for message in messages] == ["t/0/0", "t/0/1", "t/0/2"]
+    assert [message.id for message in messages] == ["t[0]@0", "t[0]@1", "t[0]@2"]
     assert buffer.handed_out(lane) == 3
     ack(messages[1])
     ack(messages[0])

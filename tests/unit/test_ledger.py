@@ -109,7 +109,7 @@ def test_a_late_ack_of_the_first_attempt_does_not_settle_the_second() -> None:
         child = ledger.retry(parent, slot, 2)
         assert not ack(piece, index)
         assert ledger.watermark == index
-        assert (child.attempt_at(0), child.id_at(0, None)) == (2, "t/0/None")
+        assert (child.attempt_at(0), child.id_at(0, None)) == (2, "t[0]")
         assert ack(child, 0)
         assert ledger.watermark == index + 1
 
@@ -464,7 +464,7 @@ class Ledgers(Steps):
             return
 
         child = self.ledger.retry(parent, index, 1 + self.attempts.get(offset, 0))
-        assert child.id_at(0, offset) == f"t/0/{offset}"
+        assert child.id_at(0, offset) == f"t[0]@{offset}"
         self.life.current[offset] = Handle(offset, child, 0)
         self.handles.append(self.life.current[offset])
 
