@@ -97,6 +97,8 @@ class Ledger:
         """Attempts from before a restart whose messages were not delivered since."""
         self.skip: Runs = list(remembered.settled) if remembered else []
         self.written = Checkpoint(start)
+        self.stored = False
+        """The broker has ``written``: it is not only where we began."""
         self.written_runs: Runs = list(self.skip)
 
     # Intake

@@ -47,18 +47,23 @@ class Ownership:
 
         It must come back in the directly following generation, or in the same (Kafka answers a follower that joins
         again, and finds nothing changed, with the generation it has), and the broker must have what we wrote last:
-        otherwise somebody else owned it meanwhile, or an operator moved the group.
+        otherwise somebody else owned it meanwhile, or an operator moved the group. That order wins, also if it was to
+        delete the position.
         """
+        ledger = self._unbroken(tp, generation)
+        return ledger if ledger is not None and _is_untouched(ledger, committed) else None
+
+    def moved(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Checkpoint | None:
+        """What we wrote last of a partition that comes back and has another committed position; None if none does."""
+        ledger = self._unbroken(tp, generation)
+        return ledger.written if ledger is not None and not _is_untouched(ledger, committed) else None
+
+    def _unbroken(self, tp: TopicPartition, generation: int | None) -> Ledger | None:
         owned = self._owned.get(tp)
         if owned is None or not owned.released or generation is None or owned.generation is None:
             return None
 
-        if generation - owned.generation not in (0, 1):
-            return None
-
-        # Nothing was ever committed: then there is nothing anybody could have moved.
-        untouched = committed is None or committed == owned.ledger.written
-        return owned.ledger if untouched else None
+        return owned.ledger if generation - owned.generation in (0, 1) else None
 
     def assign(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
         """The partition is ours, with this ledger."""
@@ -124,3 +129,8 @@ class Ownership:
     def current(self) -> list[Ledger]:
         """The ledgers of the partitions that are ours right now, in the order they came."""
         return [owned.ledger for owned in self._owned.values() if not owned.released]
+
+
+def _is_untouched(ledger: Ledger, committed: Checkpoint | None) -> bool:
+    # Nothing was ever committed: then there is nothing anybody could have moved.
+    return committed == ledger.written if committed is not None else not ledger.stored

@@ -82,6 +82,7 @@ class LogCommits:
             outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
             if outcome is CommitOutcome.COMMITTED:
                 ledger.wrote(snapshot)
+                ledger.stored = True
                 written[ledger] = snapshot
             elif outcome is CommitOutcome.FENCED:
                 self._on_fenced(ledger.assignment)

@@ -323,7 +323,11 @@ class Consumer:
         self._session.observers("paused", chosen)
 
     def resume_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
-        """Goes on, and tries again what a partition had stopped for (``PartitionStopped``)."""
+        """Lifts the pause; of a partition that is not paused, the stop: what it had stopped for is tried again.
+
+        One of the two a call. A partition that is paused and has stopped (``PartitionStopped``) stays stopped, with a
+        WARNING, until it is resumed once more: code that pauses and resumes to hold back the flow gives up no message.
+        """
         chosen = named_partitions(partitions)
         self._running.partitions.resume(chosen)
         self._running.fetcher.kick()

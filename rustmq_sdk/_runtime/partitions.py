@@ -76,6 +76,7 @@ class Partitions:
             ledger = self.ownership.comes_back(tp, generation, committed.get(tp))
             if ledger is None:
                 fresh.append(tp)
+                self._report_moved(tp, generation, committed.get(tp))
             else:
                 answer[self._continue(tp, generation, ledger)] = ledger.scanned
 
@@ -87,6 +88,13 @@ class Partitions:
         self._session.observers("rebalanced", tuple(partitions), (), "assigned")
         self._kick_fetcher()
         return answer
+
+    def _report_moved(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> None:
+        before = self.ownership.moved(tp, generation, committed)
+        if before is not None:
+            text = "%s: its committed position is %s, and this consumer has written %s: it starts over, as it is told"
+            position = committed.offset if committed is not None else "gone"
+            log(logging.WARNING, "position_moved", text, tp, position, before.offset)
 
     def _continue(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> Assignment:
         """The same ledger goes on: what runs is adopted, and nothing of it is fetched again."""
@@ -125,6 +133,7 @@ class Partitions:
             else:
                 ledger = Ledger(assignment, checkpoint.offset, _remembered(tp, checkpoint))
                 ledger.written = checkpoint
+                ledger.stored = True
 
             self._install(tp, generation, ledger)
             answer[assignment] = ledger.scanned
@@ -268,15 +277,22 @@ class Partitions:
                 self._session.buffer.hold(lane)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Goes on, and tries again what a partition had stopped for."""
+        """Lifts the user's pause where there is one; else tries again what a partition had stopped for.
+
+        One state a call: code that pauses and resumes to hold back the flow must not, by the way, give up a record
+        that its partition has stopped for.
+        """
         self.paused.difference_update(partitions)
-        for tp in partitions:
+        for tp in frozenset(partitions):
             lane = self._find(tp)
             if lane is not None:
-                lane.paused = False
-                if lane.stopped is not None:
+                if lane.paused and lane.stopped is not None:
+                    text = "the pause is lifted; resume it once more to lift the stop as well: %s"
+                    log(logging.WARNING, "still_stopped", text, lane.stopped)
+                elif lane.stopped is not None:
                     self._failures.resume(lane)
 
+                lane.paused = False
                 self._session.buffer.resume(lane)
 
         self._session.wake_receivers()
@@ -293,6 +309,7 @@ class Partitions:
         assignment = Assignment(tp, self.ownership.epoch(tp, generation))
         ledger = Ledger(assignment, offset)
         ledger.written = before.written
+        ledger.stored = before.stored
         # The user's word counts even downwards: the next commit says the new position, lower or higher.
         ledger.must_write = True
         self.ownership.restart(tp, ledger)
@@ -358,5 +375,5 @@ def _remembered(tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
         return decode(checkpoint.offset, checkpoint.extra)
     except CorruptCheckpoint as error:
         # Safe: the position itself is valid, and what was settled above it runs again.
-        log(logging.WARNING, "checkpoint_unreadable", "%s at %s: %s", tp, checkpoint.offset, error)
+        log(logging.WARNING, "checkpoint_unreadable", "%s: %s", tp.at(checkpoint.offset), error)
         return Remembered()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import anyio
 import pytest
 
-from rustmq_sdk import Message, RetryPolicy, TopicPartition
+from rustmq_sdk import Message, PartitionStopped, RetryPolicy, TopicPartition
 from rustmq_sdk.testing import Fault
 from tests.promises.stage import (
     TOPIC,
@@ -222,3 +222,46 @@ async def test_observers_hear_of_it(stage: Stage) -> None:
 
 def _partitions_of(messages: list[Message]) -> set[int | None]:
     return {message.partition for message in messages}
+
+
+async def test_resuming_a_paused_partition_lifts_the_pause_and_not_the_stop(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.send(1)
+    async with stage.consumer() as consumer:
+        message = await consumer.receive(5)
+        consumer.pause_partitions([TP])
+        await message.reject("no good")
+        consumer.resume_partitions([TP, TP])
+        assert {reason.code for reason in consumer.health().reasons} == {"partition_stopped"}
+        assert "resume it once more" in caplog.text
+        with pytest.raises(PartitionStopped):
+            await consumer.receive(5)
+
+        consumer.resume_partitions([TP])
+        assert (await consumer.receive(5)).attempt == 2
+
+
+async def test_pausing_and_resuming_to_hold_back_the_flow_gives_up_no_broken_record(stage: Stage) -> None:
+    stage.create()
+    stage.broker.append_broken(TOPIC, 0, b"raw")
+    stage.send(1)
+    async with stage.consumer() as consumer:
+        for _ in range(3):
+            with pytest.raises(PartitionStopped):
+                await consumer.receive(5)
+
+            consumer.pause_partitions([TP])
+            consumer.resume_partitions([TP])
+            assert consumer.paused_partitions == frozenset()
+
+    assert stage.committed() in (None, 0)
+
+
+async def test_a_partition_can_be_paused_and_stopped_and_health_says_both(stage: Stage) -> None:
+    stage.send(1)
+    async with stage.consumer() as consumer:
+        await (await consumer.receive(5)).reject("no good")
+        consumer.pause_partitions([TP])
+        assert consumer.paused_partitions == {TP}
+        assert {reason.code for reason in consumer.health().reasons} == {"partition_stopped", "paused"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import anyio
@@ -11,6 +11,7 @@ import pytest
 from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition
 from rustmq_sdk.drivers.memory.queues import LeaseState
 from rustmq_sdk.testing import Fault
+from rustmq_sdk.values import Checkpoint
 from tests.promises.stage import (
     TP,
     Plan,
@@ -339,6 +340,68 @@ class TestRevoked:
             start = anyio.current_time()
 
         assert anyio.current_time() - start < 3
+
+
+class TestMovedFromOutside:
+    """Somebody changes the committed position of a group that is alive."""
+
+    async def test_a_position_that_was_deleted_is_obeyed_at_the_next_rebalance(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 5)))
+            await consumer.commit()
+            running = await consumer.receive(5)
+            await in_the_middle_of_a_rebalance(stage, lambda committed: committed.pop(TP))
+            assert await running.ack() is AckResult.STALE
+            assert "its committed position is gone, and this consumer has written 5" in caplog.text
+            assert await handle_all(consumer) == numbered(10)
+
+        assert stage.committed() == 10
+
+    @pytest.mark.parametrize("offset", [2, 8])
+    async def test_so_is_one_that_was_moved(self, stage: Stage, offset: int, caplog: pytest.LogCaptureFixture) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 5)))
+            await consumer.commit()
+            running = await consumer.receive(5)
+            await in_the_middle_of_a_rebalance(stage, lambda committed: committed.update({TP: Checkpoint(offset)}))
+            assert await running.ack() is AckResult.STALE
+            assert f"its committed position is {offset}, and this consumer has written 5" in caplog.text
+            assert await handle_all(consumer) == numbered(10 - offset, offset)
+
+    async def test_a_position_that_the_consumer_found_and_did_not_write_counts_as_well(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 5)))
+
+        async with stage.consumer() as consumer:
+            running = await consumer.receive(5)
+            await in_the_middle_of_a_rebalance(stage, lambda committed: committed.pop(TP))
+            assert await running.ack() is AckResult.STALE
+            assert await handle_all(consumer) == numbered(10)
+
+    async def test_where_nothing_was_ever_committed_nothing_can_have_been_deleted(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            running = await consumer.receive(5)
+            await in_the_middle_of_a_rebalance(stage, lambda committed: None)
+            assert await running.ack() is AckResult.RECORDED
+            assert await handle_all(consumer) == numbered(9, 1)
+            assert "its committed position" not in caplog.text
+
+
+async def in_the_middle_of_a_rebalance(
+    stage: Stage, change: Callable[[dict[TopicPartition, Checkpoint]], object]
+) -> None:
+    """Between the last commit before a rebalance and the look at the position after it."""
+    stage.broker.rebalance("g")
+    change(stage.broker.group("g").committed)
+    await passes(30)
 
 
 class TestLeases:

@@ -43,6 +43,25 @@ def test_a_position_that_somebody_else_wrote_makes_it_another() -> None:
     assert ownership.comes_back(TP, 8, Checkpoint(6)) is None
 
 
+def test_a_position_that_somebody_has_deleted_makes_it_another() -> None:
+    ownership, ledger = released(generation=7)
+
+    assert ownership.comes_back(TP, 8, None) is ledger
+    assert ownership.moved(TP, 8, None) is None
+    ledger.stored = True
+    assert ownership.comes_back(TP, 8, None) is None
+    assert ownership.moved(TP, 8, None) == ledger.written
+
+
+def test_only_what_would_have_come_back_was_moved_by_somebody() -> None:
+    ownership, ledger = released(generation=7)
+
+    assert ownership.moved(TP, 8, Checkpoint(6)) == ledger.written
+    assert ownership.moved(TP, 8, ledger.written) is None
+    assert ownership.moved(TP, 9, Checkpoint(6)) is None
+    assert Ownership().moved(TP, 8, Checkpoint(6)) is None
+
+
 def test_what_was_not_revoked_does_not_come_back() -> None:
     ownership = Ownership()
     ledger = Ledger(Assignment(TP, 7 * RESTARTS), 5)
