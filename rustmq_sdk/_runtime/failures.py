@@ -136,7 +136,7 @@ class Failures:
             ledger.first_failures.setdefault(offset, self._session.wall())
             self._redelivery.read_later(parent, root, attempt=attempt + 1, exhausted=exhausted)
 
-        log(logging.WARNING, "ack_timeout", "%s offset %s: attempt %d timed out", parent.assignment.tp, offset, attempt)
+        log(logging.WARNING, "ack_timeout", "%s: attempt %d timed out", parent.place_at(root), attempt)
         self._session.observers("retried", ledger.assignment.tp, offset, attempt, 0.0)
 
     def exhausted(self, retry: Retry, message: Message) -> None:

@@ -141,7 +141,7 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
         stalled = parts.watch.stalled.get(tp)
         if stalled is not None:
             offset, since = stalled
-            yield Reason("stalled", f"offset {offset} holds the watermark", tp, offset, now - since)
+            yield Reason("stalled", f"{tp.at(offset)} is unsettled and holds the watermark", tp, offset, now - since)
 
         if ledger.span >= session.config.max_span:
             text = f"nothing is fetched beyond max_span={session.config.max_span} offsets from the unsettled one"

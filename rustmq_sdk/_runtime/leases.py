@@ -68,8 +68,7 @@ class LeaseKeeper:
 
     def _lose(self, slots: Sequence[Slot]) -> None:
         for piece, index in slots:
-            text = "%s: the lease of %s has run out"
-            log(logging.WARNING, "lease_lost", text, piece.assignment.tp, piece.receipts[index].id)
+            log(logging.WARNING, "lease_lost", "%s: its lease has run out", piece.place_at(index))
             self._on_losing(piece, index)
             book = cast(LeaseBook, piece.ledger)
             self._on_settled(book, book.lose(piece, index))

@@ -78,8 +78,8 @@ class QueueSettlements:
             book = cast(LeaseBook, due.piece.ledger)
             lost = outcome is SettleOutcome.LOST
             if lost and due.verb is None:
-                text = "%s: the lease of %s had run out before its ack arrived; it comes again"
-                log(logging.WARNING, "lease_lost", text, book.assignment.tp, due.piece.receipts[due.slot].id)
+                text = "%s: its lease had run out before its ack arrived; it comes again"
+                log(logging.WARNING, "lease_lost", text, due.piece.place_at(due.slot))
 
             self._on_settled(book, book.report(due, lost=lost))
 

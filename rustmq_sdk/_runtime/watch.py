@@ -75,8 +75,8 @@ class Watch:
         if age >= self._session.config.stall_after and tp not in self.stalled:
             offset = slot[0].offsets[slot[1]]
             self.stalled[tp] = (offset, before[1])
-            text = "%s: offset %s is unsettled for %.0f s and holds the watermark"
-            log(logging.WARNING, "stalled", text, tp, offset, age)
+            text = "%s is unsettled for %.0f s and holds the watermark"
+            log(logging.WARNING, "stalled", text, slot[0].place_at(slot[1]), age)
             self._session.observers("stalled", tp, offset, age)
 
     def _holding_slot(self, lane: Lane) -> Slot | None:

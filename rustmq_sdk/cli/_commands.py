@@ -163,9 +163,10 @@ def tail(
 
 
 def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:
-    where = f"[dim]{message.partition}/{message.offset}[/]"
-    key = f" [cyan]{_text(message.key)}[/]" if message.key is not None else ""
-    console.print(f"{where}{key} ", end="", highlight=False)
+    console.print(message.id, style="dim", end=" ", markup=False, highlight=False)
+    if message.key is not None:
+        console.print(_text(message.key), style="cyan", end=" ", markup=False, highlight=False)
+
     console.print(_text(message.payload), markup=False, highlight=False, soft_wrap=True)
     for name, value in message.headers if headers else ():
         shown = _text(value).rstrip("\n").replace("\n", "\n        ")

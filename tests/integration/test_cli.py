@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def test_what_was_sent_is_listed_and_shown(url: str) -> None:
     code, shown = rustmq("tail", "orders", "--start", "earliest", "--count", "3")
     assert code == 0
     assert {"first", "second", "third"} <= set(shown.split())
+    assert re.search(r"^orders\[\d\]@0 a first$", shown, re.MULTILINE)
 
 
 def test_lines_that_are_not_text_are_sent_as_they_are(url: str) -> None:

@@ -15,6 +15,7 @@ from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.values import TopicPartition
 
 
 def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def _problems(connection: Connection) -> Iterator[str]:
         )
         for id_, topic, number, start, end in partitions:
             for problem in _problems_of(connection, id_, start, end):
-                yield f"{topic}[{number}]: {problem}"
+                yield f"{TopicPartition(topic, number)}: {problem}"
     except apsw.CorruptError as error:
         yield f"SQLite: {error}; what lies behind cannot be read"
 
