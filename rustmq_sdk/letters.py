@@ -5,10 +5,13 @@ from __future__ import annotations
 from rustmq_sdk.values import DeadLetter, OutgoingMessage
 
 PREFIX = "rustmq-dead-letter-"
+"""Of the headers that are added; all others are the message's own."""
 
 
 def as_message(letter: DeadLetter) -> OutgoingMessage:
     """The body as it was, its own headers first and unchanged, and what is known about its failure behind them.
+
+    ``docs/dead-letters.md`` has them as a table, and how letters are sent back.
 
     Added headers are named ``rustmq-dead-letter-…`` and hold text: ``id``, ``topic``, ``partition``, ``offset``,
     ``timestamp``, ``group``, ``reason``, ``exception-type``, ``exception-message``, ``stack``, ``attempts``,

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from rustmq_sdk.letters import as_message
 from rustmq_sdk.testing import BACKENDS
+from rustmq_sdk.values import DeadLetter, TopicPartition
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,6 +52,7 @@ def sections() -> Iterator[Section]:
 
 SECTIONS = list(sections())
 ENDLESS = "A program that goes on"
+SENT_BACK = "Sending letters back"
 PROGRAMS = [
     pytest.param(text, id=section.title)
     for section in SECTIONS
@@ -76,6 +79,25 @@ def test_the_tests_of_the_documentation_pass(files: dict[str, str], tmp_path: Pa
     assert re.search(
         r"^\d+ passed", run("-m", "pytest", "-q", "-p", "no:cacheprovider", options=()).stdout, re.MULTILINE
     )
+
+
+def test_each_header_of_a_dead_letter_is_described() -> None:
+    tp = TopicPartition("t", 0)
+    letter = DeadLetter("id", b"", None, (), 1, tp, 2, "g", "reason", "type", "message", "stack", 3, 4, 5)
+    text = (ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(rustmq-dead-letter-\S+)` \|", text, re.MULTILINE) == [
+        name for name, _ in as_message(letter).headers
+    ]
+
+
+def test_a_letter_is_sent_back_as_the_message_that_it_was(tmp_path: Path, run: Callable[..., Any]) -> None:
+    (program,) = (section.programs[0] for section in SECTIONS if section.title == f"dead-letters.md: {SENT_BACK}")
+    path = tmp_path / "redrive.py"
+    path.write_text(program, encoding="utf-8")
+    assert run(path).stdout.splitlines() == [
+        "1 sent back",
+        "orders[0]@1 a lamp b'7' [('shop', b'north')] attempt 1",
+    ]
 
 
 @pytest.mark.parametrize("section", [pytest.param(section, id=section.title) for section in SECTIONS])
