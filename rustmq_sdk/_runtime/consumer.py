@@ -213,7 +213,7 @@ class Consumer:
 
         Raises:
             ConfigurationError: an argument that cannot work.
-            ConsumerClosed: an earlier ``run()`` was ended by ``stop()``, or the context was left.
+            ConsumerClosed: an earlier ``run()`` has returned because of ``stop()``, or the context was left.
             ConsumerStateError: beside another ``run()`` or a waiting ``receive()``.
             PartitionStopped: every assigned partition waits for somebody.
         """

@@ -30,7 +30,7 @@ def log(level: int, event: str, text: str, *arguments: object, exc_info: BaseExc
     logger.log(level, text, *arguments, extra={"event": event}, exc_info=exc_info)
 
 
-def _report_observer(event: str, error: Exception) -> None:
+def _report_observer(event: str, error: BaseException) -> None:
     log(logging.ERROR, "observer_failed", "an observer failed in on_%s: %r", event, error, exc_info=error)
 
 
@@ -79,7 +79,7 @@ class Session:
     stopping: bool = False
     closing: bool = False
     over: bool = False
-    """A ``run()`` was ended by ``stopping``, or the context was left: there is no other run."""
+    """A ``run()`` has returned because of ``stopping``, or the context was left: there is no other run."""
     abandoned: bool = False
     """The context is being left: nobody will settle what ``receive()`` handed out."""
     wake_receivers: Callable[[], None] = lambda: None

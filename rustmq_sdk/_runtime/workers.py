@@ -176,7 +176,7 @@ def stopped_before(session: Session) -> bool:
     one that was stopped is a mistake: in a loop that starts over whatever happens it would spin for ever.
 
     Raises:
-        ConsumerClosed: a stop ended an earlier ``run()``, or the context was left.
+        ConsumerClosed: an earlier ``run()`` was stopped, before or after it began, or the context was left.
         Exception: what ended the consumer.
     """
     if not session.stopping:
@@ -186,6 +186,7 @@ def stopped_before(session: Session) -> bool:
     if session.over:
         raise ConsumerClosed("the consumer was stopped or closed and does not run again. Make another one to go on")
 
+    session.over = True
     return True
 
 

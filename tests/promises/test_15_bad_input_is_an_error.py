@@ -231,6 +231,8 @@ class TestRun:
         async with either.consumer() as consumer:
             await consumer.close() if end == "close" else consumer.stop()
             await consumer.run(fine)
+            with pytest.raises(ConsumerClosed, match="does not run again"):
+                await consumer.run(fine)
 
         async with either.consumer() as consumer:
             assert await handle_all(consumer) == ["m0"]
