@@ -1,0 +1,50 @@
+"""The long form: python -m tests.kills --help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rustmq_sdk.drivers.sqlite import integrity_check
+from tests.kills.conductor import Conductor, Plan
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.kills",
+        description="Kills producers and consumers at random and accounts for every message.",
+    )
+    parser.add_argument("--kills", type=int, default=100, help="blows with kill -9 (default: %(default)s)")
+    parser.add_argument(
+        "--stops", type=int, default=5, help="consumers that stand still for a while (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats the order of the blows")
+    parser.add_argument("--lease", type=float, default=3.0, help="of the consumers, seconds (default: %(default)s)")
+    parser.add_argument("--clock", choices=("steady", "jumping"), default="jumping", help="the workers' wall clocks")
+    parser.add_argument("--keep", type=Path, help="a folder for the log and the journals, which stay there")
+    chosen = parser.parse_args()
+    plan = Plan(seed=chosen.seed, kills=chosen.kills, stops=chosen.stops, lease=chosen.lease, clock=chosen.clock)
+    say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
+    with tempfile.TemporaryDirectory(prefix="rustmq-kills-") as scratch:
+        folder = chosen.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "log.db"
+        started = time.monotonic()
+        account = Conductor(f"sqlite:///{file}", folder, plan, say).run()
+        problems = integrity_check(file)
+
+    say(f"\n{account}\n{'seconds':52s}{time.monotonic() - started:>9.0f}")
+    say("\n".join(map(str, problems)) or "The file is sound.")
+    return 0 if account.sound and not problems else 1
+
+
+def say(line: str) -> None:
+    """To whoever watches, at once."""
+    print(line, flush=True)  # noqa: T201  # a program for people
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The account: what became of every message, from the journals and the log itself. Pure.
+
+A message may be handled twice for a reason: its attempt failed; whoever had it was killed before it was settled, or
+after its ack and before the next commit; or whoever had it was stopped for so long that others took over. Everything
+else is a broken promise, and named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tests.kills.journal import Event
+
+SETTLED = ("recorded", "durable", "pending")
+FATES = (*SETTLED, "failed", "stale", "duplicate")
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+@dataclass
+class Account:
+    """What came of a run.
+
+    Attributes:
+        again: why messages were handled once more, and how often for that reason.
+        broken: promises that were not kept, in words.
+    """
+
+    confirmed: int = 0
+    unknown: int = 0
+    stored: int = 0
+    handled: int = 0
+    durable: int = 0
+    kills: int = 0
+    stops: int = 0
+    lost: list[str] = field(default_factory=list)
+    again: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every promise was kept."""
+        return not (self.lost or self.broken)
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("kills", self.kills),
+            ("stops", self.stops),
+            ("sends confirmed", self.confirmed),
+            ("sends without an answer", self.unknown),
+            ("stored", self.stored),
+            ("handled", self.handled),
+            ("acked durably", self.durable),
+            *((f"handled again: {reason}", count) for reason, count in sorted(self.again.items())),
+            ("lost", len(self.lost)),
+            ("promises broken", len(self.broken)),
+        ]
+        lines = [f"{name:52s}{count:>9,}" for name, count in rows]
+        return "\n".join([*lines, *self.lost[:20], *self.broken[:20]])
+
+
+def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Account:
+    """The account of a run.
+
+    Args:
+        events: of all journals, by time.
+        stored: what the log has: each payload, and where.
+    """
+    account = Account(stored=len(stored))
+    _sends(account, events, stored)
+    lives = Lives(events)
+    account.kills, account.stops = len(lives.killed), sum(map(len, lives.stopped.values()))
+    by_message = _by_message(events)
+    for message in stored:
+        history = by_message.get(message, [])
+        account.handled += any(event.what == "handling" for event in history)
+        durable = sum(event.what == "durable" for event in history)
+        account.durable += durable > 0
+        if not any(event.what in SETTLED for event in history):
+            account.lost.append(f"{message} at {stored[message][0]} was stored, and nobody has settled it")
+
+        if durable > 1:
+            account.broken.append(f"{message} was acked durably {durable} times")
+
+        for reason in _repeats(history, lives):
+            account.again[reason] += 1
+            if reason.startswith("!"):
+                account.broken.append(f"{message}: {reason[1:]}")
+
+    account.broken += _shared_epochs(events)
+    return account
+
+
+class Lives:
+    """When processes were killed and stopped, and what was committed when."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.killed: dict[str, int] = {}
+        self.stopped: dict[str, list[int]] = defaultdict(list)
+        self.committed: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for event in events:
+            if event.what == "killed":
+                self.killed[event.details[0]] = event.at
+            elif event.what == "stopped":
+                self.stopped[event.details[0]].append(event.at)
+            elif event.what == "committed":
+                self.committed[int(event.details[0])].append((event.at, int(event.details[1])))
+
+    def was_killed(self, who: str, before: int) -> bool:
+        """Whether a process did not live to see that time."""
+        return self.killed.get(who, before) < before
+
+    def was_stopped(self, who: str, since: int, before: int) -> bool:
+        """Whether a process stood still at some time between the two."""
+        return any(since <= at < before for at in self.stopped[who])
+
+    def is_covered(self, place: Place, before: int) -> bool:
+        """Whether a commit was confirmed before that time that says the message is settled."""
+        partition, offset = place
+        return any(at < before and position > offset for at, position in self.committed[partition])
+
+
+def _sends(account: Account, events: Iterable[Event], stored: Mapping[str, Sequence[Place]]) -> None:
+    begun: set[str] = set()
+    confirmed: set[str] = set()
+    for event in events:
+        if event.what in ("sending", "sent"):
+            name, first, end = event.who.split(".")[0], *map(int, event.details[:2])
+            (begun if event.what == "sending" else confirmed).update(f"{name}:{number}" for number in range(first, end))
+
+    account.confirmed, account.unknown = len(confirmed), len(begun - confirmed)
+    account.broken += [f"{message} was confirmed, and is not in the log" for message in sorted(confirmed - set(stored))]
+    account.broken += [f"{message} is in the log, and nobody has sent it" for message in sorted(set(stored) - begun)]
+    account.broken += [
+        f"{message} was sent once, and is in the log at {places}"
+        for message, places in stored.items()
+        if len(places) > 1
+    ]
+
+
+def _by_message(events: Iterable[Event]) -> dict[str, list[Event]]:
+    histories: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if event.what == "handling" or event.what in FATES:
+            histories[event.details[0]].append(event)
+
+    return histories
+
+
+def _repeats(history: Sequence[Event], lives: Lives) -> Iterator[str]:
+    """Why each handling after the first took place; what must not be begins with ``!``."""
+    handlings = [event for event in history if event.what == "handling"]
+    for before, after in pairwise(handlings):
+        fate = _fate(history, before)
+        yield _reason(before, after, fate, lives)
+
+
+def _fate(history: Sequence[Event], handling: Event) -> Event | None:
+    """What the same process said next of the same message."""
+    later = (event for event in history if event.who == handling.who and event.at > handling.at)
+    fate = next(later, None)
+    return None if fate is None or fate.what == "handling" else fate
+
+
+def _reason(before: Event, after: Event, fate: Event | None, lives: Lives) -> str:
+    if fate is not None and fate.what == "failed" and fate.at < after.at:
+        return "its attempt had failed"
+
+    # A process that stood still may have had the message at hand all the time, before and after others took it over.
+    stopped = lives.was_stopped(before.who, before.at, after.at) or lives.was_stopped(after.who, 0, after.at)
+    place = (int(before.details[1]), int(before.details[2]))
+    if fate is not None and fate.what == "durable" and fate.at < after.at:
+        return "in the hands of a process that had stood still" if stopped else "!handled after it was acked durably"
+
+    if lives.is_covered(place, after.at) and before.at < after.at and not stopped:
+        return "!handled after a commit had covered it"
+
+    if stopped:
+        return "in the hands of a process that had stood still"
+
+    if lives.was_killed(before.who, after.at):
+        return "acked, not committed when killed" if fate is not None else "unsettled when killed"
+
+    return f"!handled by {before.who} and by {after.who} for no reason"
+
+
+def _shared_epochs(events: Iterable[Event]) -> Iterator[str]:
+    owners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for event in events:
+        if event.what == "handling":
+            owners[event.details[1], event.details[3]].add(event.who)
+
+    for (partition, epoch), names in sorted(owners.items()):
+        if len(names) > 1:
+            yield f"partition {partition} had several owners in epoch {epoch}: {', '.join(sorted(names))}"

@@ -1,0 +1,120 @@
+"""A consumer that is killed: handles, fails now and then, acks durably now and then, and notes each step.
+
+Arguments: the URL, the folder of journals, its name, the event loop, the lease in seconds, and ``steady`` or
+``jumping``: whether its wall clock jumps by up to an hour several times a second. SIGTERM ends it in good order.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import anyio
+
+import rustmq_sdk
+from rustmq_sdk.values import AckResult, Checkpoint, TopicPartition
+from tests.kills.journal import Journal
+from tests.kills.sender import TOPIC
+
+GROUP = "workers"
+CONCURRENCY = 8
+HOUR = 3600.0
+
+
+class Observer:
+    """Notes what the broker has confirmed, and who owns what."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def on_committed(self, checkpoints: Mapping[TopicPartition, Checkpoint]) -> None:
+        for tp, checkpoint in checkpoints.items():
+            self._journal.note("committed", tp.partition, checkpoint.offset)
+
+    def on_rebalanced(
+        self, assigned: Collection[TopicPartition], lost: Collection[TopicPartition], reason: str
+    ) -> None:
+        took, gave = ([tp.partition for tp in tps] for tps in (assigned, lost))
+        self._journal.note(
+            "rebalanced", f"+{took}".replace(" ", ""), f"-{gave}".replace(" ", ""), reason.replace(" ", "_")
+        )
+
+
+class Worker:
+    """Handles messages in key order; one in ten fails once in a while, one in seven is acked durably."""
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal = journal
+        self._rng = random.Random(name)
+
+    async def handle(self, message: rustmq_sdk.Message) -> None:
+        told = (message.text(), message.partition, message.offset)
+        self._journal.note("handling", *told, message.fence, message.attempt)
+        await anyio.sleep(self._rng.random() ** 8 * 0.05)  # most are quick, a few are not
+        chance = self._rng.random()
+        if chance < 0.03:
+            self._journal.note("failed", *told)
+            raise RuntimeError("on purpose")
+
+        # Acked here, and not by run(): so the line that says so cannot be missing because a kill came first.
+        durable = chance > 0.85
+        try:
+            result = await message.ack(durable=durable)
+        except rustmq_sdk.StalePartition:
+            result = AckResult.STALE
+
+        self._journal.note(result.value, *told, message.fence)
+
+
+def jump(rng: random.Random) -> None:
+    """Has the wall clock of this process jump, several times a second, by up to an hour to and fro."""
+    wall, step = time.time_ns, time.monotonic
+
+    def jumping() -> int:
+        shift = random.Random(int(step() * 5) * 1000 + salt).uniform(-HOUR, HOUR)
+        return wall() + int(shift * 1e9)
+
+    salt = rng.randrange(1000)
+    time.time_ns = jumping
+    time.time = lambda: jumping() / 1e9
+
+
+async def main(url: str, folder: Path, name: str, lease: float) -> None:
+    journal = Journal(folder / f"{name}.journal")
+    settings = rustmq_sdk.ConsumerOptions(
+        group=GROUP,
+        lease=lease,
+        commit_timeout=lease * 0.7,
+        close_timeout=lease * 0.9,
+        commit_interval=0.2,
+        retry=rustmq_sdk.RetryPolicy(max_attempts=50, initial=0.02, max_delay=0.1),
+    )
+    async with (
+        rustmq_sdk.Client(url) as client,
+        client.consumer(TOPIC, observers=[Observer(journal)], **settings) as consumer,
+        anyio.create_task_group() as tasks,
+    ):
+        journal.note("ready")
+        tasks.start_soon(stop_on_signal, consumer)
+        await consumer.run(Worker(journal, name).handle, concurrency=CONCURRENCY)
+        tasks.cancel_scope.cancel()
+
+    journal.note("left")
+
+
+async def stop_on_signal(consumer: rustmq_sdk.Consumer) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            consumer.stop()
+
+
+if __name__ == "__main__":
+    url, folder, name, loop, lease, clock = sys.argv[1:]
+    if clock == "jumping":
+        jump(random.Random(name))
+
+    anyio.run(main, url, Path(folder), name, float(lease), backend=loop)
