@@ -239,10 +239,13 @@ class Conductor:
         async with rustmq_sdk.Client(self._url) as client, client.consumer(TOPIC, group=None) as consumer:
             with suppress(TimeoutError):
                 while True:
-                    for message in await consumer.receive_batch(timeout=1.0):
+                    batch = await consumer.receive_batch(timeout=1.0)
+                    for message in batch:
                         assert message.partition is not None
                         assert message.offset is not None
                         found[message.text()].append((message.partition, message.offset))
+
+                    await batch.ack()  # or what may be in flight is used up
 
         return dict(found)
 
