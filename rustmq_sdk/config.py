@@ -34,8 +34,8 @@ class RetryPolicy(Schema, frozen=True, kw_only=True):
     Attributes:
         fatal: exceptions that no retry can heal: they go straight to the dead letters.
         overrides: a policy of its own for some exceptions; the most derived class wins.
-        wait: one of tenacity's ``wait_*`` strategies instead of the built-in backoff. It draws from the global
-            ``random``, so a seeded test does not control it.
+        wait: one of tenacity's ``wait_*`` strategies instead of the built-in backoff. It draws from the module
+            ``random``.
 
     Raises:
         ConfigurationError: a name nobody knows, or values that do not fit.

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from rustmq_sdk._core.outbox import Ticket, Wave
 from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
+from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.postman import Postman
 from rustmq_sdk._runtime.room import Room
@@ -81,7 +82,7 @@ class Producer:
             settled=self._room.give,
             failed=self._note_failure,
             breaker=breaker,
-            rng=rng or Random(),
+            rng=rng or chance.generator(),
         )
 
     async def __aenter__(self) -> Producer:

@@ -14,6 +14,7 @@ import anyio
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped
@@ -69,7 +70,7 @@ class Session:
     observers: Observers
     clock: Callable[[], float] = anyio.current_time
     wall: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    rng: random.Random = field(default_factory=random.Random)
+    rng: random.Random = field(default_factory=chance.generator)
     buffer: Buffer = field(default_factory=Buffer)
     counts: Counts = field(default_factory=Counts)
     circuits: dict[str, Breaker] = field(default_factory=dict)

@@ -1,5 +1,7 @@
 """Seeded schedules: the order in which ready tasks run, shuffled by a seed and the same on every run with it.
 
+What else is left to chance, the jitter of backoff, repeats with it.
+
 A race that shows itself once in a thousand runs shows itself at some seed, and then at that seed every time.
 """
 
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from rustmq_sdk._runtime.chance import seeds
 from rustmq_sdk.testing.clock import Backend, virtual_time
 
 T = TypeVar("T")
@@ -34,7 +37,8 @@ def run(
     Args:
         test: an async function without arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: of the schedule; None leaves the order of tasks to the loop.
+        seed: of the schedule, of the jitter of consumers and producers that are made inside, and of the module
+            ``random``, from which tenacity's strategies draw. None leaves all of them to chance.
         virtual: whether time jumps (see :mod:`rustmq_sdk.testing.clock`).
         limit: seconds of the loop's time after which the test fails. Default: a day if time is virtual, so that a test
             in which everybody waits for ever fails at once; none in real time.
@@ -46,7 +50,7 @@ def run(
         limit = DAY
 
     options = dict(virtual_time(backend)) if virtual else {}
-    with _schedule(backend, seed, options):
+    with _chance(seed), _schedule(backend, seed, options):
         return anyio.run(within, limit, test, backend=backend, backend_options=options)
 
 
@@ -56,6 +60,21 @@ async def within(limit: float | None, test: Callable[[], Awaitable[T]]) -> T:
         return await test()
 
     raise TimeoutError(f"no end after {limit:g} s of the loop's time: every task waits for what none will do")
+
+
+@contextmanager
+def _chance(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+
+    before, token = random.getstate(), seeds.set(random.Random(seed))
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        seeds.reset(token)
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import anyio
 import pytest
+from tenacity import wait_random
 
+from rustmq_sdk import Client, RetryPolicy, TopicPartition
+from rustmq_sdk._runtime.chance import seeds
 from rustmq_sdk.testing import BACKENDS, run
 from rustmq_sdk.testing.clock import Backend
 
@@ -104,6 +108,71 @@ def test_real_time_is_real(backend: Backend) -> None:
 def test_a_seed_repeats_its_schedule(backend: Backend) -> None:
     for seed in range(5):
         assert run(interleaved, backend=backend, seed=seed) == run(interleaved, backend=backend, seed=seed)
+
+
+class Delays:
+    """An observer."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_retried(self, partition: TopicPartition, offset: int | None, attempt: int, delay: float) -> None:
+        self.seen.append(delay)
+
+
+def delays_of(policy: RetryPolicy, backend: Backend, seed: int | None) -> list[float]:
+    """The pauses between the attempts of one message, as two consumers make them."""
+
+    async def retried() -> list[float]:
+        delays = Delays()
+        async with Client("memory://") as client:
+            async with client.producer() as producer:
+                await producer.send("t", "x")
+
+            for group in ("one", "other"):
+                async with client.consumer("t", group=group, retry=policy, observers=[delays]) as consumer:
+                    for _ in range(4):
+                        await (await consumer.receive(600)).nack()
+
+        return delays.seen
+
+    return run(retried, backend=backend, seed=seed)
+
+
+@both
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy(wait=wait_random(1, 60))])
+def test_a_seed_repeats_the_jitter_of_backoff(backend: Backend, policy: RetryPolicy) -> None:
+    first = delays_of(policy, backend, 7)
+    assert len(set(first)) == 8, "each pause is its own, for both consumers"
+    assert delays_of(policy, backend, 7) == first
+    assert delays_of(policy, backend, 8) != first
+    assert delays_of(policy, backend, None) != delays_of(policy, backend, None)
+
+
+@both
+def test_a_seed_repeats_the_partitions_that_messages_without_a_key_go_to(backend: Backend) -> None:
+    async def partitions() -> list[int | None]:
+        chosen = []
+        async with Client("memory://") as client:
+            await client.create_topic("t", 1000)
+            for _ in range(5):
+                async with client.producer() as producer:
+                    chosen.append((await producer.send("t", "x")).partition)
+
+        return chosen
+
+    first = run(partitions, backend=backend, seed=7)
+    assert run(partitions, backend=backend, seed=7) == first
+    assert len(set(first)) > 1
+
+
+def test_a_seed_leaves_the_chance_of_others_as_it_was() -> None:
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    run(interleaved, seed=7)
+    assert random.random() == expected
+    assert seeds.get() is None
 
 
 @both
