@@ -11,7 +11,8 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver
-from rustmq_sdk.drivers.sqlite.claims import leave, view
+from rustmq_sdk.drivers.sqlite.claims import leave
+from rustmq_sdk.drivers.sqlite.group import view
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.slots import Driver
 from rustmq_sdk.testing.contracts import AdminContract, LogSourceContract, SinkContract, StateStoreContract

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import apsw
 
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
-from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES
+from rustmq_sdk.drivers.sqlite.schema import ADDED, APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES
 from rustmq_sdk.errors import ConfigurationError, PermanentDriverError
 
 Connection: TypeAlias = apsw.Connection
@@ -124,6 +124,8 @@ def _adopt(connection: Connection, path: Path, *, create: bool) -> None:
 
     if fresh:
         _create(connection, path)
+    else:
+        _complete(connection)
 
 
 def _create(connection: Connection, path: Path) -> None:
@@ -141,6 +143,28 @@ def _create(connection: Connection, path: Path) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _complete(connection: Connection) -> None:
+    """Adds the columns that the release lacked which made the file."""
+    if not _lacking(connection):
+        return
+
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Again, now that nobody else can write: another process may have been quicker.
+        for table, column, kind in _lacking(connection):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _lacking(connection: Connection) -> list[tuple[str, str, str]]:
+    sql = "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?"
+    return [each for each in ADDED if not connection.execute(sql, each[:2]).get]
 
 
 def _is_new(connection: Connection, path: Path) -> bool:

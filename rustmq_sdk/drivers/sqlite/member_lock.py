@@ -60,8 +60,8 @@ class MemberLock:
         status = os.fstat(self._fd)
         # A file system may say yes to everybody, or count by process: only a lock that keeps others out is one.
         held = lock_alone(self._fd) and is_at(self._path, status)
-        if held and not PeerLock(self._path, status.st_ino).free():
-            self.inode = status.st_ino
+        if held and not PeerLock(self._path, _number(status)).free():
+            self.inode = _number(status)
             _held.add(self)
             return True
 
@@ -96,9 +96,13 @@ class PeerLock(NamedTuple):
 
         try:
             # Shared, so that two who try at once do not take each other for the member.
-            return os.fstat(fd).st_ino == self.inode and lock_shared(fd)
+            return _number(os.fstat(fd)) == self.inode and lock_shared(fd)
         finally:
             os.close(fd)
+
+
+def _number(status: os.stat_result) -> int:
+    return status.st_ino & 0x7FFFFFFFFFFFFFFF  # SQLite's integers have a sign, some file systems use all 64 bits
 
 
 def lock_path(log: Path, member: bytes) -> Path:

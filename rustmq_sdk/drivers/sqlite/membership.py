@@ -8,15 +8,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
-
-import anyio
+from pathlib import Path
+from typing import NamedTuple
 
 from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
-from rustmq_sdk.drivers.sqlite.claims import Claimed, View
+from rustmq_sdk.drivers.sqlite.claims import Claimed, Stepped
 from rustmq_sdk.drivers.sqlite.file import LogFile
+from rustmq_sdk.drivers.sqlite.group import View, view
 from rustmq_sdk.drivers.sqlite.heart import Heart
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
+from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, remove, sweep
+from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
 
@@ -54,23 +57,33 @@ class Membership:
         self._holdings = holdings
         self._stir = stir
         self._beats = BeatWatch(request.lease)
+        self._lock: MemberLock | None = None
+        self._joining = False
         self._wanting: dict[int, tuple[int, float]] = {}
         self._heart = Heart(self._group, request.lease, file.request, missed)
 
     async def round(self) -> None:
         """Looks at the group and does what follows from it."""
         self._heart.live()
-        group = await self._file.read("source", "rebalance", claims.view, self._group)
-        if self.member not in group.members:
-            await self._lose(list(self._holdings))
-            await self._join()
-            group = await self._file.read("source", "rebalance", claims.view, self._group)
+        look = await self._look()
+        if self.member not in look.group.members:
+            await self._lose(list(self._holdings), "expired")
+            await self._join(look.ended)
+            look = await self._look()
 
-        self.missing_topics = set(self._request.topics) - {tp.topic for tp in group.partitions}
-        await self._lose([holding for holding in self._holdings if not self._owns(group, holding)])
-        await self._give_up([h for h in self._holdings if h.revoked or group.claims[h.partition].wanted_by is not None])
-        if claimed := await self._step(group):
-            await self._take(claimed)
+        self.missing_topics = set(self._request.topics) - {tp.topic for tp in look.group.partitions}
+        lost = [holding for holding in self._holdings if not self._owns(look.group, holding)]
+        there = set(look.group.partitions.values())
+        await self._lose([holding for holding in lost if holding.partition not in there], "topics_changed")
+        await self._lose([holding for holding in lost if holding.partition in there], "overdue")
+        claims = look.group.claims
+        await self._give_up([h for h in self._holdings if h.revoked or claims[h.partition].wanted_by is not None])
+        stepped = await self._step(look)
+        if stepped.claimed:
+            await self._take(stepped.claimed)
+
+        if stepped.expired:
+            await self._file.read("source", "rebalance", _remove, self._file.path, stepped.expired)
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -88,7 +101,7 @@ class Membership:
             return True
 
         asked_at = time.monotonic()
-        group = await self._file.read("source", "fetch", claims.view, self._group)
+        group = await self._file.read("source", "fetch", view, self._group)
         ours = self.member in group.members
         for holding in self._holdings:
             if not (ours and self._owns(group, holding)):
@@ -102,28 +115,57 @@ class Membership:
     async def leave(self) -> None:
         """Frees everything, for the others to claim at once."""
         self._heart.stop()
-        if self.member:
-            await self._file.write("source", "leave", claims.leave, self._group, self.member)
+        self._file.forget_peers(self)
+        lock, self._lock = self._lock, None
+        try:
+            if self.member:
+                await self._file.write("source", "leave", claims.leave, self._group, self.member)
 
-    async def _join(self) -> None:
+            if lock is not None:
+                lock.release()
+        finally:
+            # We may be in the group still: a free lock tells the others that we have ended, as long as it is there.
+            if lock is not None:
+                lock.let_go()
+
+    async def _look(self) -> _Look:
+        look = await self._file.read("source", "rebalance", _look, self._file.path, self._group, self.member)
+        self._file.watch_peers(self, look.locks)
+        return look
+
+    async def _join(self, ended: Collection[bytes]) -> None:
         # A new name each time: what the old one still has under way is fenced.
         member = os.urandom(16)
+        lock = await self._file.read("source", "join", _lock, self._file.path, member)
         asked_at = time.monotonic()
-        await self._file.write("source", "join", claims.join, self._group, member, self._request.topics)
-        self.member = member
+        await self._file.write(
+            "source",
+            "join",
+            claims.join,
+            self._group,
+            member,
+            self._request.topics,
+            log=self._file.path,
+            lock=lock.inode,
+            ended=ended,
+        )
+        before, self._lock = self._lock, lock
+        self.member, self._joining = member, True
         self._heart.start(member, asked_at)
         self._file.hurry()
+        if before is not None:
+            before.release()
 
     def _owns(self, group: View, holding: Holding) -> bool:
         claim = group.claims.get(holding.partition)
         return claim is not None and (claim.owner, claim.epoch) == (self.member, holding.epoch)
 
-    async def _lose(self, lost: Sequence[Holding]) -> None:
+    async def _lose(self, lost: Sequence[Holding], reason: str) -> None:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
             self._stir.leave()
-            await self._listener.lost(assignments)
+            await self._listener.lost(assignments, reason=reason)
 
     async def _give_up(self, wanted: Sequence[Holding]) -> None:
         """Two steps: the listener settles and commits what it can, then the others may claim."""
@@ -140,16 +182,30 @@ class Membership:
 
         epochs = {holding.partition: holding.epoch for holding in wanted}
         await self._file.write("source", "release", claims.release, self._group, self.member, epochs)
-        await self._lose(wanted)
+        await self._lose(wanted, "moved")
 
-    async def _step(self, group: View) -> list[Claimed]:
-        now = anyio.current_time()
-        dead = self._beats.look(now, {id_: each.beat for id_, each in group.members.items() if id_ != self.member})
+    async def _step(self, look: _Look) -> Stepped:
+        group, now = look.group, time.monotonic()
+        silent = self._beats.look(now, {id_: each.beat for id_, each in group.members.items() if id_ != self.member})
         overdue = self._overdue(group, now)
-        if not dead and not overdue and group.settled(self.member):
-            return []
+        joining, self._joining = self._joining, False
+        if not (look.ended or silent or overdue) and group.settled(self.member):
+            return Stepped((), ())
 
-        return await self._file.write("source", "rebalance", claims.step, self._group, self.member, dead, overdue)
+        stepped = await self._file.write(
+            "source",
+            "rebalance",
+            claims.step,
+            self._group,
+            self.member,
+            ended=look.ended,
+            silent=silent,
+            overdue=overdue,
+        )
+        if joining:
+            return stepped._replace(claimed=[each._replace(reason="joined") for each in stepped.claimed])
+
+        return stepped
 
     def _overdue(self, group: View, now: float) -> dict[int, int]:
         """What we have been waiting for longer than its owner could need to release it."""
@@ -167,13 +223,13 @@ class Membership:
         return {partition: epoch for partition, (epoch, at) in self._wanting.items() if now - at >= patience}
 
     async def _take(self, claimed: Sequence[Claimed]) -> None:
-        """Tells the listener, once for each epoch, and starts reading where it says."""
+        """Tells the listener, once for each epoch and reason, and starts reading where it says."""
         waiting = {each.partition: each.epoch for each in claimed}
-        by_epoch = attrgetter("epoch")
+        alike = attrgetter("epoch", "reason")
         try:
-            for epoch, group in groupby(sorted(claimed, key=by_epoch), by_epoch):
+            for (epoch, reason), group in groupby(sorted(claimed, key=alike), alike):
                 fresh = {each.tp: each.partition for each in group}
-                starts = await self._listener.assigned(list(fresh), epoch)
+                starts = await self._listener.assigned(list(fresh), epoch, reason=reason)
                 self._holdings.take(starts, fresh, epoch)
                 for partition in fresh.values():
                     del waiting[partition]
@@ -182,3 +238,31 @@ class Membership:
             raise
         finally:
             self._stir.leave()
+
+
+class _Look(NamedTuple):
+    """The group as it was, whose locks to watch, and who of them has ended."""
+
+    group: View
+    locks: Collection[PeerLock]
+    ended: Collection[bytes]
+
+
+# On the reader's thread: files that are slow shall not hold up the loop.
+
+
+def _look(queries: Queries, log: Path, group: str, me: bytes) -> _Look:
+    state = view(queries, group)
+    locks = state.locks(log, me)
+    ended = {member for member, lock in locks.items() if lock.free()}
+    state.check_protocol(log, group, ended)
+    return _Look(state, tuple(locks.values()), ended)
+
+
+def _lock(queries: Queries, log: Path, member: bytes) -> MemberLock:
+    sweep(log, [id_ for (id_,) in queries.rows("SELECT id FROM member")])
+    return MemberLock(log, member)
+
+
+def _remove(_queries: Queries, log: Path, members: Collection[bytes]) -> None:
+    remove(log, members)

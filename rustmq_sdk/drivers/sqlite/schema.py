@@ -64,6 +64,8 @@ CREATE TABLE member (
     id BLOB NOT NULL,
     beat INTEGER NOT NULL DEFAULT 0,
     topics TEXT NOT NULL,
+    lock INTEGER,
+    protocol INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (consumer_group, id)
 ) STRICT, WITHOUT ROWID;
 
@@ -75,6 +77,7 @@ CREATE TABLE claim (
     wanted_by BLOB,
     position INTEGER,
     extra BLOB NOT NULL DEFAULT x'',
+    freed TEXT,
     PRIMARY KEY (consumer_group, partition)
 ) STRICT;
 
@@ -86,3 +89,10 @@ CREATE TABLE state (
     PRIMARY KEY (store, key)
 ) STRICT;
 """
+
+ADDED = (
+    ("member", "lock", "INTEGER"),
+    ("member", "protocol", "INTEGER NOT NULL DEFAULT 1"),
+    ("claim", "freed", "TEXT"),
+)
+"""Columns that files of this format may lack: table, name, type. An older release can go on beside them."""

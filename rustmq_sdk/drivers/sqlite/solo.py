@@ -40,6 +40,7 @@ class Solo:
         self._listener = listener
         self._holdings = holdings
         self._stir = stir
+        self._joined = False
 
     async def round(self) -> None:
         """Notices topics that came or went."""
@@ -51,13 +52,16 @@ class Solo:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
             self._stir.leave()
-            await self._listener.lost(assignments)
+            await self._listener.lost(assignments, reason="topics_changed")
 
         held = {holding.partition for holding in self._holdings}
         fresh = {tp: partition for tp, partition in existing.items() if partition not in held}
         if fresh:
-            self._holdings.take(await self._listener.assigned(list(fresh), None), fresh, 0)
+            reason = "topics_changed" if self._joined else "joined"
+            self._holdings.take(await self._listener.assigned(list(fresh), None, reason=reason), fresh, 0)
             self._stir.leave()
+
+        self._joined = True
 
     def beating(self) -> AbstractContextManager[None]:
         """Nobody waits for a sign of life."""

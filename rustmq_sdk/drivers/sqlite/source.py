@@ -16,7 +16,7 @@ from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
-from rustmq_sdk.drivers.sqlite.wake import TOPICS, Changed, Stir, group_key
+from rustmq_sdk.drivers.sqlite.wake import MEMBERS, TOPICS, Changed, Stir, group_key
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
 
 CAPABILITIES = Capabilities(
@@ -64,7 +64,7 @@ class SqliteSource:
         else:
             missed = partial(Mailbox.current().post, nudged.look)
             ours = Membership(self._file, request, listener, holdings, stir, missed)
-            keys = frozenset({TOPICS, group_key(request.group)})
+            keys = frozenset({TOPICS, MEMBERS, group_key(request.group)})
 
         members = Members(ours, keys, stir, nudged)
         fetching = Fetching(self._file, holdings, members, stir)
