@@ -105,10 +105,13 @@ class AssignmentListener(Protocol):
 
     No call is made while another one is running, no fetch result crosses one. What a call raises ends the consumer: the
     driver keeps it, and the next fetch raises it as it is.
+
+    A driver that knows why says so in ``reason``, one of the words of
+    :meth:`~rustmq_sdk.observe.Observer.on_rebalanced`. Observers and the log get it; nothing is decided by it.
     """
 
     async def assigned(
-        self, partitions: Collection[TopicPartition], generation: int | None
+        self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
         """The partitions are ours now. Returns an assignment for each and the offset to start at (None on queues).
 
@@ -128,7 +131,7 @@ class AssignmentListener(Protocol):
         """
         ...
 
-    async def lost(self, assignments: Collection[Assignment]) -> None:
+    async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
         """The partitions are somebody else's already. Does no I/O."""
         ...
 

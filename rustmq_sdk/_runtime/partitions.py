@@ -66,7 +66,7 @@ class Partitions:
     # What the driver tells
 
     async def assigned(
-        self, partitions: Collection[TopicPartition], generation: int | None
+        self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
         """Makes the assignments and says where to start."""
         answer: dict[Assignment, int | None] = {}
@@ -84,8 +84,8 @@ class Partitions:
         inbox = self._acknowledger.inbox
         inbox.bound = max(inbox.bound, 2 * len(self._session.buffer.lanes))
         names = ", ".join(map(str, partitions))
-        log(logging.INFO, "rebalanced", "assigned %s (generation %s)", names, generation)
-        self._session.observers("rebalanced", tuple(partitions), (), "assigned")
+        log(logging.INFO, "rebalanced", "assigned %s (generation %s, %s)", names, generation, reason)
+        self._session.observers("rebalanced", tuple(partitions), (), reason)
         self._kick_fetcher()
         return answer
 
@@ -197,12 +197,12 @@ class Partitions:
 
             await self._settler.wait_for_progress()
 
-    async def lost(self, assignments: Collection[Assignment]) -> None:
+    async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
         """Fences: late settling answers STALE from here on."""
         gone = [assignment.tp for assignment in assignments if self._lose(assignment)]
         if gone:
-            log(logging.INFO, "rebalanced", "lost %s", ", ".join(map(str, gone)))
-            self._session.observers("rebalanced", (), gone, "lost")
+            log(logging.INFO, "rebalanced", "lost %s (%s)", ", ".join(map(str, gone)), reason)
+            self._session.observers("rebalanced", (), gone, reason)
 
     def fenced(self, assignment: Assignment) -> None:
         """A commit said so before the driver did."""

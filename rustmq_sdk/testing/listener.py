@@ -22,12 +22,14 @@ class Call(NamedTuple):
         partitions: it was about, sorted.
         generation: of ``assigned``; None otherwise.
         budget: of ``revoking``, in seconds; None otherwise.
+        reason: of ``assigned`` and ``lost``; None otherwise.
     """
 
     name: str
     partitions: tuple[TopicPartition, ...]
     generation: int | None = None
     budget: float | None = None
+    reason: str | None = None
 
 
 class RecordingListener:
@@ -66,9 +68,9 @@ class RecordingListener:
         self._changed = anyio.Event()
 
     async def assigned(
-        self, partitions: Collection[TopicPartition], generation: int | None
+        self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
-        call = Call("assigned", tuple(sorted(partitions)), generation=generation)
+        call = Call("assigned", tuple(sorted(partitions)), generation=generation, reason=reason)
         with self._recorded(call):
             self._check(not (twice := set(partitions) & set(self.assignments)), f"assigned twice: {twice}")
             starts = await self._find_starts(partitions)
@@ -91,8 +93,9 @@ class RecordingListener:
 
             self.released |= tps
 
-    async def lost(self, assignments: Collection[Assignment]) -> None:
-        with self._recorded(Call("lost", tuple(sorted(assignment.tp for assignment in assignments)))):
+    async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
+        tps = tuple(sorted(assignment.tp for assignment in assignments))
+        with self._recorded(Call("lost", tps, reason=reason)):
             for assignment in assignments:
                 held = self.assignments.pop(assignment.tp, None) or self.released.pop(assignment.tp, None)
                 self._check(held is assignment, f"lost {assignment.tp}, which is not ours")

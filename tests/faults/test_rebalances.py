@@ -130,8 +130,8 @@ class LeavesAfterItsRevoke:
             await self._idle.wait()
             self.left_by_itself = True
 
-    async def assigned(self, partitions: Collection[TopicPartition], generation: int | None) -> object:
-        return await self._listener.assigned(partitions, generation)
+    async def assigned(self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str) -> object:
+        return await self._listener.assigned(partitions, generation, reason=reason)
 
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
         self._idle = anyio.Event()
@@ -140,8 +140,8 @@ class LeavesAfterItsRevoke:
         finally:
             self._idle.set()
 
-    async def lost(self, assignments: Collection[Assignment]) -> None:
-        await self._listener.lost(assignments)
+    async def lost(self, assignments: Collection[Assignment], *, reason: str) -> None:
+        await self._listener.lost(assignments, reason=reason)
 
 
 class ClosesItsClientFirst:

@@ -47,21 +47,21 @@ class WatchedListener:
         self.over: dict[Assignment, str] = {}
 
     async def assigned(
-        self, partitions: Collection[TopicPartition], generation: int | None
+        self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
         for tp in partitions:
             self._journal.assigned(self._owner, tp)
 
-        return await self._listener.assigned(partitions, generation)
+        return await self._listener.assigned(partitions, generation, reason=reason)
 
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
         self._journal.note(f"{self._owner.name} is asked for {sorted(each.tp for each in assignments)}")
         await self._listener.revoking(assignments, budget)
         self.over.update(dict.fromkeys(assignments, "given up"))
 
-    async def lost(self, assignments: Collection[Assignment]) -> None:
+    async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
         self._journal.note(f"{self._owner.name} has lost {sorted(each.tp for each in assignments)}")
-        await self._listener.lost(assignments)
+        await self._listener.lost(assignments, reason=reason)
         self.over.update(dict.fromkeys(assignments, "lost"))
 
 

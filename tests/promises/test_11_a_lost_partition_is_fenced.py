@@ -159,7 +159,7 @@ class TestLost:
             either.send(["anew"])
             assert texts(await take_all(consumer)) == ["anew"]
 
-    async def test_observers_hear_of_it(self, stage: Stage) -> None:
+    async def test_observers_hear_of_it_and_why(self, stage: Stage) -> None:
         heard: list[tuple[list[TopicPartition], list[TopicPartition], str]] = []
 
         class Observer:
@@ -174,7 +174,7 @@ class TestLost:
             stage.broker.expire("g")
             await passes(1)
 
-        assert heard == [([TP], [], "assigned"), ([], [TP], "lost"), ([TP], [], "assigned")]
+        assert heard == [([TP], [], "joined"), ([], [TP], "expired"), ([TP], [], "joined")]
 
     async def test_an_ack_that_comes_before_the_loss_is_counted_exactly(self, stage: Stage) -> None:
         stage.send(10)

@@ -216,7 +216,7 @@ async def test_an_eager_rebalance_waits_for_the_last_to_give_up() -> None:
 async def test_what_a_listener_raises_comes_out_of_the_next_fetch() -> None:
     class Failing(RecordingListener):
         async def assigned(
-            self, partitions: Collection[TopicPartition], generation: int | None
+            self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
         ) -> Mapping[Assignment, int | None]:
             raise LookupError("mine")
 
@@ -230,7 +230,7 @@ async def test_what_a_listener_raises_comes_out_of_the_next_fetch() -> None:
 async def test_a_listener_has_to_answer_for_every_partition() -> None:
     class Forgetful(RecordingListener):
         async def assigned(
-            self, partitions: Collection[TopicPartition], generation: int | None
+            self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
         ) -> Mapping[Assignment, int | None]:
             return {}
 

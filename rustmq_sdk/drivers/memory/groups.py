@@ -9,14 +9,18 @@ from rustmq_sdk.values import Checkpoint, TopicPartition
 
 
 class Claim:
-    """One member's hold on one partition, compared by identity; dead for good once ``live`` is False."""
+    """One member's hold on one partition, compared by identity; dead for good once ``live`` is False.
 
-    __slots__ = ("generation", "live", "member", "tp")
+    ``reason``: why the partition was free, in the words of ``Observer.on_rebalanced``.
+    """
 
-    def __init__(self, tp: TopicPartition, member: Member, generation: int) -> None:
+    __slots__ = ("generation", "live", "member", "reason", "tp")
+
+    def __init__(self, tp: TopicPartition, member: Member, generation: int, reason: str) -> None:
         self.tp = tp
         self.member = member
         self.generation = generation
+        self.reason = reason
         self.live = True
 
 
@@ -45,6 +49,7 @@ class Group:
         self._target: dict[TopicPartition, Member] = {}
         self._claims: dict[TopicPartition, Claim] = {}
         self._to_release: set[Claim] = set()
+        self._freed: dict[TopicPartition, str] = {}
 
     @property
     def members(self) -> Sequence[Member]:
@@ -70,15 +75,15 @@ class Group:
         self._members[member] = member.topics
         self.rebalance()
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Member, reason: str = "left") -> None:
         """Removes a member; what it had is free at once."""
         self._members.pop(member, None)
-        self._drop([claim for claim in self._claims.values() if claim.member is member])
+        self._drop([claim for claim in self._claims.values() if claim.member is member], reason)
         self.rebalance()
 
     def expire(self, member: Member) -> None:
         """Takes everything from a member without asking, as a broker does with a silent one. It may join again."""
-        self.leave(member)
+        self.leave(member, "expired")
         member.notify()
 
     def rebalance(self) -> None:
@@ -99,7 +104,7 @@ class Group:
 
     def forget(self, topic: str) -> None:
         """Drops a deleted topic: its claims are lost and its positions are gone."""
-        self._drop([claim for claim in self._claims.values() if claim.tp.topic == topic])
+        self._drop([claim for claim in self._claims.values() if claim.tp.topic == topic], "topics_changed")
         self.committed = {tp: checkpoint for tp, checkpoint in self.committed.items() if tp.topic != topic}
         self.rebalance()
 
@@ -113,7 +118,7 @@ class Group:
 
     def release(self, claims: Collection[Claim]) -> None:
         """Gives partitions back; claims that are dead already are passed over."""
-        self._drop([claim for claim in claims if claim.live])
+        self._drop([claim for claim in claims if claim.live], "moved")
         self._notify()
 
     def claim(self, member: Member) -> Sequence[Claim]:
@@ -122,7 +127,7 @@ class Group:
             return ()
 
         free = [tp for tp, taker in self._target.items() if taker is member and tp not in self._claims]
-        claims = [Claim(tp, member, self.generation) for tp in free]
+        claims = [Claim(tp, member, self.generation, self._freed.pop(tp, "topics_changed")) for tp in free]
         self._claims.update((claim.tp, claim) for claim in claims)
         return claims
 
@@ -137,12 +142,13 @@ class Group:
         """Who owns what, for tests and administration."""
         return {tp: claim.member for tp, claim in self._claims.items()}
 
-    def _drop(self, claims: Collection[Claim]) -> None:
+    def _drop(self, claims: Collection[Claim], reason: str) -> None:
         for claim in claims:
             claim.live = False
             self._to_release.discard(claim)
             if self._claims.get(claim.tp) is claim:
                 del self._claims[claim.tp]
+                self._freed[claim.tp] = reason
 
     def _notify(self) -> None:
         for member in self._members:

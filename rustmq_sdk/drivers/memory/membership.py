@@ -51,6 +51,7 @@ class Membership:
         self._on_assigned = on_assigned
         self._news = anyio.Event()
         self._left = False
+        self._joining = False
         self.member = Member(topics, self._notify)
 
     def claim_of(self, assignment: Assignment) -> Claim | None:
@@ -91,10 +92,12 @@ class Membership:
             self.released = []
 
         if lost:
-            await self._lose(lost)
+            # A live member's claim dies with its topic only.
+            await self._lose(lost, "expired" if expired else "topics_changed")
 
         if expired:
             self._group.join(self.member)
+            self._joining = True
 
         surplus = self._group.surplus(self.member)
         if surplus:
@@ -105,17 +108,18 @@ class Membership:
         if self.released and self._group.is_settled:
             await self._part_with({claim.tp for claim in claims})
 
+        joining, self._joining = self._joining, False
         if claims:
-            await self._take(claims)
+            await self._take(claims, joining=joining)
 
         return bool(lost or claims)
 
-    async def _lose(self, lost: Sequence[Assignment]) -> None:
+    async def _lose(self, lost: Sequence[Assignment], reason: str) -> None:
         for assignment in lost:
             self.held.pop(assignment, None)
 
         self._on_change()
-        await self._listener.lost(lost)
+        await self._listener.lost(lost, reason=reason)
 
     async def _give_up(self, surplus: Collection[Claim]) -> None:
         leaving = [assignment for assignment, claim in self.held.items() if claim in surplus]
@@ -134,11 +138,13 @@ class Membership:
         gone = [assignment for assignment in self.released if assignment.tp not in regained]
         self.released = [assignment for assignment in self.released if assignment.tp in regained]
         if gone:
-            await self._listener.lost(gone)
+            await self._listener.lost(gone, reason="moved")
 
-    async def _take(self, claims: Sequence[Claim]) -> None:
+    async def _take(self, claims: Sequence[Claim], *, joining: bool) -> None:
         generation = claims[0].generation if self._fences else None
-        starts = await self._listener.assigned([claim.tp for claim in claims], generation)
+        reasons = {"joined"} if joining else {claim.reason for claim in claims}
+        reason = reasons.pop() if len(reasons) == 1 else "assigned"
+        starts = await self._listener.assigned([claim.tp for claim in claims], generation, reason=reason)
         by_partition = {claim.tp: claim for claim in claims}
         taken = {assignment: by_partition.pop(assignment.tp) for assignment in starts}
         _check_answer(list(by_partition))
