@@ -70,7 +70,14 @@ class Observer:
     def on_rebalanced(
         self, assigned: Collection[TopicPartition], lost: Collection[TopicPartition], reason: str
     ) -> None:
-        """Partitions came or went."""
+        """Partitions came or went, and why, as far as the driver knows.
+
+        ``joined``: we have just joined the group. ``left``: their owner left it. ``expired_lock``: the owner's process
+        ended. ``expired_beat``: the owner was silent for a lease. ``expired``: the others took us, or the owner, for
+        dead. ``moved``: given up for somebody else. ``overdue``: their owner was asked to give them up and did not in
+        time. ``topics_changed``: the topic was created or deleted. ``fenced``: a commit was refused. ``assigned``,
+        ``lost``: the driver does not say why. More words may come.
+        """
 
     def on_stalled(self, partition: TopicPartition, offset: int, age: float) -> None:
         """A delivered message is unsettled for ``age`` seconds and holds back its partition's watermark."""
