@@ -131,6 +131,11 @@ class Stage:
         return None if checkpoint is None else checkpoint.offset
 
     @property
+    def settling(self) -> str:
+        """The operation that tells the broker what is settled, as plans of faults name it."""
+        return "source.commit" if self.kind == "log" else "source.settle"
+
+    @property
     def letters(self) -> Sequence[DeadLetter]:
         """What is in :data:`DLQ`."""
         return self.broker.letters[DLQ].letters

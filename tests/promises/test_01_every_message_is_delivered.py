@@ -172,8 +172,7 @@ class TestReceiving:
 
         either.create()
         async with (
-            either.client() as client,
-            client.consumer("t", group="g", observers=[Canceller()]) as consumer,
+            either.consumer(observers=[Canceller()]) as consumer,
             anyio.create_task_group() as group,
         ):
             victims.append(asyncio.ensure_future(consumer.receive()))

@@ -105,8 +105,7 @@ class TestWhatIsCommitted:
 
         policy = RetryPolicy(initial=1000, max_delay=1000, jitter="none")
         async with (
-            stage.client() as client,
-            client.consumer("t", group="g", retry=policy, observers=[commits]) as consumer,
+            stage.consumer(retry=policy, observers=[commits]) as consumer,
             anyio.create_task_group() as group,
         ):
             group.start_soon(consumer.run, handler)
@@ -169,10 +168,7 @@ class TestWhatIsCommitted:
         stage.send(120)
         options: Any = {"max_in_flight": 40, "prefetch": 15, "commit_every": 7, "commit_interval": 0.3}
         options |= {"retry": RetryPolicy(max_attempts=1000), "dead_letter_topic": DLQ}
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", observers=[Checks()], **options) as consumer,
-        ):
+        async with stage.consumer(observers=[Checks()], **options) as consumer:
             hand: list[Message] = []
             while unsettled:
                 with anyio.move_on_after(0.2):

@@ -109,10 +109,7 @@ class TestItsBody:
                 lost.append(gone)
 
         stage.send(5)
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", retry=STEADY, cache_messages=0, observers=[Observer()]) as consumer,
-        ):
+        async with stage.consumer(retry=STEADY, cache_messages=0, observers=[Observer()]) as consumer:
             messages = await take(consumer, 5)
             await messages[2].nack()
             await ack(*messages[:2], *messages[3:])

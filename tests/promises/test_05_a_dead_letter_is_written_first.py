@@ -268,10 +268,7 @@ class TestWithoutARoute:
                 stopped.append(error)
 
         stage.send(5)
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", retry=ONCE, observers=[Observer()], prefetch=2) as consumer,
-        ):
+        async with stage.consumer(retry=ONCE, observers=[Observer()], prefetch=2) as consumer:
             messages = await take(consumer, 2)
             await messages[0].ack()
             await messages[1].nack(reason="no good")

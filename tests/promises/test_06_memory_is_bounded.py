@@ -50,10 +50,7 @@ class TestMessages:
             stage.send(300, partition=partition)
 
         peaks = Peaks()
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", max_in_flight=limit, prefetch=prefetch, observers=[peaks]) as consumer,
-        ):
+        async with stage.consumer(max_in_flight=limit, prefetch=prefetch, observers=[peaks]) as consumer:
             peaks.consumer = consumer
             await passes(10)
             assert consumer.statistics().received <= min(limit, prefetch)
@@ -169,10 +166,7 @@ class TestBytes:
     async def test_no_more_bytes_are_taken_in_than_configured(self, stage: Stage) -> None:
         stage.send(["x" * 1000] * 500)
         peaks = Peaks()
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", max_in_flight_bytes=20_000, observers=[peaks]) as consumer,
-        ):
+        async with stage.consumer(max_in_flight_bytes=20_000, observers=[peaks]) as consumer:
             peaks.consumer = consumer
             held = await take_all(consumer)
             assert 10 <= len(held) <= 20

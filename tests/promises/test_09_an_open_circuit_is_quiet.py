@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import anyio
 import pytest
@@ -103,10 +102,7 @@ class TestFetching:
         circuits = Circuits()
         stage.send(1)
         stage.plan.breaks("source.fetch")
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", circuit_open=5, observers=[circuits]) as consumer,
-        ):
+        async with stage.consumer(circuit_open=5, observers=[circuits]) as consumer:
             await until(lambda: circuits.changes)
             stage.plan.heals()
             await consumer.receive(20)
@@ -117,9 +113,8 @@ class TestFetching:
 
 class TestSettling:
     async def test_commits_stop_and_acks_go_on_and_nothing_is_lost(self, either: Stage, timed: Timed) -> None:
-        name = "source.commit" if either.kind == "log" else "source.settle"
         either.send(200)
-        timed.breaks(name)
+        timed.breaks(either.settling)
         async with either.consumer() as consumer:
             await ack(*(await take(consumer, 100)))
             await until(lambda: consumer.statistics().circuits["source.settle"] == "open")
@@ -128,7 +123,7 @@ class TestSettling:
                 assert await message.ack() is AckResult.RECORDED
                 await passes(3)
 
-            assert timed.between(opened + 1, opened + 300)[name] <= 5
+            assert timed.between(opened + 1, opened + 300)[either.settling] <= 5
             assert timed.between(opened + 1, opened + 300)["source.fetch"] > 100
             timed.heals()
             await until(lambda: consumer.statistics().uncommitted == 0)
@@ -137,28 +132,26 @@ class TestSettling:
             assert await handle_all(consumer, quiet=100) == []
 
     async def test_a_settling_that_hangs_counts_as_a_failure(self, either: Stage, timed: Timed) -> None:
-        name = "source.commit" if either.kind == "log" else "source.settle"
         either.send(10)
-        timed.breaks(name, kind="hang")
+        timed.breaks(either.settling, kind="hang")
         async with either.consumer(commit_timeout=3) as consumer:
             await ack(*(await take(consumer, 5)))
             await until(lambda: consumer.statistics().circuits["source.settle"] == "open", at_most=60)
-            before = timed.calls[name]
+            before = timed.calls[either.settling]
             await passes(50)
-            assert timed.calls[name] == before
+            assert timed.calls[either.settling] == before
             timed.heals()
 
     async def test_closing_tries_once_although_it_is_open(self, either: Stage, timed: Timed) -> None:
-        name = "source.commit" if either.kind == "log" else "source.settle"
         either.send(10)
-        timed.breaks(name)
+        timed.breaks(either.settling)
         async with either.consumer() as consumer:
             await ack(*(await take(consumer, 10)))
             await until(lambda: consumer.statistics().circuits["source.settle"] == "open")
             timed.heals()
-            before = timed.calls[name]
+            before = timed.calls[either.settling]
 
-        assert timed.calls[name] == before + 1
+        assert timed.calls[either.settling] == before + 1
         async with either.consumer() as consumer:
             assert await handle_all(consumer, quiet=100) == []
 
@@ -230,8 +223,7 @@ class TestOtherSlots:
         either.send(20)
         async with either.consumer() as consumer:
             for message in await take(consumer, 20):
-                name: Any = "source.commit" if either.kind == "log" else "source.settle"
-                timed.breaks(name, kind="hang", seconds=0.5)
+                timed.breaks(either.settling, kind="hang", seconds=0.5)
                 with anyio.move_on_after(0.1):
                     await message.ack(durable=True)
 

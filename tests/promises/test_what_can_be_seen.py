@@ -177,10 +177,7 @@ class TestStalls:
                 stalls.append((partition, offset, age))
 
         stage.send(10)
-        async with (
-            stage.client() as client,
-            client.consumer("t", group="g", stall_after=40, observers=[Watcher()]) as consumer,
-        ):
+        async with stage.consumer(stall_after=40, observers=[Watcher()]) as consumer:
             await passes(1)
             messages = await take(consumer, 10)
             await ack(*messages[:4], *messages[5:])
@@ -233,10 +230,7 @@ class TestObservers:
                 counts["letters"] += len(letters)
 
         either.send(["abcd"] * 100)
-        async with (
-            either.client() as client,
-            client.consumer("t", group="g", retry=STEADY, dead_letter_topic=DLQ, observers=[Everything()]) as consumer,
-        ):
+        async with either.consumer(retry=STEADY, dead_letter_topic=DLQ, observers=[Everything()]) as consumer:
             messages = await take(consumer, 100)
             await messages[10].nack()
             await messages[20].reject()
@@ -267,10 +261,7 @@ class TestObservers:
                 raise RuntimeError("not my day")
 
         either.send(10)
-        async with (
-            either.client() as client,
-            client.consumer("t", group="g", observers=[Failing()]) as consumer,
-        ):
+        async with either.consumer(observers=[Failing()]) as consumer:
             assert len(await handle_all(consumer)) == 10
 
         failed = [record for record in caplog.records if getattr(record, "event", "") == "observer_failed"]
@@ -286,7 +277,7 @@ class TestObservers:
 
         either.plan.breaks("source.commit", "source.settle")
         either.send(3)
-        async with either.client() as client, client.consumer("t", group="g", observers=[Listener()]) as consumer:
+        async with either.consumer(observers=[Listener()]) as consumer:
             await ack(*(await take(consumer, 3)))
             await until(lambda: failures)
             either.plan.heals()
