@@ -338,7 +338,12 @@ async def test_dead_letters_to_a_topic_that_is_consumed_are_refused_because_they
 
 
 @pytest.mark.anyio
-async def test_a_timeout_says_what_was_waited_for() -> None:
-    async with Client("memory://") as client, client.consumer("typo", group="g") as consumer:
+@pytest.mark.parametrize("group", ["g", None])
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+async def test_a_timeout_says_what_was_waited_for(scheme: str, group: str | None, tmp_path: Path) -> None:
+    url = "memory://" if scheme == "memory" else f"sqlite:///{tmp_path}/log.db"
+    async with Client(url) as client, client.consumer("typo", group=group) as consumer:
         with pytest.raises(TimeoutError, match="topic 'typo' does not exist; waiting until"):
-            await consumer.receive(timeout=0.01)
+            await consumer.receive(timeout=0.3)
+
+        assert [reason.code for reason in consumer.health().reasons] == ["unknown_topic", "no_partitions"]
