@@ -116,7 +116,10 @@ class Client:
         """A producer, to be used as an async context manager; :class:`~rustmq_sdk.ProducerConfig` has the options."""
         self._check_open()
         config = self._producer_config(options)
-        return Producer(self._driver.sink(), config=config, idempotent=self._driver.capabilities.idempotent_append)
+        can = self._driver.capabilities
+        return Producer(
+            self._driver.sink(), config=config, idempotent=can.idempotent_append, append_messages=can.append_messages
+        )
 
     def consumer(
         self, *topics: str, observers: Collection[object] = (), **options: Unpack[ConsumerOptions]

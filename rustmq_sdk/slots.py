@@ -64,6 +64,8 @@ class Capabilities:
     """Queues: a nack carries its own delay to the broker."""
     idempotent_append: bool = False
     """A repeated append of the same :class:`ProducerSequence` is stored once."""
+    append_messages: int = 0
+    """So many messages may share an append, where more of them wait for their partition than ``batch_size``."""
     dedup_letters: bool = False
     """Keeps one of two equal dead letters."""
     fences: bool = False

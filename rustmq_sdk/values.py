@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple, TypeAlias, overload
 
 from rustmq_sdk._places import place
 
@@ -120,6 +121,96 @@ class OutgoingMessage(NamedTuple):
     headers: Headers = ()
     partition: int | None = None
     timestamp: int | None = None
+
+
+class Payloads(Sequence[OutgoingMessage]):
+    """Messages that are nothing but their payloads, without key, headers, partition and timestamp.
+
+    Most batches are like this, and then one column says everything: each message is made when somebody asks for it. A
+    sink that stores payloads side by side takes :attr:`bodies` and asks for none.
+
+    Attributes:
+        bodies: the payloads, known to be bytes or None.
+    """
+
+    __slots__ = ("bodies",)
+
+    def __init__(self, bodies: Sequence[bytes | None]) -> None:
+        self.bodies = bodies
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def __iter__(self) -> Iterator[OutgoingMessage]:
+        return map(OutgoingMessage, self.bodies)
+
+    @overload
+    def __getitem__(self, at: int) -> OutgoingMessage: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Payloads: ...
+
+    def __getitem__(self, at: int | slice) -> OutgoingMessage | Payloads:
+        if isinstance(at, slice):
+            return Payloads(self.bodies[at])
+
+        return OutgoingMessage(self.bodies[at])
+
+    def __repr__(self) -> str:
+        return f"<Payloads of {len(self)} messages>"
+
+
+class SentMessages(Sequence[SentMessage]):
+    """Where the messages of one append were stored: consecutive offsets of one partition.
+
+    Reads like a list of :class:`SentMessage`, equals a list of the same ones, and makes each when it is asked for.
+
+    Attributes:
+        topic, partition: of all of them.
+        offsets: of each, in order.
+        timestamps: of each, in milliseconds since the epoch; one number if all have the same.
+    """
+
+    __slots__ = ("offsets", "partition", "timestamps", "topic")
+
+    def __init__(self, topic: str, partition: int, offsets: range, timestamps: Sequence[int] | int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offsets = offsets
+        self.timestamps = timestamps
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __iter__(self) -> Iterator[SentMessage]:
+        stamps = repeat(self.timestamps) if isinstance(self.timestamps, int) else self.timestamps
+        return map(SentMessage, repeat(self.topic), repeat(self.partition), self.offsets, stamps)
+
+    @overload
+    def __getitem__(self, at: int) -> SentMessage: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> SentMessages: ...
+
+    def __getitem__(self, at: int | slice) -> SentMessage | SentMessages:
+        stamps = self.timestamps
+        if isinstance(at, slice):
+            part = stamps if isinstance(stamps, int) else stamps[at]
+            return SentMessages(self.topic, self.partition, self.offsets[at], part)
+
+        stamp = stamps if isinstance(stamps, int) else stamps[at]
+        return SentMessage(self.topic, self.partition, self.offsets[at], stamp)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SentMessages | list):
+            return NotImplemented
+
+        return len(self) == len(other) and all(map(SentMessage.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # as a list's: it equals lists
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 class ProducerSequence(NamedTuple):

@@ -12,8 +12,10 @@ import enum
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import cast
 
-from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage
+from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence, SentMessage, SentMessages
 
 
 class Ticket:
@@ -24,10 +26,11 @@ class Ticket:
         stored: how many are durable.
     """
 
-    __slots__ = ("_missing", "_tell", "error", "results", "stored")
+    __slots__ = ("_found", "_missing", "_tell", "error", "results", "stored")
 
     def __init__(self, size: int, tell: Callable[[], object]) -> None:
-        self.results: list[SentMessage | None] = [None] * size
+        self._found: list[SentMessage | None] = [None] * size
+        self.results: Sequence[SentMessage | None] = self._found
         self.error: Exception | None = None
         self.stored = 0
         self._missing = size
@@ -36,10 +39,11 @@ class Ticket:
     def settle(self, places: Sequence[int], sent: Sequence[SentMessage]) -> None:
         """The messages at ``places`` are durable."""
         if len(sent) == len(self.results):
-            self.results = list(sent)
+            # A list may be the sink's own, and it changes it.
+            self.results = sent if isinstance(sent, SentMessages) else list(sent)
         else:
             for place, message in zip(places, sent, strict=True):
-                self.results[place] = message
+                self._found[place] = message
 
         self.stored += len(sent)
         self._arrived(len(sent))
@@ -75,6 +79,7 @@ class Parcel:
     """Messages of one call for one partition; they are sent in one append.
 
     Attributes:
+        messages: a list of its own where nobody waits: more may join them.
         places: where in the ticket each message belongs.
         ticket: None where nobody waits.
         born: when the call was made.
@@ -83,7 +88,12 @@ class Parcel:
     __slots__ = ("born", "messages", "places", "ticket", "wave")
 
     def __init__(
-        self, messages: list[OutgoingMessage], places: Sequence[int], ticket: Ticket | None, born: float, wave: Wave
+        self,
+        messages: Sequence[OutgoingMessage],
+        places: Sequence[int],
+        ticket: Ticket | None,
+        born: float,
+        wave: Wave,
     ) -> None:
         self.messages = messages
         self.places = places
@@ -133,9 +143,15 @@ class Batch:
         self.parcels = parcels
         self.born = parcels[0].born
         self.sequence = ProducerSequence(queue.producer_id, queue.first)
-        self.messages: Sequence[OutgoingMessage] = parcels[0].messages
-        if len(parcels) > 1:
-            self.messages = [message for parcel in parcels for message in parcel.messages]
+        self.messages = parcels[0].messages if len(parcels) == 1 else _concatenated([each.messages for each in parcels])
+
+
+def _concatenated(parts: Sequence[Sequence[OutgoingMessage]]) -> Sequence[OutgoingMessage]:
+    columns = [part.bodies for part in parts if isinstance(part, Payloads)]
+    if len(columns) == len(parts):
+        return Payloads(list(chain.from_iterable(columns)))
+
+    return list(chain.from_iterable(parts))
 
 
 class Outbox:
@@ -144,10 +160,12 @@ class Outbox:
     Args:
         batch_size: messages that fill a batch. Parcels are no larger.
         linger: seconds that messages nobody waits for may wait for company.
+        append_messages: several batches that wait for one partition go together up to this size.
     """
 
-    def __init__(self, *, batch_size: int, linger: float) -> None:
+    def __init__(self, *, batch_size: int, linger: float, append_messages: int = 0) -> None:
         self._batch_size = batch_size
+        self._append_messages = max(batch_size, append_messages)
         self._linger = linger
         self._hurried_at = -math.inf
         self._lingering: deque[tuple[float, PartitionQueue]] = deque()
@@ -165,6 +183,26 @@ class Outbox:
         if queue.state in (State.IDLE, State.LINGERING):
             self._place(queue, now)
 
+    def join(self, queue: PartitionQueue, message: OutgoingMessage, wave: Wave) -> bool:
+        """Adds a message that nobody waits for to those in front of it, if nothing else changes by that.
+
+        False: it has to be :meth:`put`.
+        """
+        if not queue.parcels:
+            return False
+
+        last = queue.parcels[-1]
+        if last.ticket is not None or last.wave is not wave or len(last.messages) + 1 >= self._batch_size:
+            return False
+
+        # The message that fills a batch ends its lingering, and the choice of its partition.
+        if (queue.count + 1) % self._batch_size == 0:
+            return False
+
+        cast("list[OutgoingMessage]", last.messages).append(message)
+        queue.count += 1
+        return True
+
     def take(self) -> Batch | None:
         """The batch that should be sent next; its queue is busy until :meth:`done`."""
         if not self.ready:
@@ -174,7 +212,7 @@ class Outbox:
         queue.state = State.BUSY
         parcels = [queue.parcels.popleft()]
         size = len(parcels[0].messages)
-        while queue.parcels and size + len(queue.parcels[0].messages) <= self._batch_size:
+        while queue.parcels and size + len(queue.parcels[0].messages) <= self._append_messages:
             parcels.append(queue.parcels.popleft())
             size += len(parcels[-1].messages)
 
@@ -242,7 +280,7 @@ class Outbox:
         if last.ticket is not None or last.wave is not parcel.wave or len(parcel.messages) > room:
             return False
 
-        last.messages.extend(parcel.messages)
+        cast("list[OutgoingMessage]", last.messages).extend(parcel.messages)
         return True
 
     def _place(self, queue: PartitionQueue, now: float) -> None:

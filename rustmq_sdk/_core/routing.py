@@ -19,7 +19,7 @@ class Submission(NamedTuple):
         checked: the number of partitions was asked for after the call was made.
     """
 
-    messages: list[OutgoingMessage]
+    messages: Sequence[OutgoingMessage]
     ticket: Ticket | None
     born: float
     wave: Wave
@@ -30,7 +30,7 @@ class Share(NamedTuple):
     """The messages of a submission that go to one partition, and which ones of it they are."""
 
     partition: int
-    messages: list[OutgoingMessage]
+    messages: Sequence[OutgoingMessage]
     places: Sequence[int]
 
 
@@ -53,7 +53,7 @@ class Topic:
         self.asking = False
         self._sticky = start
 
-    def divide(self, messages: list[OutgoingMessage], batch_size: int) -> list[Share]:
+    def divide(self, messages: Sequence[OutgoingMessage], batch_size: int) -> list[Share]:
         """The shares of all partitions, none larger than ``batch_size``, in an order that keeps each partition's.
 
         A message goes to the partition it names, else to the one its key hashes to. The others stick to one partition
@@ -77,12 +77,24 @@ class Topic:
 
         return self._divide_each(messages, batch_size, count)
 
+    def queue_for(self, message: OutgoingMessage) -> PartitionQueue | None:
+        """Where a message would go that is sent now; None if nothing was sent there yet, or that is not known."""
+        if self.partitions is None:
+            return None
+
+        partition = message.partition
+        if partition is None:
+            key = message.key
+            partition = self._sticky % self.partitions if key is None else partition_for(key, self.partitions)
+
+        return self.queues.get(partition)
+
     def move_on(self, partition: int) -> None:
         """The batch of ``partition`` is on its way: messages without a key go to the next one."""
         if self.partitions is not None and self._sticky % self.partitions == partition:
             self._sticky += 1
 
-    def _divide_keyless(self, messages: list[OutgoingMessage], batch_size: int) -> list[Share]:
+    def _divide_keyless(self, messages: Sequence[OutgoingMessage], batch_size: int) -> list[Share]:
         assert self.partitions is not None
         size = len(messages)
         shares = []
@@ -102,7 +114,7 @@ class Topic:
 
         return shares
 
-    def _divide_each(self, messages: list[OutgoingMessage], batch_size: int, count: int) -> list[Share]:
+    def _divide_each(self, messages: Sequence[OutgoingMessage], batch_size: int, count: int) -> list[Share]:
         sticky = self._sticky % count
         by_partition: dict[int, tuple[list[OutgoingMessage], list[int]]] = {}
         shares = []

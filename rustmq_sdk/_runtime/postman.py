@@ -13,14 +13,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rustmq_sdk._core.append_attempts import AppendAttempts
-from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue
+from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, Wave
 from rustmq_sdk._core.routing import Submission, Topic
 from rustmq_sdk._runtime.appending import append, ask_partitions, persevere
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import ConfigurationError, OutcomeUnknown, TransientDriverError, UnknownTopic
 from rustmq_sdk.slots import Sink
-from rustmq_sdk.values import SentMessage
+from rustmq_sdk.values import OutgoingMessage, SentMessage
 
 # So many partitions append at once. A sink that writes through one connection gathers what arrives together into one
 # commit; one that speaks to a cluster has a request in flight at each of a usual one's brokers.
@@ -43,6 +43,7 @@ class Postman:
         sink: where to.
         config: of the producer.
         idempotent: the sink recognises a repeated append.
+        append_messages: so many messages may share an append, if that is more than a batch.
         settled: told how many messages are stored or have failed, whenever some are.
         failed: told of failures nobody waits for.
         breaker: the sink's circuit.
@@ -55,6 +56,7 @@ class Postman:
         *,
         config: ProducerConfig,
         idempotent: bool,
+        append_messages: int,
         settled: Callable[[int], None],
         failed: Failed,
         breaker: Breaker | None,
@@ -67,7 +69,7 @@ class Postman:
         self._failed = failed
         self._breaker = breaker
         self._rng = rng
-        self._outbox = Outbox(batch_size=config.batch_size, linger=config.linger)
+        self._outbox = Outbox(batch_size=config.batch_size, linger=config.linger, append_messages=append_messages)
         self._producer_id = os.urandom(16)
         self._topics: dict[str, Topic] = {}
         self._to_ask: deque[Topic] = deque()
@@ -124,6 +126,19 @@ class Postman:
             self._divide(topic, submission, now)
 
         self._wake()
+
+    def join(self, name: str, message: OutgoingMessage, wave: Wave) -> bool:
+        """Puts a message that nobody waits for behind others of the same flush, if somebody will send those anyway.
+
+        Most of a stream goes this way, at a third of the price. False: it has to be submitted.
+        """
+        topic = self._topics.get(name)
+        queue = None if topic is None else topic.queue_for(message)
+        if queue is None or self._stopped or not self._outbox.join(queue, message, wave):
+            return False
+
+        wave.unsettled += 1
+        return True
 
     def hurry(self) -> None:
         """Lets nothing linger that was submitted before."""

@@ -53,6 +53,7 @@ class Producer:
         sink: where to.
         config: the settings.
         idempotent: the sink's capability ``idempotent_append``.
+        append_messages: the sink's capability of that name.
         breaker: the sink's circuit, if it has one.
         rng: where jitter comes from, and the partition that messages without a key begin with.
     """
@@ -63,6 +64,7 @@ class Producer:
         *,
         config: ProducerConfig | None = None,
         idempotent: bool = False,
+        append_messages: int = 0,
         breaker: Breaker | None = None,
         rng: Random | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class Producer:
             sink,
             config=self._config,
             idempotent=idempotent,
+            append_messages=append_messages,
             settled=self._room.give,
             failed=self._note_failure,
             breaker=breaker,
@@ -163,7 +166,7 @@ class Producer:
 
     async def send_batch(
         self, topic: str, messages: Iterable[bytes | str | OutgoingMessage | None]
-    ) -> list[SentMessage]:
+    ) -> Sequence[SentMessage]:
         """Sends many messages and returns where each is, in their order. All of them are durable then.
 
         Much cheaper than one :meth:`send` after the other. If it raises, some of the messages may be stored; a note on
@@ -219,7 +222,8 @@ class Producer:
                 "Call `await producer.flush()` first, use send(), which waits, or raise max_buffered"
             )
 
-        self._postman.submit(topic, Submission([message], None, anyio.current_time(), self._wave))
+        if not self._postman.join(topic, message, self._wave):
+            self._postman.submit(topic, Submission([message], None, anyio.current_time(), self._wave))
 
     async def flush(self) -> None:
         """Returns when everything sent before is stored.
@@ -232,7 +236,7 @@ class Producer:
         await self._settle_all()
         self._raise_failures(None)
 
-    async def _send(self, topic: str, messages: list[OutgoingMessage]) -> list[SentMessage]:
+    async def _send(self, topic: str, messages: Sequence[OutgoingMessage]) -> Sequence[SentMessage]:
         born = anyio.current_time()
         stored = anyio.Event()
         ticket = Ticket(len(messages), stored.set)
@@ -256,7 +260,7 @@ class Producer:
 
         await stored.wait()
         if ticket.error is None:
-            return cast("list[SentMessage]", ticket.results)
+            return cast("Sequence[SentMessage]", ticket.results)
 
         error = _copy_of(ticket.error)
         if len(messages) > 1:

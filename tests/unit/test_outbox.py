@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rustmq_sdk import OutgoingMessage, SentMessage
 from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, State, Ticket, Wave
+from rustmq_sdk.values import Payloads
 
 LINGER = 1.0
 BATCH_SIZE = 4
@@ -18,8 +19,8 @@ BATCH_SIZE = 4
 class Desk:
     """An outbox and its queues, as a producer keeps them."""
 
-    def __init__(self) -> None:
-        self.outbox = Outbox(batch_size=BATCH_SIZE, linger=LINGER)
+    def __init__(self, append_messages: int = 0) -> None:
+        self.outbox = Outbox(batch_size=BATCH_SIZE, linger=LINGER, append_messages=append_messages)
         self.queues = [PartitionQueue("t", number, b"id") for number in range(3)]
         self.wave = Wave()
         self.told: list[str] = []
@@ -152,12 +153,70 @@ def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> No
     assert desk.take() == "d"
 
 
+def test_batches_of_bare_payloads_stay_columns_when_they_share_an_append() -> None:
+    desk = Desk()
+    for names in ([b"a", b"b"], [b"c"]):
+        ticket = Ticket(len(names), lambda: None)
+        parcel = Parcel(Payloads(names), range(len(names)), ticket, 0.0, desk.wave)
+        desk.outbox.put(desk.queues[0], parcel, 0.0)
+
+    desk.put(0, "d", awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert text(batch) == "abcd"
+    desk.outbox.done(batch, 0.0)
+    for _ in range(2):
+        parcel = Parcel(Payloads([b"e"]), range(1), Ticket(1, lambda: None), 0.0, desk.wave)
+        desk.outbox.put(desk.queues[0], parcel, 0.0)
+
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert isinstance(batch.messages, Payloads)
+    assert batch.messages.bodies == [b"e", b"e"]
+
+
+def test_who_joins_needs_company_of_the_same_flush_that_nobody_awaits() -> None:
+    desk = Desk()
+    queue, message = desk.queues[0], OutgoingMessage(b"b")
+    assert not desk.outbox.join(queue, message, desk.wave)
+    desk.put(0, "a")
+    assert not desk.outbox.join(queue, message, Wave())
+    assert desk.outbox.join(queue, message, desk.wave)
+    desk.put(0, "c", awaited=True)
+    assert not desk.outbox.join(queue, message, desk.wave)
+    assert desk.take() == "abc"
+
+
+def test_nobody_joins_to_fill_a_batch_without_its_being_sent() -> None:
+    desk = Desk()
+    desk.put(0, "abc")
+    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.wave)
+    desk.put(0, "d")
+    assert desk.take() == "abcd"
+
+
+def test_batches_that_wait_for_one_partition_go_together_where_the_sink_takes_more() -> None:
+    desk = Desk(append_messages=10)
+    for names in ("abc", "defg", "hi", "jk"):
+        desk.put(0, names, awaited=True)
+
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert text(batch) == "abcdefghi"
+    desk.outbox.done(batch, 0.0)
+    batch = desk.outbox.take()
+    assert batch is not None
+    assert (text(batch), batch.sequence.first) == ("jk", 9)
+
+
 class OutboxModel(RuleBasedStateMachine):
     """Against a list a partition: what comes out is what went in, in order, and nobody is forgotten."""
 
+    append_messages = BATCH_SIZE
+
     def __init__(self) -> None:
         super().__init__()
-        self.desk = Desk()
+        self.desk = Desk(self.append_messages)
         self.now = 0.0
         self.model: list[deque[bytes]] = [deque(), deque(), deque()]
         self.in_flight: dict[int, Batch] = {}
@@ -176,6 +235,12 @@ class OutboxModel(RuleBasedStateMachine):
         self.desk.outbox.put(self.desk.queues[queue], parcel, self.now)
         self.model[queue].extend(names)
 
+    @rule(queue=st.integers(0, 2))
+    def join(self, queue: int) -> None:
+        (name,) = self.names(1)
+        if self.desk.outbox.join(self.desk.queues[queue], OutgoingMessage(name), self.desk.wave):
+            self.model[queue].append(name)
+
     @rule()
     def take(self) -> None:
         batch = self.desk.outbox.take()
@@ -184,7 +249,7 @@ class OutboxModel(RuleBasedStateMachine):
 
         number = batch.queue.partition
         assert number not in self.in_flight
-        assert 0 < len(batch.messages) <= BATCH_SIZE
+        assert 0 < len(batch.messages) <= self.append_messages
         assert [message.payload for message in batch.messages] == [
             self.model[number].popleft() for _ in range(len(batch.messages))
         ]
@@ -225,4 +290,11 @@ class OutboxModel(RuleBasedStateMachine):
                 assert not queue.parcels
 
 
+class OutboxOfALargeSinkModel(OutboxModel):
+    """The same where several batches share an append."""
+
+    append_messages = 2 * BATCH_SIZE + 1
+
+
 TestOutboxModel = OutboxModel.TestCase
+TestOutboxOfALargeSinkModel = OutboxOfALargeSinkModel.TestCase

@@ -8,6 +8,7 @@ import pytest
 
 from rustmq_sdk import OutgoingMessage
 from rustmq_sdk._core.outgoing import keyless, outgoing, outgoing_batch
+from rustmq_sdk.values import Payloads
 
 
 def test_text_becomes_utf8_and_bytes_stay() -> None:
@@ -54,8 +55,31 @@ def test_a_batch_may_mix_bytes_text_tombstones_and_messages() -> None:
     whole = OutgoingMessage(b"d", b"k", (("h", b"1"),), 3, 5)
     batch = outgoing_batch([b"a", "b", None, OutgoingMessage(b"c"), whole])
     assert batch == [OutgoingMessage(b"a"), OutgoingMessage(b"b"), OutgoingMessage(None), OutgoingMessage(b"c"), whole]
-    assert outgoing_batch(iter([b"a", b"b"])) == [OutgoingMessage(b"a"), OutgoingMessage(b"b")]
-    assert outgoing_batch([]) == []
+    assert list(outgoing_batch(iter([b"a", b"b"]))) == [OutgoingMessage(b"a"), OutgoingMessage(b"b")]
+    assert list(outgoing_batch([])) == []
+
+
+@pytest.mark.parametrize("batch", [[b"a", None], [OutgoingMessage(b"a"), OutgoingMessage(None)]])
+def test_bare_payloads_become_one_column(batch: Any) -> None:
+    payloads = outgoing_batch(batch)
+    assert isinstance(payloads, Payloads)
+    assert list(payloads.bodies) == [b"a", None]
+    assert keyless(payloads)
+
+
+def test_messages_with_keys_stay_as_they_are() -> None:
+    batch = [OutgoingMessage(b"a", b"k"), OutgoingMessage(b"b")]
+    assert outgoing_batch(batch) == batch
+    assert not keyless(outgoing_batch(batch))
+
+
+@pytest.mark.parametrize("part", [{"headers": [("h", b"1")]}, {"partition": 0}, {"timestamp": 0}, {"key": b""}])
+def test_one_message_that_says_more_is_heard_in_a_batch(part: dict[str, Any]) -> None:
+    message = outgoing(b"b", **part)
+    assert list(outgoing_batch([OutgoingMessage(b"a"), OutgoingMessage(b"b", **part)])) == [
+        OutgoingMessage(b"a"),
+        message,
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"payload": 7}, {"key": 7}, {"partition": "x"}, {"headers": ["h"]}])

@@ -127,9 +127,16 @@ class Bench:
     async def create(self, partitions: int, topic: str = "t") -> None:
         await self.driver.admin().create_topic(topic, partitions, {})
 
-    def producer(self, *, idempotent: bool = True, breaker: Breaker | None = None, **settings: Any) -> Producer:
+    def producer(
+        self, *, idempotent: bool = True, append_messages: int = 0, breaker: Breaker | None = None, **settings: Any
+    ) -> Producer:
         return Producer(
-            self.wire, config=ProducerConfig(**settings), idempotent=idempotent, breaker=breaker, rng=Random(7)
+            self.wire,
+            config=ProducerConfig(**settings),
+            idempotent=idempotent,
+            append_messages=append_messages,
+            breaker=breaker,
+            rng=Random(7),
         )
 
     def stored(self, topic: str = "t", partition: int = 0) -> list[str]:
@@ -230,6 +237,23 @@ class TestSharing:
 
         assert [len(messages) for _, messages, _ in bench.wire.appends] == [10] * 9 + [5]
 
+    async def test_what_waited_for_an_append_goes_together_where_the_sink_takes_more(self, bench: Bench) -> None:
+        bench.wire.seconds = 1.0
+        answers: dict[int, Sequence[SentMessage]] = {}
+
+        async def send(producer: Producer, n: int) -> None:
+            answers[n] = await producer.send_batch("t", [f"{n}.{m}" for m in range(5)])
+
+        async with bench.producer(batch_size=5, append_messages=12) as producer, anyio.create_task_group() as tasks:
+            for n in range(6):
+                tasks.start_soon(send, producer, n)
+                await checkpoint()
+
+        assert [len(messages) for _, messages, _ in bench.wire.appends] == [10, 10, 10]
+        stored = bench.stored()
+        for n, sent in answers.items():
+            assert [stored[each.offset or 0] for each in sent] == [f"{n}.{m}" for m in range(5)]
+
     async def test_messages_without_a_key_take_turns_between_partitions_batch_by_batch(self, bench: Bench) -> None:
         await bench.create(4, "wide")
         async with bench.producer(batch_size=10) as producer:
@@ -296,6 +320,36 @@ class TestOrder:
 
         partition = partition_for(b"same", 3)
         assert bench.stored("wide", partition) == [*map(str, range(20)), "last"]
+
+    async def test_a_stream_that_nobody_awaits_keeps_the_order_of_every_partition(self, bench: Bench) -> None:
+        await bench.create(3, "wide")
+        bench.wire.seconds = 0.01
+        expected: dict[int, list[str]] = {0: [], 1: [], 2: []}
+        async with bench.producer(batch_size=7, linger=0.02) as producer:
+            for n in range(300):
+                key = b"k%d" % (n % 5)
+                if n % 4 == 0:
+                    producer.send_nowait("wide", str(n), partition=n % 3)
+                    expected[n % 3].append(str(n))
+                elif n % 4 == 1:
+                    producer.send_nowait("wide", str(n))
+                else:
+                    producer.send_nowait("wide", str(n), key=key)
+                    expected[partition_for(key, 3)].append(str(n))
+
+                if n % 11 == 0:
+                    await anyio.sleep(0.005)
+
+                if n % 37 == 0:
+                    await producer.flush()
+
+        stored = [bench.stored("wide", number) for number in range(3)]
+        assert sorted(int(name) for names in stored for name in names) == list(range(300))
+        for number, names in enumerate(stored):
+            assert [name for name in names if int(name) % 4 != 1] == expected[number]
+            assert names == sorted(names, key=int)
+
+        assert max(len(messages) for _, messages, _ in bench.wire.appends) <= 7
 
     async def test_a_slow_partition_does_not_hold_up_the_others(self, bench: Bench) -> None:
         await bench.create(2, "wide")

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from rustmq_sdk.drivers.sqlite.codec import size_of
-from rustmq_sdk.values import Headers, OutgoingMessage
+from rustmq_sdk.values import Headers, OutgoingMessage, Payloads
 
 T = TypeVar("T")
 
@@ -67,13 +67,28 @@ def pack(messages: Sequence[OutgoingMessage]) -> Packed:
         TypeError: a payload, key or header is not what :class:`OutgoingMessage` says.
         ValueError: a timestamp does not fit into 64 bits.
     """
-    payloads, all_keys, all_headers, _, all_stamps = zip(*messages, strict=True)
-    keys = None if all_keys.count(None) == len(all_keys) else all_keys
-    headers = all_headers if any(all_headers) else None
-    timestamps = None if all_stamps.count(None) == len(all_stamps) else all_stamps
-    if not _BODIES.issuperset(map(type, payloads)) or not _BODIES.issuperset(map(type, keys or ())):
+    if isinstance(messages, Payloads):
+        return _pack(messages.bodies, None, None, None)
+
+    payloads, keys, headers, _, timestamps = zip(*messages, strict=True)
+    length = len(payloads)
+    if not _BODIES.issuperset(map(type, payloads)) or not _BODIES.issuperset(map(type, keys)):
         raise TypeError("payload and key must be bytes or None: encode text as UTF-8, other values for example as JSON")
 
+    return _pack(
+        payloads,
+        None if keys.count(None) == length else keys,
+        headers if any(headers) else None,
+        None if timestamps.count(None) == length else timestamps,
+    )
+
+
+def _pack(
+    payloads: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[Headers] | None,
+    timestamps: Sequence[int | None] | None,
+) -> Packed:
     for stamp in timestamps or ():
         if stamp is not None and (type(stamp) is not int or not -(2**63) <= stamp < 2**63):
             raise ValueError(f"a timestamp must be a whole number of milliseconds since the epoch, not {stamp!r}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 
 from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.packing import pack
 from rustmq_sdk.drivers.sqlite.topics import partition_count, partitions_for_send
 from rustmq_sdk.slots import Sink
-from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage
+from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage, SentMessages
 
 
 class SqliteSink:
@@ -39,14 +38,11 @@ class SqliteSink:
 
         packed = pack(messages)
         base, now_ms = await self._file.append(Append(topic, partition, packed, sequence))
-        offsets = range(base, base + packed.length)
-        stamps: Iterable[int] = repeat(now_ms)
+        stamps: Sequence[int] | int = now_ms
         if packed.timestamps is not None:
-            stamps = (now_ms if stamp is None else stamp for stamp in packed.timestamps)
+            stamps = [now_ms if stamp is None else stamp for stamp in packed.timestamps]
 
-        # tuple.__new__ is what SentMessage(…) comes to, at half of its price: 70 us for 500.
-        rows = zip(repeat(topic), repeat(partition), offsets, stamps)
-        return list(map(tuple.__new__, repeat(SentMessage), rows))
+        return SentMessages(topic, partition, range(base, base + packed.length), stamps)
 
 
 def _conforms(sink: SqliteSink) -> Sink:

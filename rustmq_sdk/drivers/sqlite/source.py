@@ -19,6 +19,10 @@ from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.drivers.sqlite.wake import MEMBERS, TOPICS, Changed, Stir, group_key
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
 
+APPEND_MESSAGES = 2000
+"""A sync costs as much as storing 500 messages: those that waited for one go together with the next. More than this
+gains little, and whoever is first in an append waits for its last."""
+
 CAPABILITIES = Capabilities(
     kind="log",
     checkpoint_room=None,
@@ -27,6 +31,7 @@ CAPABILITIES = Capabilities(
     read=True,
     dense_offsets=True,
     idempotent_append=True,
+    append_messages=APPEND_MESSAGES,
     fences=True,
 )
 
