@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+from rustmq_sdk.drivers.sqlite.ends import End, Ends, Stale
 from rustmq_sdk.drivers.sqlite.packing import Packed, encode, joined, rows_of
 from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
 from rustmq_sdk.drivers.sqlite.topics import Place, place_for_append
@@ -24,11 +25,14 @@ class Append(NamedTuple):
     sequence: ProducerSequence | None
 
 
-def store(transaction: Transaction, appends: Sequence[Append]) -> list[Answer]:
+def store(transaction: Transaction, appends: Sequence[Append], ends: Ends) -> list[Answer]:
     """Stores the appends and answers them in their order.
 
     Those of one partition become one row, in their order. A sequence that was stored before is answered with what it
     was answered then. An append that has to be refused is answered with the error, and harms no other.
+
+    Raises:
+        Stale: something in ``ends`` is not true any more. Roll back, forget them, and call again.
     """
     groups: dict[tuple[str, int], list[int]] = {}
     for at, append in enumerate(appends):
@@ -36,51 +40,76 @@ def store(transaction: Transaction, appends: Sequence[Append]) -> list[Answer]:
 
     answers: dict[int, Answer] = {}
     for (topic, number), group in groups.items():
+        chosen = [appends[at] for at in group]
         try:
-            place = place_for_append(transaction, topic, number)
+            stored = _store_in(transaction, topic, number, chosen, ends)
         except PermanentDriverError as error:
             answers.update(dict.fromkeys(group, error))
-            continue
-
-        stored = _store_in(transaction, place, [appends[at] for at in group])
-        answers.update(zip(group, stored, strict=True))
+        else:
+            answers.update(zip(group, stored, strict=True))
 
     return [answers[at] for at in range(len(appends))]
 
 
-def _store_in(transaction: Transaction, place: Place, appends: Sequence[Append]) -> list[Answer]:
-    memory = Memory(transaction, place.id)
+def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequence[Append], ends: Ends) -> list[Answer]:
+    remembered = ends.recall(topic, number)
+    if remembered is None:
+        place = place_for_append(transaction, topic, number)
+        end = End(place, Memory(place.id))
+    else:
+        end = remembered
+
+    answers, fresh = _assign(transaction, end, appends)
+    if remembered is not None and len(fresh) < len(appends):
+        raise Stale  # Something is repeated or refused, and that is not said without a look at the file.
+
+    if fresh:
+        end = End(_insert(transaction, end.place, joined(fresh)), end.memory)
+        end.memory.save(transaction)
+
+    ends.note(topic, number, end)
+    return answers
+
+
+def _assign(transaction: Transaction, end: End, appends: Sequence[Append]) -> tuple[list[Answer], list[Packed]]:
+    """The answers, and the messages that are not stored yet."""
     fresh: list[Packed] = []
-    end = place.next
+    offset = end.place.next
     answers: list[Answer] = []
     for append in appends:
         sequence, length = append.sequence, append.messages.length
         try:
-            known = None if sequence is None else memory.find(sequence, length)
+            known = None if sequence is None else end.memory.find(transaction, sequence, length)
         except PermanentDriverError as error:
             answers.append(error)
             continue
 
         if known is None:
-            known = Stored(end, transaction.now_ms)
+            known = Stored(offset, transaction.now_ms)
             fresh.append(append.messages)
-            end += length
+            offset += length
             if sequence is not None:
-                memory.add(sequence, length, known)
+                end.memory.add(sequence, length, known)
 
         answers.append(known)
 
-    if fresh:
-        _insert(transaction, place, joined(fresh))
-        memory.save(transaction)
-
-    return answers
+    return answers, fresh
 
 
-def _insert(transaction: Transaction, place: Place, messages: Packed) -> None:
+def _insert(transaction: Transaction, place: Place, messages: Packed) -> Place:
+    batches = [encode(row, transaction.now_ms) for row in rows_of(messages)]
+    end = place._replace(
+        next=place.next + messages.length,
+        total=place.total + sum(len(batch.data) for batch in batches),
+        newest_ms=max(place.newest_ms, *(batch.last_ms for batch in batches)),
+    )
+    # First of all: where somebody else has appended, the row below would not fit in.
+    sql = "UPDATE partition SET next = ?, total = ?, newest_ms = ? WHERE id = ? AND next = ?"
+    if not transaction.execute(sql, end.next, end.total, end.newest_ms, place.id, place.next):
+        raise Stale
+
     base, total, newest_ms = place.next, place.total, place.newest_ms
-    for row in rows_of(messages):
-        batch = encode(row, transaction.now_ms)
+    for batch in batches:
         total += len(batch.data)
         newest_ms = max(newest_ms, batch.last_ms)
         transaction.execute(
@@ -99,7 +128,5 @@ def _insert(transaction: Transaction, place: Place, messages: Packed) -> None:
         )
         base += batch.length
 
-    transaction.execute(
-        "UPDATE partition SET next = ?, total = ?, newest_ms = ? WHERE id = ?", base, total, newest_ms, place.id
-    )
     transaction.changed.add(place.id)
+    return end

@@ -15,6 +15,7 @@ import apsw
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
 from rustmq_sdk.drivers.sqlite.database import Connection, connect, disconnect
+from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
@@ -80,6 +81,7 @@ class Writer:
         self._thread = DaemonThread("rustmq-sqlite-write")
         self._waiting: deque[_Request] = deque()
         self._connection: Connection | None = None
+        self._ends = Ends()
         self._housekeeping = Housekeeping(options, self._alone)
 
     async def open(self) -> None:
@@ -148,6 +150,7 @@ class Writer:
         return self._connection
 
     def _disconnect(self) -> None:
+        self._ends.forget()
         connection, self._connection = self._connection, None
         if connection is not None:
             disconnect(connection)
@@ -177,7 +180,7 @@ class Writer:
 
     def _write(self, group: Sequence[_Request]) -> None:
         try:
-            answers = self._transact(partial(_make_all, group))
+            answers = self._make_all(group)
         except CommitFailed as failed:
             self._recover(group, failed)
         except Exception as error:
@@ -193,6 +196,13 @@ class Writer:
 
             if self._connection is not None:
                 self._housekeeping.after_commit(self._connection)
+
+    def _make_all(self, group: Sequence[_Request]) -> list[Callable[[], None]]:
+        make = partial(_make_all, group, self._ends)
+        try:
+            return self._transact(make)
+        except Stale:  # Rolling back has forgotten the ends: now all is read from the file, and that is not stale.
+            return self._transact(make)
 
     def _alone(self, make: Callable[[Transaction], T]) -> T:
         return self._transact(make)
@@ -224,6 +234,7 @@ class Writer:
             raise
 
     def _roll_back(self, connection: Connection) -> None:
+        self._ends.forget()
         # SQLite rolls back by itself after some errors, a full disk among them.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -254,14 +265,14 @@ class Writer:
         queries = Queries(self._connected())
         place = place_of(queries, append.topic, append.partition)
         assert append.sequence is not None
-        return None if place is None else Memory(queries, place.id).find(append.sequence, append.messages.length)
+        return None if place is None else Memory(place.id).find(queries, append.sequence, append.messages.length)
 
 
-def _make_all(group: Sequence[_Request], transaction: Transaction) -> list[Callable[[], None]]:
+def _make_all(group: Sequence[_Request], ends: Ends, transaction: Transaction) -> list[Callable[[], None]]:
     """Makes the changes; what it returns is called after the commit, to tell everybody."""
     appending = [request for request in group if isinstance(request, _Appending)]
     tells: list[Callable[[], None]] = []
-    for request, answer in zip(appending, store(transaction, [each.append for each in appending]), strict=True):
+    for request, answer in zip(appending, store(transaction, [each.append for each in appending], ends), strict=True):
         if isinstance(answer, Stored):
             tells.append(partial(request.reply.set, answer))
         else:
