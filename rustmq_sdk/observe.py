@@ -94,7 +94,7 @@ class Observers:
             called.
     """
 
-    def __init__(self, observers: Collection[object], report: Callable[[str, Exception], None]) -> None:
+    def __init__(self, observers: Collection[object], report: Callable[[str, BaseException], None]) -> None:
         for observer in _listed(observers):
             _check(observer)
 
@@ -112,7 +112,10 @@ class Observers:
         for method in self._methods[event]:
             try:
                 method(*details)
-            except Exception as error:  # somebody else's code: it may end nothing of ours
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:  # somebody else's code: it may end nothing of ours
+                # A cancellation as well: one that is meant for this task comes out of an await, and here is none.
                 self._report(event, error)
 
 

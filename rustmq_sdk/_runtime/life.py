@@ -143,11 +143,20 @@ class Life:
         try:
             # Not shielded while it connects: whoever gives up entering must not wait for a broker that never answers.
             with self._scopes.shielded(at_once=False) as scope:
-                async with self._source.subscribe(parts.partitions) as subscription:
-                    scope.shield = True
-                    session.subscription = subscription
-                    self._connected.set()
-                    await parts.leave.wait()
+                try:
+                    async with self._source.subscribe(parts.partitions) as subscription:
+                        scope.shield = True
+                        session.subscription = subscription
+                        self._connected.set()
+                        await parts.leave.wait()
+                except anyio.get_cancelled_exc_class() as error:
+                    # Before it is connected there is no shield: then it may be for whoever enters, who knows as well.
+                    if scope.cancel_called or not scope.shield:
+                        self._refused = _stray(error)
+                        raise
+
+                    # Let through, it would have left the group in silence, and the fetcher without a subscription.
+                    raise _stray(error) from error
         except Exception as error:
             if session.state == "starting":
                 self._refused = error
@@ -162,17 +171,19 @@ class Life:
         with self._scopes.shielded() as scope:
             try:
                 await task()
-            except Exception as error:
-                # While the subscription is being left its client may be closed already; all is settled and written.
-                if not self._session.closing:
-                    self._session.fail(unwrapped(error))
             except anyio.get_cancelled_exc_class() as error:
                 if scope.cancel_called:
                     raise
 
-                # Not ours: something that was awaited had been cancelled (an asyncio task of a driver, an observer).
-                # Let through, it would end this task in silence and cancel the user's block.
+                # Not ours: something that was awaited had been cancelled (an asyncio task of a driver, of a route for
+                # dead letters). Let through, it would end this task in silence and cancel the user's block.
                 self._session.fail(_stray(error))
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:
+                # While the subscription is being left its client may be closed already; all is settled and written.
+                if not self._session.closing:
+                    self._session.fail(unwrapped(error))
 
 
 def _stray(error: BaseException) -> PermanentDriverError:
