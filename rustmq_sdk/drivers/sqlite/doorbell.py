@@ -24,6 +24,7 @@ SLOTS = 512
 """Of 8 bytes each: one page."""
 
 _SLOT = struct.Struct("=II")
+_NOTHING = bytes(_SLOT.size)
 
 
 class _Ringer:
@@ -43,12 +44,11 @@ class _Ringer:
         self._count = (self._count + 1) & 0xFFFFFFFF
         return _SLOT.pack(self.token, self._count)
 
-    def others(self, slots: bytes) -> bytes:
-        """What others have written, as far as it can be told."""
-        end = self.offset + _SLOT.size
-        slot = slots[self.offset : end]
-        ours = len(slot) == _SLOT.size and _SLOT.unpack(slot)[0] == self.token
-        return slots[: self.offset] + slots[end:] if ours else slots
+    def others(self, page: bytes) -> bytes:
+        """The page without what is ours: as if nobody had written there."""
+        page = page.ljust(SLOTS * _SLOT.size, b"\0")
+        token, _ = _SLOT.unpack_from(page, self.offset)
+        return page[: self.offset] + _NOTHING + page[self.offset + _SLOT.size :] if token == self.token else page
 
 
 _ringer = _Ringer()
