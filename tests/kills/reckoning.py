@@ -15,7 +15,7 @@ from itertools import pairwise
 from tests.kills.journal import Event
 
 SETTLED = ("recorded", "durable", "pending")
-FATES = (*SETTLED, "failed", "stale", "duplicate")
+FATES = ("acking", *SETTLED, "failed", "stale", "duplicate")
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -80,7 +80,7 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
         account.handled += any(event.what == "handling" for event in history)
         durable = sum(event.what == "durable" for event in history)
         account.durable += durable > 0
-        if not any(event.what in SETTLED for event in history):
+        if not _was_settled(history, lives):
             account.lost.append(f"{message} at {stored[message][0]} was stored, and nobody has settled it")
 
         if durable > 1:
@@ -151,6 +151,14 @@ def _by_message(events: Iterable[Event]) -> dict[str, list[Event]]:
     return histories
 
 
+def _was_settled(history: Sequence[Event], lives: Lives) -> bool:
+    """Whether somebody has settled the message, or was killed while doing so: then the commit may have been quicker."""
+    if any(event.what in SETTLED for event in history):
+        return True
+
+    return any(event.what == "acking" and event.who in lives.killed for event in history)
+
+
 def _repeats(history: Sequence[Event], lives: Lives) -> Iterator[str]:
     """Why each handling after the first took place; what must not be begins with ``!``."""
     handlings = [event for event in history if event.what == "handling"]
@@ -160,10 +168,16 @@ def _repeats(history: Sequence[Event], lives: Lives) -> Iterator[str]:
 
 
 def _fate(history: Sequence[Event], handling: Event) -> Event | None:
-    """What the same process said next of the same message."""
-    later = (event for event in history if event.who == handling.who and event.at > handling.at)
-    fate = next(later, None)
-    return None if fate is None or fate.what == "handling" else fate
+    """What the same process said last of this attempt."""
+    fate = None
+    for event in history:
+        if event.who == handling.who and event.at > handling.at:
+            if event.what == "handling":
+                break
+
+            fate = event
+
+    return fate
 
 
 def _reason(before: Event, after: Event, fate: Event | None, lives: Lives) -> str:

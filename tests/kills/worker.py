@@ -62,6 +62,8 @@ class Worker:
 
         # Acked here, and not by run(): so the line that says so cannot be missing because a kill came first.
         durable = chance > 0.85
+        # What a kill hides is whether the ack was carried out: from here on it may be.
+        self._journal.note("acking", *told)
         try:
             result = await message.ack(durable=durable)
         except rustmq_sdk.StalePartition:
