@@ -9,46 +9,39 @@ import msgspec
 
 import rustmq_sdk
 from demo_parts.feed import Event
-from demo_parts.screen import Screen
-from demo_parts.tally import Tally
+from demo_parts.journal import Journal
 
-STRONG = 4.5
-"""Magnitude from which on an earthquake is felt widely and damages buildings."""
+STRONG = 5.0
+"""Magnitude from which on an earthquake can damage buildings."""
 FLAKY = 0.04
 """Of all events, how many meet a network that fails once or twice."""
 
 
 class Alarm:
-    """Raises an alarm on strong earthquakes.
+    """Raises an alarm on strong earthquakes; the journal is how the tour knows."""
 
-    Args:
-        name: of the consumer it works for.
-        tally: takes note.
-        screen: shows the alarms.
-    """
-
-    def __init__(self, name: str, tally: Tally, screen: Screen) -> None:
-        self._name = name
-        self._tally = tally
-        self._screen = screen
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
 
     async def __call__(self, message: rustmq_sdk.Message) -> None:
         """Returning acks, raising retries later, ``Reject`` goes to the dead letters, cancellation gives back."""
         event = msgspec.json.decode(message.payload or b"", type=Event)
-        self._tally.delivered[event.id] += 1
-        self._tally.busy[self._name] += 1
+        self._journal.note("taken", event.id)
         try:
-            if event.type != "earthquake":
-                raise rustmq_sdk.Reject(f"not an earthquake: {event.type}")
+            await examine(event, message.attempt)
+        except BaseException:
+            self._journal.note("put_down", event.id)
+            raise
 
-            await look_up_the_neighbourhood(event, message.attempt)
-        finally:
-            self._tally.busy[self._name] -= 1
+        alarm = f"magnitude {event.mag:.1f}  {event.place}" if event.mag >= STRONG else ""
+        self._journal.note("handled", event.id, text=alarm)
 
-        self._tally.handled[event.id] += 1
-        if event.mag >= STRONG:
-            self._tally.alarms += 1
-            self._screen.say(f"ALARM  magnitude {event.mag:.1f}  {event.place}")
+
+async def examine(event: Event, attempt: int) -> None:
+    if event.type != "earthquake":
+        raise rustmq_sdk.Reject(f"not an earthquake: {event.type}")
+
+    await look_up_the_neighbourhood(event, attempt)
 
 
 async def look_up_the_neighbourhood(event: Event, attempt: int) -> None:

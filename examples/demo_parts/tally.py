@@ -1,40 +1,51 @@
-"""What happened, counted from what was seen: every published event has to be found again at the other end."""
+"""The account: every published event has to be found again at the other end, by what the processes noted down."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-import rustmq_sdk
+from demo_parts.journal import Line
 
 
 @dataclass
 class Tally:
-    """Fills :class:`rustmq_sdk.Observer` as far as it cares, so consumers tell it what no handler sees."""
+    """Counts the lines of all journals."""
 
     published: set[str] = field(default_factory=set)
-    delivered: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
     """How often each event reached a handler."""
     handled: Counter[str] = field(default_factory=Counter)
     """How often a handler came to its end with it: more than once is a duplicate."""
-    dead: dict[str, str] = field(default_factory=dict)
-    """Event to reason, of what the dead-letter topic has durably."""
+    dead: set[str] = field(default_factory=set)
+    """What the dead-letter topic has durably."""
     retried: int = 0
-    alarms: int = 0
-    busy: Counter[str] = field(default_factory=Counter)
-    """Events in the hands of each consumer's handlers, this moment."""
+    alarms: set[str] = field(default_factory=set)
+
+    def take(self, line: Line) -> None:
+        match line.what:
+            case "published":
+                self.published.add(line.id)
+            case "taken":
+                self.taken[line.id] += 1
+            case "handled":
+                self.handled[line.id] += 1
+                if line.text:
+                    self.alarms.add(line.id)
+            case "retried":
+                self.retried += 1
+            case "dead":
+                self.dead.add(line.id)
 
     @property
     def lost(self) -> set[str]:
         """Published, and neither handled nor a dead letter. Empty, or the demo has failed."""
-        return self.published - self.handled.keys() - self.dead.keys()
+        return self.published - self.handled.keys() - self.dead
 
     @property
     def redelivered(self) -> int:
-        return self.delivered.total() - len(self.delivered)
+        return self.taken.total() - len(self.taken)
 
     @property
     def duplicates(self) -> int:
@@ -42,11 +53,32 @@ class Tally:
 
     @property
     def settled(self) -> int:
-        return len(self.handled) + len(self.dead)
+        return len(self.handled.keys() | self.dead)
 
-    def on_retried(self, partition: rustmq_sdk.TopicPartition, offset: int | None, attempt: int, delay: float) -> None:
-        self.retried += 1
 
-    def on_dead_lettered(self, letters: Sequence[rustmq_sdk.DeadLetter]) -> None:
-        for letter in letters:
-            self.dead[msgspec.json.decode(letter.payload or b"")["id"]] = letter.reason
+def table(tally: Tally, *, lag: int, seconds: float) -> str:
+    """The account at the end."""
+    rows = (
+        ("published", len(tally.published), "durably in the log"),
+        ("handled", len(tally.handled), f"{len(tally.alarms)} of them raised an alarm"),
+        ("dead-lettered", len(tally.dead), "explosions and quarry blasts: not earthquakes"),
+        ("retried", tally.retried, "the look-up failed; tried again after a backoff"),
+        ("redelivered", tally.redelivered, "the retries, and what B had not committed when it was killed"),
+        ("duplicates", tally.duplicates, "handled twice: kill -9 forgets what was not committed yet"),
+        ("lost", len(tally.lost), "published, and neither handled nor dead-lettered"),
+        ("lag", lag, "as a new member of the group finds it"),
+    )
+    lines = [f"{name:>14}  {count:6,}  {meaning}" for name, count, meaning in rows]
+    return "\n".join([*lines, f"{'seconds':>14}  {seconds:6.1f}"])
+
+
+def verdict(tally: Tally, lag: int) -> int:
+    """The exit status, and why."""
+    if tally.lost:
+        some = ", ".join(sorted(tally.lost)[:5])
+        print(f"\n{len(tally.lost)} events were lost, which must never happen. Some of them: {some}", file=sys.stderr)
+
+    if lag:
+        print(f"\n{lag} messages are not committed although the tour is over, which must not be.", file=sys.stderr)
+
+    return 1 if tally.lost or lag else 0
