@@ -1,0 +1,31 @@
+"""Ports that are free, and stay the node's own while it is down."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+
+# Below the ports that systems hand out to outgoing connections (from 32768 on Linux, from 49152 on macOS). A client
+# that keeps trying to reach a killed node would sooner or later be given that very port, and be connected with itself.
+RANGE = range(20_000, 32_000)
+HOST = "127.0.0.1"
+
+
+def choose(names: Iterable[str]) -> dict[str, int]:
+    """A free port for each name; at random, so that two checkouts hardly ever want the same."""
+    candidates = iter(random.sample(RANGE, k=len(RANGE)))
+    return {name: next(port for port in candidates if is_free(port)) for name in names}
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: connections that have just ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+
+    return True

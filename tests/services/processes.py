@@ -1,0 +1,100 @@
+"""Processes by what they run, never by a number that was written down.
+
+A pid in a file is a guess: after a reboot, or a day, it is somebody else's. The command line is not. Every node is
+started with the path of its own configuration as an argument, and whoever runs that program with that argument is the
+node, no matter who started it, when, and whether that one lived to write anything down.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+POLL = 0.02
+GRACE = 20.0
+
+
+def find(program: str, config: Path) -> list[int]:
+    """The processes that run this program (by its file's name) with this configuration as an argument of its own."""
+    name = os.path.basename(program)  # noqa: PTH119 - as a command line has it
+    return [
+        pid
+        for pid, words in _command_lines()
+        if words and os.path.basename(words[0]) == name and str(config) in words[1:]  # noqa: PTH119
+    ]
+
+
+def start(command: list[str], log: Path) -> int:
+    """Starts a process in a session of its own, so that Ctrl-C and the end of this one do not reach it; its pid.
+
+    Not by ``subprocess.Popen``: that warns, or fails a test, when it is forgotten while the process runs.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return os.posix_spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+    )
+
+
+def stop(program: str, config: Path, how: signal.Signals) -> bool:
+    """Ends what ``find`` finds and waits until it is gone; after 20 seconds by SIGKILL. Whether there was any."""
+    found = find(program, config)
+    _tell(found, how)
+    deadline = time.monotonic() + GRACE
+    while remaining := find(program, config):
+        if time.monotonic() > deadline:
+            _tell(remaining, signal.SIGKILL)
+
+        _bury(found)
+        time.sleep(POLL)
+
+    _bury(found)
+    return bool(found)
+
+
+def _tell(pids: Sequence[int], how: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            # It leads the session that start() gave it, and its children, if it has any, go with it.
+            os.killpg(pid, how) if os.getpgid(pid) == pid else os.kill(pid, how)
+
+
+def _bury(pids: Sequence[int]) -> None:
+    """Takes the exit status of children, which would stay in the table of processes for as long as this one lives."""
+    for pid in pids:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _command_lines() -> Iterator[tuple[int, list[str]]]:
+    if not Path("/proc/self/cmdline").exists():
+        yield from _command_lines_of_ps()
+        return
+
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            # A process may end while it is looked at. One that has ended and was not buried has no command line.
+            with suppress(OSError), open(f"/proc/{entry.name}/cmdline", "rb") as line:  # noqa: PTH123 - some hundred
+                yield int(entry.name), os.fsdecode(line.read()).split("\0")
+
+
+def _command_lines_of_ps() -> Iterator[tuple[int, list[str]]]:
+    """Where there is no /proc, as on macOS. Paths with a space in them are not recognised there."""
+    shown = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
+    for line in shown.stdout.splitlines():
+        pid, *words = line.split()
+        yield int(pid), words
