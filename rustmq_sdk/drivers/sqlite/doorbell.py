@@ -111,13 +111,17 @@ class DoorbellWatch:
         return others != before
 
     def close(self) -> None:
-        """Watches no more. The last one removes the file."""
+        """Watches no more, also if it is said twice. The last one removes the file."""
+        if self.fd < 0:
+            return
+
         # Whoever comes in between has opened the file already, and sees by the number of its links that it is gone.
         if lock_alone(self.fd) and self.standing:
             with suppress(OSError):
                 self.path.unlink()
 
         os.close(self.fd)
+        self.fd = -1
 
     def _opened(self) -> int:
         while True:

@@ -167,8 +167,7 @@ class PollingLookout:
         if self._bell is None or self._bell.standing:
             return False
 
-        bell, self._bell = self._bell, None
-        bell.close()
+        self._bell.close()
         self._bell = DoorbellWatch(self._log)
         return True
 
