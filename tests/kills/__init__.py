@@ -1,9 +1,11 @@
 """Producers and consumers as real processes, killed and stopped at random, and an account of every message.
 
-    python -m tests.kills --kills 100           the long form, with a line for each blow and the account at the end
+    python -m tests.kills                       the long form, with a line for each blow and the account at the end
     python -m tests.kills --seed 7              the same blows in the same order again
+    python -m tests.kills --crashes             a crash before each statement of SQL that a program runs
 
 ``sender.py`` and ``worker.py`` are the programs, each with a journal of its own (``journal.py``) that a kill cannot
-tear. ``conductor.py`` starts, kills and stops them. ``reckoning.py`` is pure: from the journals and the log it says
+tear. ``conductor.py`` starts, kills and stops them; ``crashing.py`` has
+them die between two statements. ``reckoning.py`` is pure: from the journals and the log it says
 what was lost, what was handled twice and why, and what must never have happened.
 """

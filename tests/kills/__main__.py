@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 from rustmq_sdk.drivers.sqlite import integrity_check
 from tests.kills.conductor import Conductor, Plan
+from tests.kills.crashing import sweep
 
 
 def main() -> int:
@@ -24,21 +27,41 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats the order of the blows")
     parser.add_argument("--lease", type=float, default=3.0, help="of the consumers, seconds (default: %(default)s)")
     parser.add_argument("--clock", choices=("steady", "jumping"), default="jumping", help="the workers' wall clocks")
+    parser.add_argument("--crashes", action="store_true", help="instead: a crash before each statement in turn")
     parser.add_argument("--keep", type=Path, help="a folder for the log and the journals, which stay there")
     chosen = parser.parse_args()
-    plan = Plan(seed=chosen.seed, kills=chosen.kills, stops=chosen.stops, lease=chosen.lease, clock=chosen.clock)
-    say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
     with tempfile.TemporaryDirectory(prefix="rustmq-kills-") as scratch:
         folder = chosen.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "log.db"
-        started = time.monotonic()
-        account = Conductor(f"sqlite:///{file}", folder, plan, say).run()
-        problems = integrity_check(file)
+        return crash_everywhere(folder) if chosen.crashes else kill_at_random(folder, chosen)
 
-    say(f"\n{account}\n{'seconds':52s}{time.monotonic() - started:>9.0f}")
-    say("\n".join(map(str, problems)) or "The file is sound.")
-    return 0 if account.sound and not problems else 1
+
+def kill_at_random(folder: Path, chosen: argparse.Namespace) -> int:
+    plan = Plan(seed=chosen.seed, kills=chosen.kills, stops=chosen.stops, lease=chosen.lease, clock=chosen.clock)
+    say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
+    file = folder / "log.db"
+    started = time.monotonic()
+    account = Conductor(f"sqlite:///{file}", folder, plan, say).run()
+    account.broken += map(str, integrity_check(file))
+    say(f"\n{account}\n{'seconds':60s}{time.monotonic() - started:>9.0f}")
+    return 0 if account.sound else 1
+
+
+def crash_everywhere(folder: Path) -> int:
+    """Before the first statement, the second, and so on until the program ends first."""
+    worse = 0
+    for number, account in sweep(folder, count()):
+        if account.sound:
+            shutil.rmtree(folder / f"before-{number}")
+
+        worse += not account.sound
+        if not account.sound:
+            say(f"a crash before statement {number}:\n{account}")
+        elif number % 20 == 0:
+            say(f"statement {number}: {account.confirmed} confirmed, {account.handled} handled, nothing is lost")
+
+    say(f"{number + 1} statements, {worse} of them with a broken promise")
+    return min(worse, 1)
 
 
 def say(line: str) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from pathlib import Path
 import anyio
 
 import rustmq_sdk
+from tests.kills.contents import contents
 from tests.kills.journal import Event, Journal, read
-from tests.kills.reckoning import SETTLED, Account, Place, reckon
+from tests.kills.reckoning import Account, Place, reckon, unsettled
 from tests.kills.sender import TOPIC
 from tests.kills.worker import GROUP
 
@@ -212,7 +212,7 @@ class Conductor:
 
     def _drain(self) -> None:
         """Until everything that is stored was settled, or nothing has moved for a long time."""
-        self._until(lambda events: self.stored.keys() <= _settled(events))
+        self._until(lambda events: not unsettled(events, self.stored))
 
     def _until(self, done: Callable[[list[Event]], bool]) -> None:
         seen, since = -1, time.monotonic()
@@ -235,19 +235,8 @@ class Conductor:
             await client.create_topic(TOPIC, partitions=PARTITIONS)
 
     async def _contents(self) -> dict[str, list[Place]]:
-        found: dict[str, list[Place]] = defaultdict(list)
-        async with rustmq_sdk.Client(self._url) as client, client.consumer(TOPIC, group=None) as consumer:
-            with suppress(TimeoutError):
-                while True:
-                    batch = await consumer.receive_batch(timeout=1.0)
-                    for message in batch:
-                        assert message.partition is not None
-                        assert message.offset is not None
-                        found[message.text()].append((message.partition, message.offset))
-
-                    await batch.ack()  # or what may be in flight is used up
-
-        return dict(found)
+        async with rustmq_sdk.Client(self._url) as client:
+            return await contents(client, PARTITIONS)
 
     async def _lag(self) -> int:
         async with rustmq_sdk.Client(self._url) as client, client.consumer(TOPIC, group=GROUP) as newcomer:
@@ -256,7 +245,3 @@ class Conductor:
                     await anyio.sleep(LOOK)
 
             return sum((await newcomer.get_lag()).values())
-
-
-def _settled(events: Sequence[Event]) -> set[str]:
-    return {event.details[0] for event in events if event.what in SETTLED}

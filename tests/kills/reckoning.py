@@ -59,7 +59,7 @@ class Account:
             ("lost", len(self.lost)),
             ("promises broken", len(self.broken)),
         ]
-        lines = [f"{name:52s}{count:>9,}" for name, count in rows]
+        lines = [f"{name:60s}{count:>9,}" for name, count in rows]
         return "\n".join([*lines, *self.lost[:20], *self.broken[:20]])
 
 
@@ -80,9 +80,6 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
         account.handled += any(event.what == "handling" for event in history)
         durable = sum(event.what == "durable" for event in history)
         account.durable += durable > 0
-        if not _was_settled(history, lives):
-            account.lost.append(f"{message} at {stored[message][0]} was stored, and nobody has settled it")
-
         if durable > 1:
             account.broken.append(f"{message} was acked durably {durable} times")
 
@@ -91,8 +88,23 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
             if reason.startswith("!"):
                 account.broken.append(f"{message}: {reason[1:]}")
 
+    account.lost += [
+        f"{message} at {stored[message][0]} was stored, and nobody has settled it"
+        for message in unsettled(events, stored)
+    ]
     account.broken += _shared_epochs(events)
     return account
+
+
+def unsettled(events: Sequence[Event], stored: Iterable[str]) -> list[str]:
+    """What nobody has settled, nor was killed while doing so: then the commit may have been quicker than the kill."""
+    killed = {event.details[0] for event in events if event.what == "killed"}
+    settled = {
+        event.details[0]
+        for event in events
+        if event.what in SETTLED or (event.what == "acking" and event.who in killed)
+    }
+    return sorted(set(stored) - settled)
 
 
 class Lives:
@@ -149,14 +161,6 @@ def _by_message(events: Iterable[Event]) -> dict[str, list[Event]]:
             histories[event.details[0]].append(event)
 
     return histories
-
-
-def _was_settled(history: Sequence[Event], lives: Lives) -> bool:
-    """Whether somebody has settled the message, or was killed while doing so: then the commit may have been quicker."""
-    if any(event.what in SETTLED for event in history):
-        return True
-
-    return any(event.what == "acking" and event.who in lives.killed for event in history)
 
 
 def _repeats(history: Sequence[Event], lives: Lives) -> Iterator[str]:

@@ -33,18 +33,22 @@ class Sender:
         self._rng = random.Random(name)
 
     async def run(self, pause: float) -> None:
+        """Sends until it is cancelled."""
         while True:
-            numbers = range(self._next, self._next + self._rng.randint(1, MOST))
-            self._next = numbers.stop
-            self._journal.note("sending", numbers.start, numbers.stop)
-            try:
-                await self._send(numbers)
-            except rustmq_sdk.RustMQError as error:
-                self._journal.note("unknown", numbers.start, numbers.stop, type(error).__name__)
-            else:
-                self._journal.note("sent", numbers.start, numbers.stop)
-
+            await self.send_some()
             await anyio.sleep(pause)
+
+    async def send_some(self) -> None:
+        """A few messages, in one of the ways there are."""
+        numbers = range(self._next, self._next + self._rng.randint(1, MOST))
+        self._next = numbers.stop
+        self._journal.note("sending", numbers.start, numbers.stop)
+        try:
+            await self._send(numbers)
+        except rustmq_sdk.RustMQError as error:
+            self._journal.note("unknown", numbers.start, numbers.stop, type(error).__name__)
+        else:
+            self._journal.note("sent", numbers.start, numbers.stop)
 
     async def _send(self, numbers: range) -> None:
         messages = [OutgoingMessage(f"{self._name}:{number}".encode(), b"%d" % (number % 100)) for number in numbers]

@@ -8,6 +8,7 @@ import pytest
 
 from rustmq_sdk.drivers.sqlite import integrity_check
 from tests.kills.conductor import Conductor, Plan
+from tests.kills.crashing import sweep
 from tests.kills.journal import Event, Journal, read
 from tests.kills.reckoning import Account, reckon
 
@@ -38,6 +39,18 @@ def test_nothing_is_lost_when_a_consumer_stands_still_for_longer_than_its_lease(
     account = conduct(tmp_path, Plan(seed=3, kills=0, stops=2, lease=2.0))
     assert account.sound, str(account)
     assert account.stops == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("statements", [range(0, 60, 6), range(60, 2000, 45)], ids=["opening", "working"])
+def test_nothing_is_lost_between_two_statements(tmp_path: Path, statements: range) -> None:
+    tried = 0
+    for number, account in sweep(tmp_path, statements):
+        assert account.sound, f"a crash before statement {number}:\n{account}"
+        tried += 1
+
+    assert tried >= 10
 
 
 # The account itself can fail: each of these runs breaks one promise.

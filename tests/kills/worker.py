@@ -47,9 +47,9 @@ class Observer:
 class Worker:
     """Handles messages in key order; one in ten fails once in a while, one in seven is acked durably."""
 
-    def __init__(self, journal: Journal, name: str) -> None:
+    def __init__(self, journal: Journal, rng: random.Random) -> None:
         self._journal = journal
-        self._rng = random.Random(name)
+        self._rng = rng
 
     async def handle(self, message: rustmq_sdk.Message) -> None:
         told = (message.text(), message.partition, message.offset)
@@ -85,24 +85,28 @@ def jump(rng: random.Random) -> None:
     time.time = lambda: jumping() / 1e9
 
 
-async def main(url: str, folder: Path, name: str, lease: float) -> None:
-    journal = Journal(folder / f"{name}.journal")
-    settings = rustmq_sdk.ConsumerOptions(
+def settings(*, lease: float, commit_interval: float) -> rustmq_sdk.ConsumerOptions:
+    """Of a consumer that is to survive."""
+    return rustmq_sdk.ConsumerOptions(
         group=GROUP,
         lease=lease,
         commit_timeout=lease * 0.7,
         close_timeout=lease * 0.9,
-        commit_interval=0.2,
+        commit_interval=commit_interval,
         retry=rustmq_sdk.RetryPolicy(max_attempts=50, initial=0.02, max_delay=0.1),
     )
+
+
+async def main(url: str, folder: Path, name: str, lease: float) -> None:
+    journal = Journal(folder / f"{name}.journal")
     async with (
         rustmq_sdk.Client(url) as client,
-        client.consumer(TOPIC, observers=[Observer(journal)], **settings) as consumer,
+        client.consumer(TOPIC, observers=[Observer(journal)], **settings(lease=lease, commit_interval=0.2)) as consumer,
         anyio.create_task_group() as tasks,
     ):
         journal.note("ready")
         tasks.start_soon(stop_on_signal, consumer)
-        await consumer.run(Worker(journal, name).handle, concurrency=CONCURRENCY)
+        await consumer.run(Worker(journal, random.Random(name)).handle, concurrency=CONCURRENCY)
         tasks.cancel_scope.cancel()
 
     journal.note("left")

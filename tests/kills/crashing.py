@@ -1,0 +1,143 @@
+"""A program that dies between two statements of its own choice, and another that carries on after it.
+
+Each statement of SQL that the driver runs is counted; before the chosen one the process kills itself as ``kill -9``
+would. Run for each number in turn, no two statements are left between which a crash was not tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import apsw
+
+import rustmq_sdk
+from rustmq_sdk.drivers.sqlite import integrity_check
+from tests.kills.contents import contents
+from tests.kills.journal import Event, Journal, read
+from tests.kills.reckoning import Account, Place, reckon
+from tests.kills.sender import TOPIC, Sender
+from tests.kills.worker import Observer, Worker, settings
+
+PARTITIONS = 2
+BATCHES = 6
+PATIENCE = 30.0
+
+# Children are forked from a process without threads that has imported everything: 20 ms each instead of 400.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([__name__])
+
+
+class Fuse:
+    """Kills the process before a statement.
+
+    Args:
+        number: of the statement, counted from 0 over all connections.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def light(self) -> None:
+        """From now on."""
+        apsw.connection_hooks.append(self._attach)
+
+    def _attach(self, connection: apsw.Connection) -> None:
+        connection.exec_trace = self._before
+
+    def _before(self, cursor: Any, statement: str, bindings: Any) -> bool:
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        self._left -= 1
+        return True
+
+
+def crash(file: Path, folder: Path, number: int) -> bool:
+    """Runs the program to its death before that statement; False if it has come to its end without it."""
+    process = _processes.Process(target=_doomed, args=(file, folder, number))
+    process.start()
+    process.join(PATIENCE)
+    status = process.exitcode
+    assert status in (0, -signal.SIGKILL), f"before statement {number} the program ended with {status}"
+    if status == 0:
+        return False
+
+    journal = Journal(folder / "conductor.journal")
+    for name in ("s0.0", "w0.0"):
+        journal.note("killed", name)
+
+    return True
+
+
+def carry_on(file: Path, folder: Path) -> Account:
+    """Somebody else sends a little more and handles all that is left; and the account."""
+    stored = anyio.run(_finish, f"sqlite:///{file}", folder)
+    account = reckon(killed_last(read(folder)), stored)
+    account.broken += map(str, integrity_check(file))
+    return account
+
+
+def killed_last(events: Sequence[Event]) -> list[Event]:
+    """The kill is noted by who survives it, a little late: it was after the last word of the victim."""
+    victims = {event.details[0] for event in events if event.what == "killed"}
+    last = max((event.at for event in events if event.who in victims), default=0)
+    return sorted(event._replace(at=last + 1) if event.what == "killed" else event for event in events)
+
+
+def sweep(folder: Path, numbers: Iterable[int]) -> Iterator[tuple[int, Account]]:
+    """A crash before each of these statements, each on a log of its own, until the program ends without one."""
+    for number in numbers:
+        place = folder / f"before-{number}"
+        place.mkdir()
+        alive = not crash(place / "log.db", place, number)
+        yield number, carry_on(place / "log.db", place)
+        if alive:
+            return
+
+
+def _doomed(file: Path, folder: Path, number: int) -> None:
+    logging.getLogger("rustmq_sdk").setLevel(logging.CRITICAL)  # what fails on purpose is no news
+    Fuse(number).light()
+    anyio.run(_work, f"sqlite:///{file}", folder, "0")
+
+
+async def _finish(url: str, folder: Path) -> dict[str, list[Place]]:
+    await _work(url, folder, "1")
+    async with rustmq_sdk.Client(url) as client:
+        return await contents(client, PARTITIONS)
+
+
+async def _work(url: str, folder: Path, life: str) -> None:
+    sending, working = (Journal(folder / f"{name}.{life}.journal") for name in ("s0", "w0"))
+    first = max((int(event.details[1]) for event in read(folder) if event.what == "sending"), default=0)
+    async with rustmq_sdk.Client(url) as client:
+        await client.create_topic(TOPIC, partitions=PARTITIONS)
+        async with client.producer() as producer:
+            sender = Sender(producer, sending, f"s0.{life}", first)
+            for _ in range(BATCHES):
+                await sender.send_some()
+
+        async with (
+            client.consumer(
+                TOPIC, observers=[Observer(working)], **settings(lease=3.0, commit_interval=0.02)
+            ) as consumer,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_stop_at_the_end, consumer)
+            await consumer.run(Worker(working, random.Random(life)).handle, concurrency=4)
+
+
+async def _stop_at_the_end(consumer: rustmq_sdk.Consumer) -> None:
+    with anyio.fail_after(PATIENCE):
+        while len(consumer.assigned_partitions) < PARTITIONS or any((await consumer.get_lag()).values()):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+    consumer.stop()
