@@ -1,5 +1,8 @@
 """The embedded log against bare apsw loops over the same blobs: durable appends, and reading with commits.
 
+Appends are measured one batch after the other, where each waits for its sync and for the way to the writer's thread and
+back; and as a busy program sends them, from several tasks or without waiting, where those that wait share a sync.
+
 Both sides encode and decode the same columns, write with WAL and FULL sync, and build the same messages. The bare
 reader keeps apsw on a thread of its own, crosses to it once a batch, and writes its position every 5,000 messages: what
 one would write by hand.
@@ -27,6 +30,8 @@ from rustmq_sdk.values import OutgoingMessage
 MESSAGES = 200_000
 """Enough for the write-ahead log to be written over many times: as long as it grows, a sync is three times as dear."""
 BATCH = 500
+SENDERS = 8
+"""Tasks that send at once."""
 COMMIT_EVERY = 5000
 SPIN = 200
 """Turns of an empty loop a message: about 5 us of handler that never waits."""
@@ -88,14 +93,51 @@ def test_bare_append(measure: Any, folder: Path) -> None:
     measure(program, MESSAGES, table="durable append in groups of 500", bare=True)
 
 
+@asynccontextmanager
+async def producer_of_new_log(folder: Path) -> AsyncIterator[rustmq_sdk.Producer]:
+    url = f"sqlite:///{folder}/ours-{next(numbers)}.db"
+    async with rustmq_sdk.Client(url) as client, client.producer() as producer:
+        yield producer
+
+
 def test_send_batch(measure: Any, folder: Path) -> None:
     async def program() -> None:
-        url = f"sqlite:///{folder}/ours-{next(numbers)}.db"
-        async with rustmq_sdk.Client(url) as client, client.producer() as producer:
+        async with producer_of_new_log(folder) as producer:
             for batch in batches():
                 await producer.send_batch("bench", batch)
 
     measure(program, MESSAGES, table="durable append in groups of 500", goal="<= 1.11: 0.9 of its rate")
+
+
+def test_send_batch_from_several_tasks(measure: Any, folder: Path) -> None:
+    async def program() -> None:
+        waiting = batches()
+
+        async def send() -> None:
+            for batch in waiting:
+                await producer.send_batch("bench", batch)
+
+        async with producer_of_new_log(folder) as producer, anyio.create_task_group() as tasks:
+            for _ in range(SENDERS):
+                tasks.start_soon(send)
+
+    measure(program, MESSAGES, table="durable append in groups of 500", goal="<= 1")
+
+
+def test_send_nowait_and_flush(measure: Any, folder: Path) -> None:
+    async def program() -> None:
+        async with producer_of_new_log(folder) as producer:
+            for batch in batches():
+                for message in batch:
+                    try:
+                        producer.send_nowait("bench", message.payload)
+                    except rustmq_sdk.BufferFull:
+                        await producer.flush()
+                        producer.send_nowait("bench", message.payload)
+
+            await producer.flush()
+
+    measure(program, MESSAGES, table="durable append in groups of 500")
 
 
 @asynccontextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import apsw
+import msgspec
 import pytest
 
 from rustmq_sdk.drivers.sqlite import SqliteDriver, ends, integrity_check, sequences
@@ -128,8 +130,9 @@ async def test_after_a_full_disk_the_end_is_where_it_was(driver: SqliteDriver) -
     assert await contents(driver, 2) == [b"a", b"b"]
 
 
-async def test_an_append_asks_the_file_for_nothing_that_it_knows(driver: SqliteDriver) -> None:
+async def test_an_append_asks_and_writes_nothing_but_what_is_new(driver: SqliteDriver) -> None:
     writer = driver._file()._writer
+    await append(driver, b"a", first=0, producer=b"q")
     await append(driver, b"a", first=0)
     await writer._thread.run(int)  # what follows a commit is over now
     connection = writer._connection
@@ -145,6 +148,23 @@ async def test_an_append_asks_the_file_for_nothing_that_it_knows(driver: SqliteD
     await writer._thread.run(int)
     connection.exec_trace = None
     assert statements == ["BEGIN", "UPDATE", "INSERT", "INSERT", "COMMIT"]
+
+
+async def test_of_a_producers_appends_the_last_few_are_remembered(driver: SqliteDriver, path: Path) -> None:
+    for first in range(20):
+        await append(driver, b"x", first=first)
+
+    connection = apsw.Connection(str(path))
+    stored: Any = connection.execute("SELECT appends FROM producer").get
+    connection.close()
+    assert [first for first, _, _ in msgspec.msgpack.decode(stored)] == [15, 16, 17, 18, 19]
+    assert await append(driver, b"x", first=15) == [15]
+    with pytest.raises(PermanentDriverError, match="from 15 on"):
+        await append(driver, b"x", first=14)
+
+    await append(driver, b"x", first=20)
+    for end in driver._file()._writer._ends._ends.values():
+        assert all(len(known) <= sequences.REMEMBERED for known in end.memory._known.values())
 
 
 async def test_what_is_remembered_is_bounded(driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch) -> None:

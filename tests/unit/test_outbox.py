@@ -182,9 +182,11 @@ def test_who_joins_needs_company_of_the_same_flush_that_nobody_awaits() -> None:
     desk.put(0, "a")
     assert not desk.outbox.join(queue, message, Wave())
     assert desk.outbox.join(queue, message, desk.wave)
-    desk.put(0, "c", awaited=True)
-    assert not desk.outbox.join(queue, message, desk.wave)
-    assert desk.take() == "abc"
+    assert desk.outbox.next_due() == LINGER
+    desk.put(1, "c", awaited=True)
+    assert not desk.outbox.join(desk.queues[1], message, desk.wave)
+    desk.outbox.hurry(0.0)
+    assert [desk.take(), desk.take()] == ["c", "ab"]
 
 
 def test_nobody_joins_to_fill_a_batch_without_its_being_sent() -> None:

@@ -150,7 +150,6 @@ class Writer:
         return self._connection
 
     def _disconnect(self) -> None:
-        self._ends.forget()
         connection, self._connection = self._connection, None
         if connection is not None:
             disconnect(connection)
