@@ -197,6 +197,16 @@ def test_nobody_joins_to_fill_a_batch_without_its_being_sent() -> None:
     assert desk.take() == "abcd"
 
 
+def test_nobody_joins_to_fill_a_batch_of_several_flushes_without_its_being_sent() -> None:
+    desk = Desk()
+    desk.put(0, "ab")
+    desk.wave = Wave()
+    desk.put(0, "c")
+    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.wave)
+    desk.put(0, "d")
+    assert desk.take() == "abcd"
+
+
 def test_batches_that_wait_for_one_partition_go_together_where_the_sink_takes_more() -> None:
     desk = Desk(append_messages=10)
     for names in ("abc", "defg", "hi", "jk"):
