@@ -88,6 +88,16 @@ def test_a_message_in_a_batch_is_checked_as_one_alone(wrong: dict[str, Any]) -> 
         outgoing_batch([b"fine", OutgoingMessage(**{"payload": b"a", **wrong})])
 
 
+@pytest.mark.parametrize("part", ["payload", "key"])
+def test_text_in_one_message_of_many_becomes_utf8_and_a_number_is_refused(part: str) -> None:
+    def batch(value: Any) -> list[OutgoingMessage]:
+        return [OutgoingMessage(b"a", b"k"), OutgoingMessage(b"b")._replace(**{part: value})]
+
+    assert list(outgoing_batch(batch("ü"))) == batch("ü".encode())
+    with pytest.raises(TypeError, match=f"expected the {part}"):
+        outgoing_batch(batch(7))
+
+
 @pytest.mark.parametrize("alone", [b"abc", "abc"])
 def test_one_payload_is_no_batch(alone: Any) -> None:
     with pytest.raises(TypeError, match=r"Put it in a list, or use send\(\)"):
