@@ -122,6 +122,8 @@ class User:
                 await self._consumer.run(
                     handler, ordering=ordering, concurrency=concurrency, batch_size=batch_size, batch_wait=0.05
                 )
+            except ConsumerClosed:  # while a partition was repaired
+                return
             except PartitionStopped as error:
                 await self._repair(error)
             except ConsumerStateError as error:

@@ -418,7 +418,11 @@ class TestUndecodable:
         stage.broker.append_broken("t", 0, b"raw")
         stage.send(2)
         async with stage.consumer() as consumer:
-            assert texts(await consumer.receive_batch(100, max_wait=1000)) == numbered(5)
+            assert texts(await consumer.receive_batch(100, max_wait=1)) == numbered(5)
+            with anyio.fail_after(1), pytest.raises(PartitionStopped):
+                await consumer.receive_batch(100, max_wait=1000)
+
+            await consumer.seek("t", 0, 5)
             with anyio.fail_after(1), pytest.raises(PartitionStopped):
                 await consumer.receive_batch(100, max_wait=1000)
 
