@@ -64,7 +64,7 @@ class Tour:
 
     async def _begin(self) -> Child:
         a, b = self._processes.start_consumer("A"), self._processes.start_consumer("B")
-        await until(lambda: self._owns("A") and self._owns("B"), "both consumers to have partitions")
+        await until(lambda: self._has_share("A") and self._has_share("B"), "each consumer to get its share")
         producer = self._processes.start_producer()
         self._screen.say(f"{self._total:,} events, {PARTITIONS} partitions, consumers A and B of one group")
         self._screen.say(f"processes: producer {producer.pid}, consumer A {a.pid}, consumer B {b.pid}\n")
@@ -77,21 +77,21 @@ class Tour:
         await anyio.sleep(self._seconds / 8)
         b = self._processes.start_consumer("B")
         self._screen.say(f"  ...  consumer B is back (process {b.pid})")
-        await until(lambda: self._owns("B"), "consumer B to get a share")
+        await until(lambda: self._has_share("B"), "consumer B to get its share")
         self._screen.say(f"  ...  consumer B has partitions {spell(self._owns('B'))} now")
 
     async def _kill(self, name: str) -> None:
         victim, partitions = self._processes.consumers[name], self._owns(name)
         await until(lambda: len(victim.in_hand) > 1, f"consumer {name} to have work in its hands")
+        start = anyio.current_time()
         victim.kill()
-        died = anyio.current_time()
         self._processes.look()  # to the last line it has written
         self._screen.say(
             f"  ...  consumer {name} (process {victim.pid}) is killed ({victim.status}), "
             f"events in its hands: {len(victim.in_hand)}"
         )
         await until(lambda: not self._owns(name), f"partitions {spell(partitions)} to be taken over")
-        late = (anyio.current_time() - died) * 1000
+        late = (anyio.current_time() - start) * 1000
         self._screen.say(f"  ...  {late:,.0f} ms later consumer A has its partitions {spell(partitions)}")
 
     async def _finish(self, producer: Child) -> None:
@@ -124,6 +124,9 @@ class Tour:
 
     def _owns(self, name: str) -> list[int]:
         return self._processes.partitions_of(name)
+
+    def _has_share(self, name: str) -> bool:
+        return len(self._owns(name)) == PARTITIONS // 2
 
     def _alarm(self, line: Line) -> None:
         if line.text:
