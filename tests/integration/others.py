@@ -1,17 +1,28 @@
-"""Another process on the same log file, as a member of the same group."""
+"""Members of one group on one log file, in this process and in others."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 
+from rustmq_sdk.drivers.sqlite import SqliteDriver
+from rustmq_sdk.slots import LogSubscription, SourceRequest
+from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
+from rustmq_sdk.testing.listener import OnRevoking, RecordingListener
+from rustmq_sdk.values import TopicPartition
+
+TOPIC, GROUP = "quakes", "alarm"
+TPS = [TopicPartition(TOPIC, number) for number in range(4)]
 PATIENCE = 20.0
+
+Member: TypeAlias = Subscriber[LogSubscription]
 
 # Another member: tells each of its calls in a line, commits what it has fetched, and obeys lines from its input.
 OTHER = """
@@ -108,3 +119,23 @@ def another(path: Path, lease: float) -> Iterator[Other]:
             yield other
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def member_of(
+    driver: SqliteDriver, lease: float = 10, on_revoking: OnRevoking | None = None
+) -> AsyncIterator[Member]:
+    request = SourceRequest(topics=[TOPIC], group=GROUP, lease=lease, revoke_budget=1.0)
+    async with log_member(driver, request, RecordingListener(on_revoking=on_revoking), PATIENCE) as member:
+        yield member
+
+
+def reasons(member: Member) -> list[str]:
+    return [call.reason for call in member.listener.calls if call.reason is not None]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Of what threads do, which tell no loop."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.005)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Collection
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
+import apsw
 import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver
 from rustmq_sdk.drivers.sqlite.claims import commit
+from rustmq_sdk.drivers.sqlite.group import view
+from rustmq_sdk.drivers.sqlite.member_lock import lock_path
 from rustmq_sdk.drivers.sqlite.membership import Membership
+from rustmq_sdk.drivers.sqlite.schema import ADDED
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
-from rustmq_sdk.slots import LogSubscription, SourceRequest
-from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
-from rustmq_sdk.testing.listener import OnRevoking, RecordingListener
-from rustmq_sdk.values import Assignment, Checkpoint, OutgoingMessage, TopicPartition
-from tests.integration.others import PATIENCE, another
+from rustmq_sdk.errors import PermanentDriverError
+from rustmq_sdk.slots import SourceRequest
+from rustmq_sdk.testing.contracts.subscriber import log_member
+from rustmq_sdk.testing.listener import RecordingListener
+from rustmq_sdk.values import Assignment, Checkpoint, OutgoingMessage
+from tests.integration.others import GROUP, PATIENCE, TOPIC, TPS, another, member_of, reasons, until
 
-TOPIC, GROUP = "quakes", "alarm"
-TPS = [TopicPartition(TOPIC, number) for number in range(4)]
-
-Member: TypeAlias = Subscriber[LogSubscription]
+STRANGER = b"stranger" * 2
 
 
 @pytest.fixture
@@ -39,15 +38,6 @@ async def driver(path: Path) -> AsyncIterator[SqliteDriver]:
     async with sqlite.open(f"sqlite:///{path}") as driver:
         await driver.admin().create_topic(TOPIC, len(TPS), {})
         yield driver
-
-
-@asynccontextmanager
-async def member_of(
-    driver: SqliteDriver, lease: float = 10, on_revoking: OnRevoking | None = None
-) -> AsyncIterator[Member]:
-    request = SourceRequest(topics=[TOPIC], group=GROUP, lease=lease, revoke_budget=1.0)
-    async with log_member(driver, request, RecordingListener(on_revoking=on_revoking), PATIENCE) as member:
-        yield member
 
 
 async def test_processes_share_the_partitions_and_leave_them_to_each_other(driver: SqliteDriver, path: Path) -> None:
@@ -75,24 +65,6 @@ async def test_a_waiting_fetch_hears_of_another_process(driver: SqliteDriver, pa
                 tasks.start_soon(reader.fetch_until, lambda: reader.payloads() == [b"theirs"])
                 await anyio.wait_all_tasks_blocked()
                 assert await other.ask("send theirs") == "sent"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_silent_process_is_expired_and_fenced(driver: SqliteDriver, path: Path, death: signal.Signals) -> None:
-    with another(path, lease=1.0) as other:
-        await other.owns([0, 1, 2, 3])
-        other.process.send_signal(death)
-        async with member_of(driver, lease=1.0) as member:
-            await member.owns(TPS)
-            await member.subscription.commit({each: Checkpoint(3) for each in member.wanted})
-            if death is signal.SIGSTOP:
-                other.process.send_signal(signal.SIGCONT)
-                assert await other.ask("commit 9") == "fenced"
-                await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
-
-            moved = await member.subscription.committed(TPS)
-            assert moved == dict.fromkeys(TPS, Checkpoint(3))
 
 
 @pytest.mark.slow
@@ -137,6 +109,21 @@ async def test_a_member_that_was_expired_joins_again_under_another_name(driver: 
         assert all(member.assignment(tp) is not before[tp] for tp in TPS)
         assert [call.name for call in member.listener.calls] == ["assigned", "lost", "assigned"]
         assert len(outcomes) == 1
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_again(driver: SqliteDriver) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        before = member.listener.calls[-1].generation
+        assert before is not None
+
+        def claim(transaction: Transaction) -> None:
+            transaction.execute("UPDATE claim SET epoch = epoch + 1 WHERE partition = 1")
+            transaction.changed.add(("group", GROUP))
+
+        await driver._file().write("source", "claim", claim)
+        await member.listener.until(lambda: member.listener.calls[-1].generation == before + 2, PATIENCE)
+        await member.owns(TPS)
 
 
 async def test_nothing_is_delivered_while_it_is_given_up(driver: SqliteDriver) -> None:
@@ -197,3 +184,100 @@ async def test_a_deleted_topic_is_lost_and_comes_back_when_it_is_created_again(d
         await member.owns(TPS[:1])
         await member.collect(1)
         assert member.payloads() == [b"new"]
+
+
+# Why partitions come and go
+
+
+async def test_members_are_told_why(driver: SqliteDriver) -> None:
+    async with member_of(driver) as first:
+        await first.owns(TPS)
+        async with member_of(driver) as second:
+            await second.listener.until(lambda: len(second.listener.assignments) == 2, PATIENCE)
+
+        await first.owns(TPS)
+        await driver.admin().delete_topic(TOPIC)
+        await first.owns([])
+        await driver.admin().create_topic(TOPIC, 2, {})
+        await first.owns(TPS[:2])
+
+    assert reasons(first) == ["joined", "moved", "left", "topics_changed", "topics_changed"]
+    assert reasons(second)[0] == "moved"
+
+
+async def test_who_is_too_slow_and_who_takes_over_are_told_so(driver: SqliteDriver) -> None:
+    async def never(assignments: object, budget: float) -> None:
+        await anyio.sleep(budget + 1.5)
+
+    async with member_of(driver, lease=1.0, on_revoking=never) as slow:
+        await slow.owns(TPS)
+        async with member_of(driver, lease=1.0) as member:
+            await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+            assert reasons(member)[-1] == "overdue"
+
+
+# Members of other releases
+
+
+def as_another_release(driver: SqliteDriver, *, protocol: int, lock: int | None = None) -> Awaitable[None]:
+    """Another release's member joins, by its row."""
+
+    def join(transaction: Transaction) -> None:
+        sql = "INSERT INTO member (consumer_group, id, topics, lock, protocol) VALUES (?, ?, ?, ?, ?)"
+        topics = f'["{TOPIC}"]' if protocol == 1 else "something else"
+        transaction.execute(sql, GROUP, STRANGER, topics, lock, protocol)
+        transaction.changed.add(("group", GROUP))
+
+    return driver._file().write("source", "join", join)
+
+
+async def test_a_member_of_a_later_release_is_not_joined(driver: SqliteDriver) -> None:
+    await as_another_release(driver, protocol=2)
+    async with member_of(driver) as member:
+        with pytest.raises(PermanentDriverError, match="later release: it shares partitions by protocol 2"):
+            await member.fetch_until(lambda: False)
+
+        assert not member.listener.calls
+
+
+async def test_a_running_member_does_not_go_on_beside_one_of_a_later_release(driver: SqliteDriver) -> None:
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        await as_another_release(driver, protocol=2)
+        with pytest.raises(PermanentDriverError, match="Upgrade rustmq-sdk"):
+            await member.fetch_until(lambda: False)
+
+
+async def test_a_member_of_a_later_release_that_has_ended_is_expired(driver: SqliteDriver, path: Path) -> None:
+    file = lock_path(path, STRANGER)
+    file.touch()
+    await as_another_release(driver, protocol=2, lock=file.stat().st_ino)
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        await until(lambda: not file.exists())
+
+
+async def test_a_member_of_an_earlier_release_has_no_lock_and_is_spared(driver: SqliteDriver) -> None:
+    def join(transaction: Transaction) -> None:
+        sql = "INSERT INTO member (consumer_group, id, topics) VALUES (?, ?, ?)"
+        transaction.execute(sql, GROUP, STRANGER, f'["{TOPIC}"]')
+
+    await driver._file().write("source", "join", join)
+    async with member_of(driver) as member:
+        await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+        driver._file().bell.tell(None)
+        await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"x")], sequence=None)
+        assert STRANGER in (await driver._file().read("source", "look", view, GROUP)).members
+
+
+async def test_a_file_of_an_earlier_release_gets_what_it_lacks(path: Path) -> None:
+    async with sqlite.open(f"sqlite:///{path}") as driver:
+        await driver.admin().create_topic(TOPIC, len(TPS), {})
+
+    connection = apsw.Connection(str(path))
+    for table, column, _ in ADDED:
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+
+    connection.close()
+    async with sqlite.open(f"sqlite:///{path}") as driver, member_of(driver) as member:
+        await member.owns(TPS)

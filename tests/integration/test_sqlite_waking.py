@@ -6,7 +6,7 @@ What is tested here happens on threads, before a loop is told: one loop will do.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +23,7 @@ from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
 from rustmq_sdk.testing.listener import RecordingListener
 from rustmq_sdk.values import OutgoingMessage, TopicPartition
-from tests.integration.others import PATIENCE, another
+from tests.integration.others import PATIENCE, another, until
 
 TP = TopicPartition("quakes", 0)
 NEVER = 3600.0
@@ -68,13 +68,6 @@ async def reading(driver: SqliteDriver) -> AsyncIterator[Reader]:
         await reader.owns([TP])
         await until(lambda: driver._file()._watcher._seen is not None)
         yield reader
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Of what threads do, which tell no loop."""
-    with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.005)
 
 
 async def hears(reader: Reader, word: bytes, count: int) -> None:

@@ -96,6 +96,7 @@ def step(
     group: str,
     me: bytes,
     *,
+    held: Mapping[int, int],
     ended: Collection[bytes] = (),
     silent: Mapping[bytes, int] = MappingProxyType({}),
     overdue: Mapping[int, int] = MappingProxyType({}),
@@ -106,6 +107,7 @@ def step(
         transaction: to do it in.
         group: its name.
         me: our member id.
+        held: the partitions we have, with the epochs of our claims.
         ended: members to expire, since their locks were free.
         silent: members to expire, with the beat they stopped at; who has beaten since is spared.
         overdue: partitions, with their epochs, whose owners were asked to release them and did not in time.
@@ -119,7 +121,7 @@ def step(
     names = {partition: tp for tp, partition in state.partitions.items()}
     for partition, target in state.planned().items():
         claim = state.claim(partition)
-        free = claim.owner not in state.members
+        free = state.free(partition, me, held)
         if free and target == me:
             why = _why_free(state, partition)
             claimed.append(Claimed(names[partition], partition, claim.epoch + 1, why))

@@ -59,11 +59,18 @@ class View(NamedTuple):
         subscriptions = {member: state.topics for member, state in self.members.items()}
         return plan(subscriptions, topics, {partition: self.holder(partition) for partition in topics})
 
-    def settled(self, me: bytes) -> bool:
-        """Whether nothing is to be planned, and nothing is free for us to claim."""
+    def free(self, partition: int, me: bytes, held: Mapping[int, int]) -> bool:
+        """Whether we may claim a partition: nobody in the group has it, or it is ours and we do not know it.
+
+        The answer to a claim can be lost on its way, and then nobody reads the partition. It is claimed once more.
+        """
+        claim = self.claim(partition)
+        return claim.owner not in self.members or (claim.owner == me and held.get(partition) != claim.epoch)
+
+    def settled(self, me: bytes, held: Mapping[int, int]) -> bool:
+        """Whether nothing is to be planned, and nothing is free for us to claim; ``held``: what we have, by epoch."""
         for partition, target in self.planned().items():
-            free = self.claim(partition).owner not in self.members
-            if target != self.holder(partition) or (free and target == me):
+            if target != self.holder(partition) or (target == me and self.free(partition, me, held)):
                 return False
 
         return True

@@ -82,8 +82,7 @@ class Membership:
         if stepped.claimed:
             await self._take(stepped.claimed)
 
-        if stepped.expired:
-            await self._file.read("source", "rebalance", _remove, self._file.path, stepped.expired)
+        await self._tidy(stepped.expired)
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -156,6 +155,12 @@ class Membership:
         if before is not None:
             before.release()
 
+        await self._tidy(ended)
+
+    async def _tidy(self, expired: Collection[bytes]) -> None:
+        if expired:
+            await self._file.read("source", "rebalance", _remove, self._file.path, expired)
+
     def _owns(self, group: View, holding: Holding) -> bool:
         claim = group.claims.get(holding.partition)
         return claim is not None and (claim.owner, claim.epoch) == (self.member, holding.epoch)
@@ -189,7 +194,8 @@ class Membership:
         silent = self._beats.look(now, {id_: each.beat for id_, each in group.members.items() if id_ != self.member})
         overdue = self._overdue(group, now)
         joining, self._joining = self._joining, False
-        if not (look.ended or silent or overdue) and group.settled(self.member):
+        held = {holding.partition: holding.epoch for holding in self._holdings}
+        if not (look.ended or silent or overdue) and group.settled(self.member, held):
             return Stepped((), ())
 
         stepped = await self._file.write(
@@ -198,6 +204,7 @@ class Membership:
             claims.step,
             self._group,
             self.member,
+            held=held,
             ended=look.ended,
             silent=silent,
             overdue=overdue,
