@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import apsw
 import msgspec
 import pytest
 
+from rustmq_sdk import Client, Producer, SentMessage
 from rustmq_sdk.drivers.sqlite import SqliteDriver, ends, integrity_check, sequences
 from rustmq_sdk.errors import PermanentDriverError, TransientDriverError
 from rustmq_sdk.slots import SourceRequest
@@ -148,6 +149,26 @@ async def test_an_append_asks_and_writes_nothing_but_what_is_new(driver: SqliteD
     await writer._thread.run(int)
     connection.exec_trace = None
     assert statements == ["BEGIN", "UPDATE", "INSERT", "INSERT", "COMMIT"]
+
+
+async def test_batches_of_several_tasks_share_a_row_and_its_sync(path: Path) -> None:
+    answers: list[Sequence[SentMessage]] = []
+
+    async def send(producer: Producer) -> None:
+        answers.append(await producer.send_batch(TOPIC, [b"x"] * 500))
+
+    async with Client(f"sqlite:///{path}") as client:
+        async with client.producer() as producer, anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(send, producer)
+
+    connection = apsw.Connection(str(path))
+    assert connection.execute("SELECT base, count FROM batch").fetchall() == [(0, 2000)]
+    connection.close()
+    assert sorted(sent.offset or 0 for answer in answers for sent in answer) == list(range(2000))
+    for answer in answers:
+        first = answer[0].offset or 0
+        assert answer == [SentMessage(TOPIC, 0, first + at, answer[0].timestamp) for at in range(500)]
 
 
 async def test_of_a_producers_appends_the_last_few_are_remembered(driver: SqliteDriver, path: Path) -> None:
