@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -76,6 +77,9 @@ def main(program: Callable[[], Awaitable[int]], *, title: str, backend: str) -> 
     except* KeyboardInterrupt:
         print("\nInterrupted before its end.", file=sys.stderr)
         status = 130
+    except* BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more, as with `| head`
+        status = 141
 
     return status
 
@@ -117,7 +121,9 @@ def start(chosen: argparse.Namespace) -> int:
     if chosen.role != "tour":
         return main(partial(work, chosen), title=f"{chosen.role} {chosen.name}".strip(), backend=chosen.backend)
 
-    # To be asked to end is Ctrl-C as well: the processes end, the folder is removed.
+    # To be asked to end is Ctrl-C as well, also where a script has started us to ignore that in the background: the
+    # processes end, the folder is removed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return main(partial(tour, chosen), title="tour", backend=chosen.backend)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
 
 
 @contextmanager
-def tour(folder: Path, backend: str) -> Iterator[subprocess.Popen[str]]:
-    """A tour whose consumers are at work."""
+def tour(folder: Path, backend: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A tour whose consumers are at work, and what it has said."""
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / "demo.py"), "--backend", backend],
         env={**ENVIRONMENT, "TMPDIR": str(folder)},
@@ -36,8 +38,8 @@ def tour(folder: Path, backend: str) -> Iterator[subprocess.Popen[str]]:
     ) as running:
         assert running.stdout is not None
         try:
-            assert any(line.startswith("ALARM") for line in running.stdout)
-            yield running
+            said = "".join(takewhile(lambda line: not line.startswith("ALARM"), running.stdout))
+            yield running, said
         finally:
             running.kill()
 
@@ -46,7 +48,7 @@ def tour(folder: Path, backend: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_tour_leaves_no_process_and_no_file(backend: str, number: int, tmp_path: Path) -> None:
-    with tour(tmp_path, backend) as running:
+    with tour(tmp_path, backend) as (running, _):
         running.send_signal(number)
         # All share its output, so that comes to an end when the last of them has ended.
         _, errors = running.communicate(timeout=20)
@@ -58,11 +60,36 @@ def test_an_interrupted_tour_leaves_no_process_and_no_file(backend: str, number:
 
 @pytest.mark.slow
 def test_no_process_survives_a_tour_that_is_killed(tmp_path: Path) -> None:
-    with tour(tmp_path, "asyncio") as running:
+    with tour(tmp_path, "asyncio") as (running, _):
         running.kill()
         _, errors = running.communicate(timeout=20)
 
     assert errors == "", "they finish what they have in hand, and go"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_tour_that_nobody_reads_ends_without_a_word(backend: str, tmp_path: Path) -> None:
+    with tour(tmp_path, backend) as (running, _):
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == ""
+        assert running.wait(20) == 141
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_tour_says_which_process_has_ended_before_its_time(tmp_path: Path) -> None:
+    with tour(tmp_path, "asyncio") as (running, said):
+        producer = re.search(r"producer (\d+)", said)
+        assert producer is not None
+        os.kill(int(producer[1]), signal.SIGKILL)
+        _, errors = running.communicate(timeout=20)
+
+    assert running.returncode == 2
+    assert errors == "\nThe tour cannot go on. The producer has ended with exit status -9.\n"
 
 
 def start(code: str, folder: Path, tally: Tally | None = None) -> Processes:
