@@ -157,10 +157,13 @@ async def test_batches_of_several_tasks_share_a_row_and_its_sync(path: Path) -> 
     async def send(producer: Producer) -> None:
         answers.append(await producer.send_batch(TOPIC, [b"x"] * 500))
 
-    async with Client(f"sqlite:///{path}") as client:
-        async with client.producer() as producer, anyio.create_task_group() as tasks:
-            for _ in range(4):
-                tasks.start_soon(send, producer)
+    async with (
+        Client(f"sqlite:///{path}") as client,
+        client.producer() as producer,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(4):
+            tasks.start_soon(send, producer)
 
     connection = apsw.Connection(str(path))
     assert connection.execute("SELECT base, count FROM batch").fetchall() == [(0, 2000)]
