@@ -100,7 +100,7 @@ def kill(checkout: Checkout, names: list[str]) -> None:
 def hold(checkout: Checkout, names: list[str]) -> None:
     """Keeps one service up until standard input ends."""
     (service,) = services(names)
-    with control.hold(checkout, service, say=_say):
+    with control.hold(checkout, service, say=lambda line: None):
         _print("ready")
         sys.stdin.read()
 

@@ -35,15 +35,14 @@ def nodes(names: Iterable[str]) -> list[tuple[Service, str]]:
     Raises:
         ServiceFailed: there is neither of that name.
     """
-    known = {node: service for service in CATALOGUE.values() for node in service.nodes}
+    known = {service.name: [(service, node) for node in service.nodes] for service in CATALOGUE.values()}
+    known |= {node: [(service, node)] for service in CATALOGUE.values() for node in service.nodes}
     found: list[tuple[Service, str]] = []
-    for name in dict.fromkeys(names):
-        if name in known:
-            found.append((known[name], name))
-        elif name in CATALOGUE:
-            found += [(CATALOGUE[name], node) for node in CATALOGUE[name].nodes]
-        else:
-            raise ServiceFailed(f"no node is called {name!r}; there are {', '.join([*known, 'kafka3'])}")
+    for name in names:
+        if name not in known:
+            raise ServiceFailed(f"no node is called {name!r}; there are {', '.join(known)}")
+
+        found += [one for one in known[name] if one not in found]
 
     return found
 

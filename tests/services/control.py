@@ -145,7 +145,7 @@ def _start(checkout: Checkout, service: Service, site: Site, nodes: Sequence[str
 
         for node in nodes:
             checkout.begin_log(node)
-            processes.start(service.command(site, node), checkout.log(node))
+            processes.start(service.command(site, node), service.config(site, node), checkout.log(node))
 
         _wait(checkout, service, site, [node for node in service.nodes if _is_running(service, site, node)] + [*nodes])
     except BaseException:
@@ -189,7 +189,7 @@ def _wait(checkout: Checkout, service: Service, site: Site, nodes: Sequence[str]
             elif not _is_running(service, site, node):
                 raise ServiceFailed(f"{node} ended while it was starting.\n{_last_words(checkout, node)}")
             elif time.monotonic() > deadline:
-                late = f"{node} does not serve after {service.patience:.0f} seconds: it lacks {problem}."
+                late = f"{node} does not serve after {service.patience:g} seconds: it lacks {problem}."
                 raise ServiceFailed(f"{late}\n{_last_words(checkout, node)}")
 
         if waiting:

@@ -63,7 +63,7 @@ def _sizes(nodes: int) -> dict[str, str]:
         # Three seconds by default, for members that start one after the other.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
-        # Nine seconds by default until a killed node's partitions have a new leader.
+        # Nine seconds by default until a killed node's partitions have a new leader, and until it is let in again.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
         # Room for a test run, not for a year; a segment has to be full before retention may remove anything.

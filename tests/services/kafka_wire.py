@@ -50,9 +50,8 @@ def has_coordinator(port: int, group: str) -> bool:
 def _ask(port: int, question: int, version: int, body: bytes) -> io.BytesIO:
     """The body of the answer, behind its correlation id."""
     header = struct.pack(">hhih", question, version, 1, -1)
-    with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
+    with socket.create_connection((HOST, port), timeout=PATIENCE) as connection, connection.makefile("rb") as stream:
         connection.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
-        stream = connection.makefile("rb")
         (size,) = _take(stream, ">i")
         answer = io.BytesIO(stream.read(size))
 

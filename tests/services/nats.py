@@ -34,9 +34,9 @@ class Nats(Service):
 
     def waiting_for(self, site: Site, node: str) -> str | None:
         """It says by itself who it is, and answers a PING when it serves."""
+        address = (HOST, site.port(node, "nats"))
         try:
-            with socket.create_connection((HOST, site.port(node, "nats")), timeout=1) as connection:
-                stream = connection.makefile("rb")
+            with socket.create_connection(address, timeout=1) as connection, connection.makefile("rb") as stream:
                 kind, _, said = stream.readline().partition(b" ")
                 connection.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
                 answer = stream.readline()

@@ -153,7 +153,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[_services].close()
+    # Which is not there if pytest was called with arguments that it refuses.
+    if (services := config.stash.get(_services, None)) is not None:
+        services.close()
 
 
 @pytest.fixture(scope="session")

@@ -29,13 +29,13 @@ def find(program: str, config: Path) -> list[int]:
     ]
 
 
-def start(command: list[str], log: Path) -> int:
-    """Starts a process in a session of its own, so that Ctrl-C and the end of this one do not reach it; its pid.
+def start(command: list[str], config: Path, log: Path) -> None:
+    """Starts a process in a session of its own, so that Ctrl-C and the end of this one do not reach it.
 
     Not by ``subprocess.Popen``: that warns, or fails a test, when it is forgotten while the process runs.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         command[0],
         command,
         os.environ,
@@ -48,6 +48,9 @@ def start(command: list[str], log: Path) -> int:
         setsigmask=[],
         setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
     )
+    # The kernel lets this process go on a moment before the new one has its command line; a long one on a busy machine.
+    while pid not in find(command[0], config) and not _has_ended(pid):
+        time.sleep(POLL)
 
 
 def stop(program: str, config: Path, how: signal.Signals) -> bool:
@@ -71,6 +74,10 @@ def _tell(pids: Sequence[int], how: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             # It leads the session that start() gave it, and its children, if it has any, go with it.
             os.killpg(pid, how) if os.getpgid(pid) == pid else os.kill(pid, how)
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _bury(pids: Sequence[int]) -> None:

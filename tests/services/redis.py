@@ -44,7 +44,7 @@ class Redis(Service):
         try:
             with socket.create_connection((HOST, site.port(node, "redis")), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                answer = connection.makefile("rb").readline()
+                answer = connection.recv(100)
         except OSError as problem:
             return f"an answer on port {site.port(node, 'redis')} ({problem})"
 
