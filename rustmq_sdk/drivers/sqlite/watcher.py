@@ -11,8 +11,9 @@ from rustmq_sdk.drivers.sqlite.lookout import NET_SECONDS, Lookout, Seen, poll_i
 from rustmq_sdk.drivers.sqlite.member_lock import PeerLock
 from rustmq_sdk.drivers.sqlite.wake import MEMBERS, Bell, Changed
 
-UNLOCK_SECONDS = 0.005
-"""The kernel tells that a dead process's file was closed a moment before it gives the lock back: look once more."""
+UNLOCK_SECONDS = 0.001
+"""The kernel tells that a dead process's file was closed a moment before it gives the lock back: try again after this,
+after twice this, and so on."""
 
 
 class Watcher:
@@ -125,6 +126,7 @@ class _Watch(threading.Thread):
         self._stopped = False
         self._peers: frozenset[PeerLock] = frozenset()
         self._look_at = self._tick_at = self._try_at = 0.0
+        self._pause = NET_SECONDS
 
     def stop(self) -> None:
         """Ends it, soon."""
@@ -178,7 +180,8 @@ class _Watch(threading.Thread):
             self._watcher.bell.tell(None)
 
         if seen.ended or now >= self._try_at:
-            self._try_at = now + (UNLOCK_SECONDS if seen.ended else NET_SECONDS)
+            self._pause = UNLOCK_SECONDS if seen.ended else min(2 * self._pause, NET_SECONDS)
+            self._try_at = now + self._pause
             if any(peer.free() for peer in self._peers):
                 self._watcher.bell.tell(frozenset({MEMBERS}))
 
