@@ -3,15 +3,16 @@
 
 SHELL := /bin/sh
 
-.PHONY: help setup demo test lint bench soak clean
+.PHONY: help setup demo test lint bench soak services services-down clean
 
 help:
-	@echo "make demo    a short tour on a local file, without a server"
-	@echo "make test    the tests, on asyncio and trio"
-	@echo "make lint    style, types, and who may import whom"
-	@echo "make bench   throughput and latency"
-	@echo "make soak    consumers under faults, for a long time"
-	@echo "make clean   throw .venv and caches away"
+	@echo "make demo      a short tour on a local file, without a server"
+	@echo "make test      the tests, on asyncio and trio"
+	@echo "make lint      style, types, and who may import whom"
+	@echo "make bench     throughput and latency"
+	@echo "make soak      consumers under faults, for a long time"
+	@echo "make services  start Kafka and keep it for the next tests; make services-down ends it"
+	@echo "make clean     throw .venv and caches away"
 
 setup:
 	@scripts/setup $(ARGS)
@@ -19,5 +20,11 @@ setup:
 demo test lint bench soak:
 	@scripts/$@ $(ARGS)
 
-clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+services:
+	@scripts/services up $(ARGS)
+
+services-down:
+	@scripts/services down $(ARGS)
+
+clean: services-down
+	rm -rf .services .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -15,7 +15,7 @@ from tests.integration.echo import Echo, starts
 from tests.services import control, processes
 from tests.services.catalogue import nodes, services
 from tests.services.checkout import Checkout
-from tests.services.programs import Program
+from tests.services.programs import Program, java_version
 from tests.services.service import Service, ServiceFailed, ServiceMissing, Site
 
 
@@ -175,11 +175,32 @@ def test_another_release_is_not_given_for_the_one_asked_for(
 
 def test_a_program_that_is_missing_is_named_with_the_line_that_brings_it(checkout: Checkout) -> None:
     echo = Echo()
-    echo.programs = (Program("no-such-program", "no-such-package", "https://example.org"),)
+    echo.programs = (Program("no-such-program", ("no-such-package",), "https://example.org"),)
     with pytest.raises(ServiceMissing, match=r"no-such-program is not installed; (run: .*no-such-package|see https)"):
         up(checkout, echo)
 
     assert not checkout.somewhere(echo).folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "said", "version"),
+    [
+        ('JAVA_VERSION="17.0.15"\n', "", 17),
+        ('IMPLEMENTOR="x"\nJAVA_VERSION="25"\n', "", 25),
+        (None, 'openjdk version "21.0.2" 2024-01-16', 21),
+        (None, 'java version "1.8.0_412"', 8),
+        (None, "The operation could not be completed. Unable to locate a Java Runtime.", 0),
+    ],
+)
+def test_a_java_is_as_new_as_it_says(tmp_path: Path, release: str | None, said: str, version: int) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho '{said}' >&2\n")
+    java.chmod(0o755)
+    if release is not None:
+        (tmp_path / "release").write_text(release)
+
+    assert java_version(str(java)) == version
 
 
 def test_what_is_held_is_down_afterwards(checkout: Checkout) -> None:

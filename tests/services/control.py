@@ -34,8 +34,8 @@ def provide(checkout: Checkout, service: Service, *, install: bool, say: Say) ->
         ServiceMissing: something is not here; with the line to run.
     """
     with alone(checkout.lock("artifacts")):
-        if install and service.missing(checkout.artifacts):
-            say(f"{service.name}: installing {', '.join(one.package for one in service.needs(checkout.artifacts))}")
+        if install and (problem := service.missing(checkout.artifacts)):
+            say(f"{service.name}: {problem}")
             programs.install(service.needs(checkout.artifacts))
 
         if problem := service.missing(checkout.artifacts):

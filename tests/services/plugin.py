@@ -8,6 +8,7 @@ runs is named by ``--service kafka=HOST:PORT``.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator, Mapping
 
@@ -29,6 +30,17 @@ class Services:
         self.foreign = foreign
         self._holdings: dict[str, Holding] = {}
         self._clusters: dict[str, KafkaServer] = {}
+
+    @functools.cached_property
+    def missing(self) -> dict[str, str | None]:
+        """Why a service cannot be had here; None if it can. Looked up once: asking a package system takes its time."""
+        if os.name != "posix":
+            return dict.fromkeys(CATALOGUE, "scripts/services works on Linux and macOS")
+
+        artifacts = Checkout().artifacts
+        return {
+            name: None if name in self.foreign else service.missing(artifacts) for name, service in CATALOGUE.items()
+        }
 
     def begin(self, name: str) -> None:
         """Starts a service in the background, unless that is done or it is somebody else's."""
@@ -97,11 +109,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_rustmq_services(config: pytest.Config) -> dict[str, str | None]:
-    if os.name != "posix":
-        return dict.fromkeys(CATALOGUE, "scripts/services works on Linux and macOS")
-
-    foreign, artifacts = config.stash[_services].foreign, Checkout().artifacts
-    return {name: None if name in foreign else service.missing(artifacts) for name, service in CATALOGUE.items()}
+    return config.stash[_services].missing
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -112,25 +120,22 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: len(_needs(item)) > 0)
+    items.sort(key=lambda item: any(True for _ in _marked(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
 
-    missing = pytest_rustmq_services(session.config)
-    for name in dict.fromkeys(name for item in session.items for name in _needs(item)):
-        if missing[name] is None:
-            session.config.stash[_services].begin(name)
+    services = session.config.stash[_services]
+    for name in dict.fromkeys(name for item in session.items for name in _to_be_had(item)):
+        services.begin(name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Outside of the test's timeout: waits for its servers, and afterwards mends what it has broken."""
-    services = item.config.stash[_services]
-    missing = pytest_rustmq_services(item.config) if _needs(item) else {}
-    needed = [name for name in _needs(item) if missing[name] is None]
+    services, needed = item.config.stash[_services], _to_be_had(item)
     for name in needed:
         try:
             services.wait(name)
@@ -146,10 +151,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    missing = pytest_rustmq_services(item.config) if _needs(item) else {}
-    for name in _needs(item):
-        if missing[name] is None:
-            _require(item.config, name)
+    for name in _to_be_had(item):
+        _require(item.config, name)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -198,8 +201,10 @@ def _require(config: pytest.Config, name: str) -> Services:
     return services
 
 
-def _needs(item: pytest.Item) -> list[str]:
-    return [name for name in _marked(item) if name in CATALOGUE]
+def _to_be_had(item: pytest.Item) -> list[str]:
+    """What a test needs that can be started here. Of the rest, rustmq_sdk's own plugin skips or fails the test."""
+    missing = item.config.stash[_services].missing
+    return [name for name in _marked(item) if name in CATALOGUE and missing[name] is None]
 
 
 def _marked(item: pytest.Item) -> Iterator[str]:

@@ -16,10 +16,10 @@ PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin",
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program by its name, the Debian package that has it, and where others find it."""
+    """A program by its name, the Debian packages that have it, best first, and where others find it."""
 
     name: str
-    package: str
+    packages: tuple[str, ...]
     elsewhere: str
     java: int = 0
 
@@ -44,11 +44,13 @@ class Program:
         return self.path
 
 
-JAVA = Program("java", "openjdk-17-jre-headless", "https://adoptium.net, version 17 or newer", java=17)
-MAVEN = Program("mvn", "maven", "https://maven.apache.org")
-OPENSSL = Program("openssl", "openssl", "https://www.openssl.org")
-REDIS = Program("redis-server", "redis-server", "https://redis.io")
-NATS = Program("nats-server", "nats-server", "https://nats.io")
+# Each release of a distribution has some of these, and its default-jre may be older than 17.
+JRES = ("openjdk-17-jre-headless", "openjdk-21-jre-headless", "openjdk-25-jre-headless")
+JAVA = Program("java", JRES, "https://adoptium.net, version 17 or newer", java=17)
+MAVEN = Program("mvn", ("maven",), "https://maven.apache.org")
+OPENSSL = Program("openssl", ("openssl",), "https://www.openssl.org")
+REDIS = Program("redis-server", ("redis-server",), "https://redis.io")
+NATS = Program("nats-server", ("nats-server",), "https://nats.io")
 
 
 def first_missing(programs: Iterable[Program]) -> str | None:
@@ -66,13 +68,13 @@ def first_missing(programs: Iterable[Program]) -> str | None:
 
 def apt(programs: Iterable[Program]) -> list[str]:
     """The command that installs these on Debian and its children, without ``sudo``."""
-    return ["apt-get", "install", "-y", "--no-install-recommends", *dict.fromkeys(one.package for one in programs)]
+    return ["apt-get", "install", "-y", "--no-install-recommends", *dict.fromkeys(_package(one) for one in programs)]
 
 
 def install(programs: Iterable[Program]) -> None:
     """Installs what is missing of these, where that takes no password. The caller asks again what is missing then."""
     wrong = [program for program in programs if program.problem()]
-    if not wrong or shutil.which("apt-get") is None or not (root := _as_root()):
+    if not wrong or shutil.which("apt-get") is None or (root := _as_root()) is None:
         return
 
     noninteractive = [*root, "env", "DEBIAN_FRONTEND=noninteractive"]
@@ -96,10 +98,19 @@ def java_version(java: str) -> int:
     return int(found[1]) if found else 0
 
 
+def _package(program: Program) -> str:
+    """The first of its packages that this system knows."""
+    if len(program.packages) == 1:
+        return program.packages[0]
+
+    known = (name for name in program.packages if _run(["apt-cache", "show", name]) == 0)
+    return next(known, program.packages[0])
+
+
 def _as_root() -> list[str] | None:
     """What stands before a command that has to run as root; None if that would ask for a password."""
     if os.geteuid() == 0:
-        return ["env"]
+        return []
 
     if shutil.which("sudo") is not None and _run(["sudo", "-n", "true"]) == 0:
         return ["sudo", "-n"]
