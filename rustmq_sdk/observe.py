@@ -29,6 +29,22 @@ EVENTS = (
 """The stable names: observer methods are ``on_<event>``, log records carry them as ``record.event``."""
 
 
+REASONS = (
+    "joined",
+    "left",
+    "expired",
+    "expired_lock",
+    "expired_beat",
+    "moved",
+    "overdue",
+    "topics_changed",
+    "fenced",
+    "assigned",
+    "lost",
+)
+"""Why partitions come and go: see :meth:`Observer.on_rebalanced`."""
+
+
 class Observer:
     """Implement what you care about; anything with some of these methods will do, subclassing is optional.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 import anyio
 
+from rustmq_sdk.observe import REASONS
 from rustmq_sdk.slots import AnySubscription, LogSubscription
 from rustmq_sdk.values import Assignment, TopicPartition
 
@@ -72,6 +73,7 @@ class RecordingListener:
     ) -> Mapping[Assignment, int | None]:
         call = Call("assigned", tuple(sorted(partitions)), generation=generation, reason=reason)
         with self._recorded(call):
+            self._check(reason in REASONS, f"unknown reason {reason!r}: one of {', '.join(REASONS)}")
             self._check(not (twice := set(partitions) & set(self.assignments)), f"assigned twice: {twice}")
             starts = await self._find_starts(partitions)
             epoch = None if generation is None else generation << 16
@@ -96,6 +98,7 @@ class RecordingListener:
     async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
         tps = tuple(sorted(assignment.tp for assignment in assignments))
         with self._recorded(Call("lost", tps, reason=reason)):
+            self._check(reason in REASONS, f"unknown reason {reason!r}: one of {', '.join(REASONS)}")
             for assignment in assignments:
                 held = self.assignments.pop(assignment.tp, None) or self.released.pop(assignment.tp, None)
                 self._check(held is assignment, f"lost {assignment.tp}, which is not ours")

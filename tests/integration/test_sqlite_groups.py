@@ -103,7 +103,7 @@ async def test_a_member_that_was_expired_joins_again_under_another_name(driver: 
         file = driver._file()
         await file.write("source", "expire", lambda transaction: transaction.execute("DELETE FROM member"))
         outcomes = await member.subscription.commit({before[TPS[0]]: Checkpoint(1)})
-        file.bell.ring(None)
+        file.bell.tell(None)
         await member.listener.until(lambda: len(member.listener.gone) == len(TPS), PATIENCE)
         await member.owns(TPS)
         assert all(member.assignment(tp) is not before[tp] for tp in TPS)

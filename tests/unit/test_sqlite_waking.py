@@ -263,6 +263,17 @@ def test_kqueue_is_asked_for_the_file_and_answers_in_our_words(log: Path, monkey
     events.close()
 
 
+def test_the_files_have_the_permissions_of_the_log(log: Path) -> None:
+    log.touch()
+    log.chmod(0o660)
+    watch, lock = DoorbellWatch(log), MemberLock(log, A)
+    for path in (doorbell_path(log), lock_path(log, A)):
+        assert path.stat().st_mode & 0o777 == 0o660
+
+    watch.close()
+    lock.release()
+
+
 # The locks of members
 
 

@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from rustmq_sdk.drivers.sqlite.filelocks import is_at, lock_alone, lock_shared
+from rustmq_sdk.drivers.sqlite.filelocks import is_at, lock_alone, lock_shared, share
 from rustmq_sdk.drivers.sqlite.forks import after_fork
 
 AVAILABLE = hasattr(os, "pwrite")
@@ -73,7 +73,7 @@ class Doorbell:
             # Somebody may have removed the file, and those who wait now watch another one.
             if self._fd is None or os.fstat(self._fd).st_nlink == 0:
                 self.close()
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                self._fd = os.open(self._path, os.O_RDWR)
 
             os.pwrite(self._fd, _ringer.next(), _ringer.offset)
 
@@ -97,6 +97,7 @@ class DoorbellWatch:
 
         self.path = doorbell_path(log)
         self.fd = self._opened()
+        share(self.fd, log)
         self._seen = self._others()
 
     @property
@@ -125,7 +126,7 @@ class DoorbellWatch:
 
     def _opened(self) -> int:
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             lock_shared(fd)
             if is_at(self.path, os.fstat(fd)):
                 return fd

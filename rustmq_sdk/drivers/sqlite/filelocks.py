@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
+
+AVAILABLE = sys.platform != "win32"
+"""Whether there are such locks at all."""
 
 
 def lock_shared(fd: int) -> bool:
@@ -33,6 +37,14 @@ def is_at(path: Path, status: os.stat_result) -> bool:
         return False
 
     return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
+
+
+def share(fd: int, log: Path) -> None:
+    """Gives a file of ours the permissions of the log, as SQLite does: other users who have the log use it as well."""
+    with suppress(OSError):  # it is another user's, or there is no log yet
+        mode = log.stat().st_mode & 0o666
+        if os.fstat(fd).st_mode & 0o777 != mode:
+            os.fchmod(fd, mode)
 
 
 def _lock(fd: int, how: str) -> bool:

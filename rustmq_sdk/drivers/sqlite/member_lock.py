@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
 
-from rustmq_sdk.drivers.sqlite.filelocks import is_at, lock_alone, lock_shared
+from rustmq_sdk.drivers.sqlite.filelocks import AVAILABLE, is_at, lock_alone, lock_shared, share
 from rustmq_sdk.drivers.sqlite.forks import after_fork
 
 ATTEMPTS = 3
@@ -33,9 +33,9 @@ class MemberLock:
         self.inode: int | None = None
         self._path = lock_path(log, member)
         self._fd: int | None = None
-        with suppress(OSError):  # read-only, full, no such thing here: the heartbeat has to do
-            for _ in range(ATTEMPTS):
-                if self._take():
+        with suppress(OSError):  # read-only, full: the heartbeat has to do
+            for _ in range(ATTEMPTS if AVAILABLE else 0):
+                if self._take(log):
                     break
 
     def __del__(self) -> None:
@@ -55,8 +55,10 @@ class MemberLock:
         if fd is not None:
             os.close(fd)
 
-    def _take(self) -> bool:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def _take(self, log: Path) -> bool:
+        # Python has every descriptor closed on exec: no program that we start inherits the lock.
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        share(self._fd, log)
         status = os.fstat(self._fd)
         # A file system may say yes to everybody, or count by process: only a lock that keeps others out is one.
         held = lock_alone(self._fd) and is_at(self._path, status)
@@ -90,7 +92,7 @@ class PeerLock(NamedTuple):
     def free(self) -> bool:
         """Whether the member has ended. False where that cannot be said."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY)
         except OSError:
             return False
 
@@ -119,6 +121,9 @@ def remove(log: Path, members: Collection[bytes]) -> None:
 
 def sweep(log: Path, members: Collection[bytes]) -> None:
     """Removes what others have left behind: files of nobody among ``members`` whose lock is free."""
+    if not AVAILABLE:
+        return
+
     prefix = lock_path(log, b"").name
     spared = {lock_path(log, member).name for member in members}
     with suppress(OSError):
@@ -129,7 +134,7 @@ def sweep(log: Path, members: Collection[bytes]) -> None:
 
 def _sweep(path: Path) -> None:
     with suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR)
         try:
             # Somebody who is about to join has made the file and perhaps not locked it yet. Removed under our lock, it
             # is missing when he looks for it under his, and he makes another.

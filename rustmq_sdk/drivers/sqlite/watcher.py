@@ -141,6 +141,12 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         """Until it is stopped."""
+        try:
+            self._run()
+        finally:
+            self._exchange(None)
+
+    def _run(self) -> None:
         lookout = self._watcher.open_lookout()
         self._exchange(lookout)
         while not self._stopped:
@@ -153,8 +159,6 @@ class _Watch(threading.Thread):
 
             self._tell(seen)
             self._look(lookout)
-
-        self._exchange(None)
 
     def _exchange(self, lookout: Lookout | None) -> None:
         with self._guard:
