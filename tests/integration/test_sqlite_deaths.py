@@ -16,6 +16,7 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver
+from rustmq_sdk.drivers.sqlite.member_lock import lock_path
 from rustmq_sdk.values import Checkpoint
 from tests.integration.others import PATIENCE, TOPIC, TPS, Other, another, member_of, reasons, until
 
@@ -153,3 +154,14 @@ async def test_a_wall_clock_that_jumps_expires_nobody(path: Path) -> None:
             await anyio.sleep(2.5)  # real heartbeats
             assert "expired" not in reasons(one) + reasons(other)
             assert all(len(member.listener.assignments) == 2 for member in (one, other))
+
+
+async def test_files_that_a_killed_group_has_left_behind_are_swept_by_whoever_joins(
+    driver: SqliteDriver, path: Path
+) -> None:
+    stale = lock_path(path, b"nobody")
+    stale.touch()
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        assert len(locks(path)) == 1
+        assert not stale.exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
 from rustmq_sdk.drivers.sqlite.plan import plan
 from rustmq_sdk.drivers.sqlite.share import shares
@@ -73,6 +76,16 @@ def test_who_has_not_looked_has_seen_nothing() -> None:
         assert not watch.look(second, {b"m": 5})
 
     assert watch.look(108, {b"m": 5}) == {b"m": 5}
+
+
+def test_only_what_stamps_messages_reads_the_wall_clock() -> None:
+    """It jumps; every lease, beat and deadline goes by a clock that does not."""
+    readers = {
+        file.name
+        for file in Path(sqlite.__file__).parent.glob("*.py")
+        if re.search(r"time\.time|time_ns|\bdatetime\b|from time import", file.read_text(encoding="utf-8"))
+    }
+    assert readers == {"driver.py"}
 
 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 60))
