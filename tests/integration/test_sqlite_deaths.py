@@ -15,8 +15,10 @@ import anyio
 import pytest
 
 from rustmq_sdk.drivers import sqlite
-from rustmq_sdk.drivers.sqlite import SqliteDriver
+from rustmq_sdk.drivers.sqlite import SqliteDriver, claims
 from rustmq_sdk.drivers.sqlite.member_lock import lock_path
+from rustmq_sdk.drivers.sqlite.watcher import Watcher
+from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.values import Checkpoint
 from tests.integration.others import PATIENCE, TOPIC, TPS, Other, another, member_of, reasons, until
 
@@ -51,13 +53,16 @@ async def share(first: Other, second: Other) -> None:
 
 
 @pytest.mark.parametrize("wake", ["auto", "poll"])
-async def test_a_killed_process_is_expired_long_before_its_lease_is_over(path: Path, wake: str) -> None:
+async def test_a_killed_process_is_expired_long_before_its_lease_is_over(
+    path: Path, wake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sqlite.open(f"sqlite:///{path}?wake={wake}") as driver:
         await driver.admin().create_topic(TOPIC, len(TPS), {})
         with another(path, lease=1000) as other:
             await other.owns([0, 1, 2, 3])
             async with member_of(driver, lease=1000) as member:
                 await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+                monkeypatch.setattr(Watcher, "look", lambda _: None)
                 await anyio.sleep(0.3)  # nobody looks at the group any more, for want of news: something has to tell
                 other.process.kill()
                 await member.owns(TPS)
@@ -165,3 +170,16 @@ async def test_files_that_a_killed_group_has_left_behind_are_swept_by_whoever_jo
         await member.owns(TPS)
         assert len(locks(path)) == 1
         assert not stale.exists()
+
+
+async def test_who_could_not_leave_is_expired_at_once(driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise TransientDriverError("the disk is full", slot="source", operation="leave")
+
+    async with member_of(driver, lease=1000) as member:
+        await member.owns(TPS)
+        monkeypatch.setattr(claims, "leave", fails)
+
+    monkeypatch.undo()
+    async with member_of(driver, lease=1000) as member:
+        await member.owns(TPS)

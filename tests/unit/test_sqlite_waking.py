@@ -288,7 +288,9 @@ def test_a_lock_is_free_when_its_member_has_ended(log: Path) -> None:
     assert not peer.free()
     lock.let_go()
     assert peer.free()
-    assert peer.free(), "trying it does not take it"
+    with peer.path.open("rb") as file:
+        assert filelocks.lock_shared(file.fileno())  # as somebody else does who tries it
+        assert peer.free()
 
 
 def test_nothing_is_said_by_a_file_that_is_missing_or_another_one(log: Path) -> None:
