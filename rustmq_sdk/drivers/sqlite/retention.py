@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
@@ -10,38 +14,47 @@ from rustmq_sdk.drivers.sqlite.transaction import Transaction
 GROUP_ACTIVE_MS = 7 * 24 * 3600 * 1000
 """A group is active until it was not seen for this long: the broker default of ``offsets.retention.minutes``."""
 
-ROWS_AT_ONCE = 100
-"""Batches deleted in one transaction at most, of at most 1 MiB each, so that nobody waits long for it."""
+BYTES_AT_ONCE = 16 * 1024 * 1024
+"""Deleted in one transaction at most, so that nobody waits long for it: 10 ms, since SQLite visits each page."""
+
+ROW_BYTES = 128 * 1024
+"""What a batch counts for besides its size: it makes work however small it is."""
 
 
 class _Due(NamedTuple):
     partition: int
     start: int
-    next: int
     total: int
     age: float | None
     bytes: int | None
 
 
+class _Batch(NamedTuple):
+    end: int
+    last_ms: int
+    total: int
+    size: int
+
+
 def enforce(transaction: Transaction, options: SqliteOptions) -> bool:
     """Deletes whole batches from the front of the partitions. True if there is more to delete."""
     rows = transaction.rows(
-        "SELECT p.id, p.start, p.next, p.total, coalesce(t.retention_age, ?1), coalesce(t.retention_bytes, ?2) "
+        "SELECT p.id, p.start, p.total, coalesce(t.retention_age, ?1), coalesce(t.retention_bytes, ?2) "
         "FROM partition AS p JOIN topic AS t ON t.id = p.topic "
         "WHERE p.start < p.next AND coalesce(t.retention_age, ?1, t.retention_bytes, ?2) IS NOT NULL",
         options.retention_age,
         options.retention_bytes,
     )
-    room = ROWS_AT_ONCE
+    room = BYTES_AT_ONCE
     for due in map(_Due._make, rows):
-        keep = _first_to_keep(transaction, due)
-        if not options.retention_overtakes:
-            keep = min(keep, _unsettled(transaction, due.partition, keep))
+        gone = _gone(transaction, due, overtakes=options.retention_overtakes)
+        fitting = _fitting(gone, room)
+        if fitting:
+            _delete(transaction, due.partition, fitting[-1].end)
+            room -= sum(batch.size + ROW_BYTES for batch in fitting)
 
-        if keep > due.start:
-            room -= _delete(transaction, due.partition, keep, room)
-            if room == 0:
-                return True
+        if len(fitting) < len(gone) or room <= 0:
+            return True
 
     return False
 
@@ -51,20 +64,30 @@ def forget_producers(transaction: Transaction) -> None:
     transaction.execute("DELETE FROM producer WHERE seen_ms < ?", transaction.now_ms - GROUP_ACTIVE_MS)
 
 
-def _first_to_keep(transaction: Transaction, due: _Due) -> int:
-    """The base of the first batch that is young enough, and inside the size."""
-    keep = due.start
-    first_batch = "SELECT base FROM batch WHERE partition = ? AND base >= ? AND {} ORDER BY base LIMIT 1"
-    if due.age is not None:
-        oldest_ms = transaction.now_ms - round(due.age * 1000)
-        row = transaction.row(first_batch.format("last_ms >= ?"), due.partition, keep, oldest_ms)
-        keep = due.next if row is None else row[0]
+def _gone(transaction: Transaction, due: _Due, *, overtakes: bool) -> list[_Batch]:
+    """What is to be deleted, from the front; not more than a transaction takes."""
+    oldest_ms = -math.inf if due.age is None else transaction.now_ms - round(due.age * 1000)
+    spare = due.total if due.bytes is None else due.bytes
+    front = transaction.rows(
+        "SELECT base + count, last_ms, total, length(data) FROM batch WHERE partition = ? ORDER BY base LIMIT ?",
+        due.partition,
+        BYTES_AT_ONCE // ROW_BYTES + 1,
+    )
+    found = takewhile(
+        lambda batch: batch.last_ms < oldest_ms or batch.total <= due.total - spare, map(_Batch._make, front)
+    )
+    batches = list(found)
+    if not batches or overtakes:
+        return batches
 
-    if due.bytes is not None:
-        row = transaction.row(first_batch.format("total > ?"), due.partition, keep, due.total - due.bytes)
-        keep = due.next if row is None else row[0]
+    unsettled = _unsettled(transaction, due.partition, batches[-1].end)
+    return [batch for batch in batches if batch.end <= unsettled]
 
-    return keep
+
+def _fitting(gone: Sequence[_Batch], room: int) -> Sequence[_Batch]:
+    """As many as there is room for, and one in any case."""
+    used = list(accumulate(batch.size + ROW_BYTES for batch in gone))
+    return gone[: max(bisect_right(used, room), 1)]
 
 
 def _unsettled(transaction: Transaction, partition: int, keep: int) -> int:
@@ -78,17 +101,9 @@ def _unsettled(transaction: Transaction, partition: int, keep: int) -> int:
     return keep if row is None or row[0] is None else int(row[0])
 
 
-def _delete(transaction: Transaction, partition: int, keep: int, room: int) -> int:
-    deleted = transaction.execute(
-        "DELETE FROM batch WHERE rowid IN "
-        "(SELECT rowid FROM batch WHERE partition = ? AND base < ? AND base + count <= ? ORDER BY base LIMIT ?)",
-        partition,
-        keep,
-        keep,
-        room,
-    )
+def _delete(transaction: Transaction, partition: int, keep: int) -> None:
+    transaction.execute("DELETE FROM batch WHERE partition = ? AND base < ?", partition, keep)
     transaction.execute(
         "UPDATE partition SET start = coalesce((SELECT min(base) FROM batch WHERE partition = ?1), next) WHERE id = ?1",
         partition,
     )
-    return deleted
