@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +23,11 @@ SAFE_SQLITE = (3, 51, 3)
 """Before this release two connections that write or checkpoint at once can corrupt the write-ahead log."""
 
 
+POLL_SECONDS = 0.001
+"""How often to try a lock that somebody holds; a transaction takes longer. Who tries every 20 ms meets the moments in
+which a busy writer does not hold it one time in twenty, and is kept out for a quarter of a second."""
+
+
 class Patience:
     """Waits for a lock that somebody else holds: at most ``busy_timeout``, and not at all once ``stop`` is set.
 
@@ -31,24 +38,38 @@ class Patience:
         self._seconds = seconds
         self._stop = stop
         self._since = 0.0
+        self._tried_at = -math.inf
 
     def __call__(self, calls_before: int) -> bool:
         """SQLite's busy handler: True to try again."""
-        now = time.monotonic()
+        self._tried_at = now = time.monotonic()
         if calls_before == 0:
             self._since = now
 
         left = self._since + self._seconds - now
-        return left > 0 and not self._stop.wait(min(left, 0.001 * (calls_before + 1), 0.02))
+        return left > 0 and not self._stop.wait(min(left, POLL_SECONDS))
+
+    def used_within(self, seconds: float) -> bool:
+        """Whether somebody held a lock that we wanted, not longer ago than this."""
+        return time.monotonic() - self._tried_at < seconds
+
+    @contextmanager
+    def shortened(self, seconds: float) -> Iterator[None]:
+        """Waits at most this long inside of the block."""
+        before, self._seconds = self._seconds, seconds
+        try:
+            yield
+        finally:
+            self._seconds = before
 
 
-def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connection:
+def connect(path: Path, options: SqliteOptions, patience: Patience) -> Connection:
     """A connection to the log in ``path``, which is created if there is none and ``options`` allow it.
 
     Args:
         path: of the file.
         options: from the URL.
-        stop: ends its waiting for locks.
+        patience: waits for locks.
 
     Raises:
         ConfigurationError: no such directory, no log where none is to be created, another application's file, or one
@@ -61,7 +82,7 @@ def connect(path: Path, options: SqliteOptions, stop: threading.Event) -> Connec
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if options.create else 0)
     connection = apsw.Connection(str(path), flags=flags)
     try:
-        connection.set_busy_handler(Patience(options.busy_timeout, stop))
+        connection.set_busy_handler(patience)
         _adopt(connection, path, create=options.create)
         connection.pragma("synchronous", options.sync)
         connection.pragma("foreign_keys", value=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 
-from rustmq_sdk.drivers.sqlite.database import Connection
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience
 from rustmq_sdk.drivers.sqlite.failures import CommitFailed
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.retention import enforce, forget_producers
@@ -20,7 +20,18 @@ CHECKPOINT_PAGES = 4 * 1024 * 1024 // PAGE_SIZE
 default of 1,000 small pages. A sync takes three times as long while the file still grows as when it is written over."""
 
 TRUNCATE_PAGES = 64 * 1024 * 1024 // PAGE_SIZE
-"""Readers that overlap keep the write-ahead log from starting over; above this it is worth waiting for a gap."""
+"""Other writers, and readers that overlap, keep the write-ahead log from starting over. Above this they are made to
+wait for a moment."""
+
+TRUNCATE_SECONDS = 0.02
+"""How long that moment is: nobody writes in it. A reader that takes longer, as a backup does, has the log grow."""
+
+SHARED_SECONDS = 1.0
+"""Who met another writer not longer ago than this leaves room for him."""
+
+GAP_SECONDS = 0.0015
+"""How much room: whoever waits tries every millisecond, and finds it. Without it a writer that always has more to write
+takes the lock back before anybody tried."""
 
 RETENTION_SECONDS = 10.0
 """How often to look for messages to delete, while anything is written (heartbeats are)."""
@@ -32,11 +43,15 @@ class Housekeeping:
     Args:
         options: retention.
         write: runs a change in a transaction of its own.
+        patience: the connection's, which knows of other writers.
     """
 
-    def __init__(self, options: SqliteOptions, write: Callable[[Callable[[Transaction], Any]], Any]) -> None:
+    def __init__(
+        self, options: SqliteOptions, write: Callable[[Callable[[Transaction], Any]], Any], patience: Patience
+    ) -> None:
         self._options = options
         self._write = write
+        self._patience = patience
         self._pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
         self._retention_at = 0.0
@@ -62,6 +77,9 @@ class Housekeeping:
             self._retention_at = time.monotonic() + RETENTION_SECONDS
             self._checkpoint_at = self._pages + CHECKPOINT_PAGES
 
+        if self._patience.used_within(SHARED_SECONDS):
+            time.sleep(GAP_SECONDS)
+
     def _retain(self, transaction: Transaction) -> bool:
         more = enforce(transaction, self._options)
         if not more:
@@ -70,12 +88,18 @@ class Housekeeping:
         return more
 
     def _grown(self, _connection: Connection, _database: str, pages: int) -> int:
+        if pages < self._pages:  # somebody has started the log over
+            self._checkpoint_at = CHECKPOINT_PAGES
+
         self._pages = pages
         return apsw.SQLITE_OK
 
     def _checkpoint(self, connection: Connection) -> None:
-        truncate = self._pages >= TRUNCATE_PAGES
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        logged, moved = connection.wal_checkpoint(mode=mode)
+        # This one holds up nobody, and moves what no reader's snapshot is in the way of.
+        logged, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         # All moved: the next transaction starts the log over, and the count with it.
         self._checkpoint_at = CHECKPOINT_PAGES if moved >= logged else logged + CHECKPOINT_PAGES
+        # Far behind means that somebody reads for long: it would be waited for in vain, and nobody could write.
+        if logged >= TRUNCATE_PAGES and logged - moved < CHECKPOINT_PAGES:
+            with self._patience.shortened(TRUNCATE_SECONDS):
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, decode
-from rustmq_sdk.drivers.sqlite.database import Connection, connect
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Queries
@@ -33,7 +33,8 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ConfigurationError("there is no such file", field="path", value=str(file), fix="Name an existing log")
 
     with translated(file, slot="source", operation="integrity_check"):
-        connection = connect(file, SqliteOptions(create=False), threading.Event())
+        options = SqliteOptions(create=False)
+        connection = connect(file, options, Patience(options.busy_timeout, threading.Event()))
         try:
             connection.pragma("query_only", value=True)
             return tuple(_problems(connection))

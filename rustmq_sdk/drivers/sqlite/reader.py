@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import apsw
 
 from rustmq_sdk._threads import DaemonThread
-from rustmq_sdk.drivers.sqlite.database import Connection, connect, disconnect
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect, disconnect
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 
@@ -25,7 +25,7 @@ class Reader:
     def __init__(self, path: Path, options: SqliteOptions, stop: threading.Event) -> None:
         self._path = path
         self._options = options
-        self._stop = stop
+        self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-read")
         self._connection: Connection | None = None
 
@@ -48,7 +48,7 @@ class Reader:
 
     def _queries(self) -> Queries:
         if self._connection is None:
-            self._connection = connect(self._path, self._options, self._stop)
+            self._connection = connect(self._path, self._options, self._patience)
             self._connection.pragma("query_only", value=True)
 
         return Queries(self._connection)

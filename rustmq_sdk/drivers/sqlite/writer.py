@@ -14,7 +14,7 @@ import apsw
 
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
-from rustmq_sdk.drivers.sqlite.database import Connection, connect, disconnect
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect, disconnect
 from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
@@ -77,12 +77,12 @@ class Writer:
         self._options = options
         self._wall_clock_ms = wall_clock_ms
         self._bell = bell
-        self._stop = stop
+        self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-write")
         self._waiting: deque[_Request] = deque()
         self._connection: Connection | None = None
         self._ends = Ends()
-        self._housekeeping = Housekeeping(options, self._alone)
+        self._housekeeping = Housekeeping(options, self._alone, self._patience)
 
     async def open(self) -> None:
         """Opens the file, and creates the tables in a new one."""
@@ -144,7 +144,7 @@ class Writer:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = connect(self._path, self._options, self._stop)
+            self._connection = connect(self._path, self._options, self._patience)
             self._housekeeping.attach(self._connection)
 
         return self._connection
