@@ -83,7 +83,7 @@ async def append(driver: SqliteDriver, payload: bytes) -> None:
 async def test_a_waiting_fetch_hears_of_another_process(driver: SqliteDriver, path: Path) -> None:
     async with reading(driver) as reader:
         with another(path, lease=10) as other:
-            for number in range(10):
+            for number in range(5):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(hears, reader, str(number).encode(), number + 1)
                     await anyio.wait_all_tasks_blocked()
