@@ -1,7 +1,4 @@
-"""The smallest service there is: a node answers with the number of the times it was started on its data.
-
-Run as a program it is the node itself.
-"""
+"""The smallest service there is: a node answers with the number of times that it was started on its data."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from pathlib import Path
 
 from tests.services.programs import Program
 from tests.services.service import Service, Site
+
+SERVER = Path(__file__).with_name("echo_server.py")
 
 
 class Echo(Service):
@@ -36,7 +35,7 @@ class Echo(Service):
         self.config(site, node).write_text(json.dumps([site.port(node, "echo"), self.behaviour]))
 
     def command(self, site: Site, node: str) -> list[str]:
-        return [sys.executable, "-S", __file__, str(self.config(site, node))]
+        return [sys.executable, "-S", str(SERVER), str(self.config(site, node))]
 
     def waiting_for(self, site: Site, node: str) -> str | None:
         try:
@@ -52,23 +51,3 @@ def starts(site: Site, node: str) -> int:
     """What a node answers."""
     with socket.create_connection(("127.0.0.1", site.port(node, "echo")), timeout=5) as connection:
         return int(connection.recv(100) or b"0")
-
-
-def serve(config: Path) -> None:
-    port, behaviour = json.loads(config.read_text())
-    if behaviour == "dies":
-        sys.exit("I cannot go on like this")
-
-    count = config.with_name("starts")
-    number = int(count.read_text()) + 1 if count.exists() else 1
-    count.write_text(str(number))
-    with socket.create_server(("127.0.0.1", port)) as server:
-        while True:
-            connection, _ = server.accept()
-            with connection:
-                if behaviour == "serves":
-                    connection.sendall(str(number).encode())
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]))

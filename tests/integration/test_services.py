@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,6 +91,19 @@ def test_only_the_program_itself_is_taken_for_a_node(checkout: Checkout) -> None
         for process in (reader, other):
             process.kill()
             process.communicate()
+
+
+def test_nodes_are_found_without_proc_as_well(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("ps") is None:
+        pytest.skip("there is no ps here, and /proc is all there is")
+
+    echo = Echo()
+    up(checkout, echo)
+    before = running(checkout, echo)
+    monkeypatch.setattr(processes, "_command_lines", processes._command_lines_of_ps)
+    assert running(checkout, echo) == before
+    assert control.kill(checkout, echo, "echo")
+    assert running(checkout, echo) == []
 
 
 def test_restart_wants_something_to_start_again(checkout: Checkout) -> None:

@@ -58,14 +58,12 @@ def stop(program: str, config: Path, how: signal.Signals) -> bool:
     found = find(program, config)
     _tell(found, how)
     deadline = time.monotonic() + GRACE
-    while remaining := find(program, config):
+    while not all(_is_over(pid) for pid in found):
         if time.monotonic() > deadline:
-            _tell(remaining, signal.SIGKILL)
+            _tell(found, signal.SIGKILL)
 
-        _bury(found)
         time.sleep(POLL)
 
-    _bury(found)
     return bool(found)
 
 
@@ -80,11 +78,25 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _bury(pids: Sequence[int]) -> None:
-    """Takes the exit status of children, which would stay in the table of processes for as long as this one lives."""
-    for pid in pids:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+def _is_over(pid: int) -> bool:
+    """Whether nothing is left of a process but, perhaps, its number.
+
+    Its command line goes before its sockets do. Who starts a node again in between finds its port taken.
+    """
+    with suppress(ChildProcessError):
+        # A child stays in the table of processes until its parent has asked.
+        os.waitpid(pid, os.WNOHANG)
+
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+
+    # Somebody else's child may stay there for good, in a container where nobody asks.
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+
+    return False
 
 
 def _command_lines() -> Iterator[tuple[int, list[str]]]:
