@@ -1,0 +1,1 @@
+"""Apache Kafka: ``kafka://[user:password@]host:port,host:port``."""

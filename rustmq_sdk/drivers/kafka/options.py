@@ -1,0 +1,170 @@
+"""What may stand in a ``kafka://`` URL, and what cannot stand there together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeAlias, cast
+
+import msgspec
+
+from rustmq_sdk._settings import Schema, about, raise_all
+from rustmq_sdk.drivers.kafka.security import Secret
+from rustmq_sdk.errors import ConfigurationError
+
+MIB = 1024 * 1024
+
+Dialect = Literal["rustmq", "spring", "kip-1191"]
+DIALECTS: tuple[Dialect, ...] = ("rustmq", "spring", "kip-1191")
+
+_TLS_ONLY = ("ca", "certificate", "key", "key_password")
+_SECRETS = ("password", "key_password")
+_Rule: TypeAlias = "tuple[str, bool, str, str]"
+"""An option, whether it is wrong, why that cannot work, and what to do."""
+
+
+class KafkaOptions(Schema, frozen=True, kw_only=True):
+    """The servers and options of a URL. Durations are seconds, sizes are bytes; None leaves it to something else.
+
+    Making one raises ``ConfigurationError`` for whatever does not fit, all of it in one error. Passwords are hidden
+    wherever it is shown.
+    """
+
+    servers: Annotated[tuple[str, ...], about("The brokers to begin with, as host:port.")]
+    tls: Annotated[bool, about("Encrypt the connections.")] = False
+    ca: Annotated[str | None, about("Path of the certificates to trust, PEM. None: those of the system.")] = None
+    certificate: Annotated[str | None, about("Path of our own certificate, PEM, for mutual TLS.")] = None
+    key: Annotated[str | None, about("Path of its private key, PEM. None: it is in the file of the certificate.")] = (
+        None
+    )
+    key_password: Annotated[str | None, about("What the private key is encrypted with.")] = None
+    check_hostname: Annotated[bool, about("The broker's certificate has to name its host.")] = True
+    sasl: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, about("How user and password are proven.")
+    ] = None
+    user: Annotated[str | None, about("Who we are, with sasl.")] = None
+    password: Annotated[str | None, about("The user's password.")] = None
+    client_id: Annotated[str, about("Names this program in the brokers' logs, metrics and quotas.")] = "rustmq-sdk"
+    client_rack: Annotated[str | None, about("Where this program runs; brokers let it read from replicas there.")] = (
+        None
+    )
+    group_instance_id: Annotated[
+        str | None, about("Static membership: a name for this member that outlives its process.")
+    ] = None
+    isolation: Annotated[
+        Literal["read_uncommitted", "read_committed"], about("Whether aborted and open transactions are read.")
+    ] = "read_uncommitted"
+    session_timeout: Annotated[
+        float | None, about("Silence after which a member is taken for dead. None: the lease.", gt=0)
+    ] = None
+    rebalance_timeout: Annotated[
+        float | None, about("How long a rebalance waits for a member. None: fits close_timeout.", gt=0)
+    ] = None
+    request_timeout: Annotated[
+        float | None, about("The longest wait for an answer. None: fits rebalance_timeout.", gt=0)
+    ] = None
+    max_partition_fetch_bytes: Annotated[int, about("Most bytes of a partition in one fetch.", ge=1)] = MIB
+    fetch_max_wait: Annotated[float, about("How long a broker keeps a fetch that finds nothing.", gt=0)] = 0.5
+    compression: Annotated[
+        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        about("Of what is sent. All but none and gzip need the package cramjam."),
+    ] = "none"
+    batch_bytes: Annotated[
+        int, about("Most bytes of messages that are stored as one batch; below the topic's max.message.bytes.", ge=1)
+    ] = 1_000_000
+    create: Annotated[bool, about("Make the topics that are sent to or read and do not exist.")] = False
+    partitions: Annotated[int | None, about("Of topics made by create. None: 1.", ge=1)] = None
+    replication: Annotated[int | None, about("Copies of topics that are made. None: the brokers' default.", ge=1)] = (
+        None
+    )
+    dead_letter_headers: Annotated[
+        str, about("How dead letters are described: rustmq, spring, kip-1191, or several with commas between.")
+    ] = "rustmq"
+    thread: Annotated[
+        bool, about("Run the client in a thread of its own, so that a handler that blocks the loop delays nothing.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        for name in _SECRETS:
+            _hide(self, name)
+
+        super().__post_init__()
+        raise_all(_contradictions(self))
+
+    @property
+    def dialects(self) -> tuple[Dialect, ...]:
+        """The dialects of ``dead_letter_headers``, in order."""
+        return tuple(cast("Dialect", name.strip()) for name in self.dead_letter_headers.split(","))
+
+
+OPTIONS: tuple[str, ...] = tuple(name for name in KafkaOptions.__struct_fields__ if name != "servers")
+"""The names of the URL options."""
+
+
+def _hide(options: KafkaOptions, name: str) -> None:
+    value = getattr(options, name)
+    if value is None:
+        return
+
+    if not isinstance(value, str):
+        # Before the schema looks: its error would show the value.
+        raise ConfigurationError(
+            f"expected text, got {type(value).__name__}", field=name, value="***", fix="Give it as text"
+        )
+
+    msgspec.structs.force_setattr(options, name, Secret(value))
+
+
+def _contradictions(options: KafkaOptions) -> Iterator[ConfigurationError]:
+    for name, wrong, problem, fix in (*_rules_of_tls(options), *_rules_of_sasl(options), *_rules_of_topics(options)):
+        if wrong:
+            yield ConfigurationError(problem, field=name, value=getattr(options, name), fix=fix)
+
+
+def _rules_of_tls(options: KafkaOptions) -> Iterator[_Rule]:
+    for name in _TLS_ONLY:
+        yield (
+            name,
+            not options.tls and getattr(options, name) is not None,
+            "means something with TLS only",
+            "Add tls=true",
+        )
+
+    yield "check_hostname", not (options.tls or options.check_hostname), "means something with TLS only", "Add tls=true"
+    alone = options.certificate is None
+    for name in ("key", "key_password"):
+        given = getattr(options, name) is not None
+        yield name, alone and given, "belongs to a certificate, and there is none", "Add certificate=PATH"
+
+
+def _rules_of_sasl(options: KafkaOptions) -> Iterator[_Rule]:
+    mechanism = "Add sasl=SCRAM-SHA-512, or SCRAM-SHA-256 or PLAIN, as the brokers have it"
+    without = options.sasl is None
+    yield "user", without and options.user is not None, "how the user is proven is not said", mechanism
+    stray = without and options.user is None and options.password is not None
+    yield "password", stray, "there is no user that it belongs to", f"Name the user, and: {mechanism}"
+    nobody = not without and not options.user
+    yield (
+        "sasl",
+        nobody,
+        "needs a user, and there is none",
+        "Write kafka://USER:PASSWORD@HOST, or set RUSTMQ_KAFKA_USER",
+    )
+    silent = not without and bool(options.user) and not options.password
+    yield "sasl", silent, "needs a password, and there is none", "Set RUSTMQ_KAFKA_PASSWORD, or write it into the URL"
+
+
+def _rules_of_topics(options: KafkaOptions) -> Iterator[_Rule]:
+    yield (
+        "partitions",
+        options.partitions is not None and not options.create,
+        "counts the partitions of topics that are made, and none are made",
+        "Add create=true, or give the number to create_topic()",
+    )
+    unknown = [name for name in options.dialects if name not in DIALECTS]
+    yield (
+        "dead_letter_headers",
+        bool(unknown) or len(set(options.dialects)) < len(options.dialects),
+        f"there is no dialect {unknown[0]!r}" if unknown else "a dialect is named twice",
+        f"Write one of {', '.join(DIALECTS)}, or several with commas between them",
+    )
+    yield "servers", not options.servers, "no broker is named", "Write kafka://HOST:9092"
