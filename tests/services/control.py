@@ -17,6 +17,8 @@ from tests.services.service import Service, ServiceFailed, ServiceMissing, Site
 
 POLL = 0.05
 TAIL = 15
+# What has crashed just now may have its ports for a moment longer than its command line.
+FREED = 1.0
 
 Say = Callable[[str], object]
 
@@ -171,7 +173,7 @@ def _prepare(service: Service, site: Site, node: str) -> None:
 def _check_ports(service: Service, site: Site, nodes: Sequence[str]) -> None:
     for node in nodes:
         for listener in service.listeners:
-            if not ports.is_free(site.port(node, listener)):
+            if not ports.is_free(site.port(node, listener), within=FREED):
                 raise ServiceFailed(
                     f"port {site.port(node, listener)}, {node}'s own ({listener}), has been taken by another program; "
                     f"for other ports, and empty data, run: scripts/services down {service.name}, and then up"

@@ -17,6 +17,8 @@ from pathlib import Path
 
 POLL = 0.02
 GRACE = 20.0
+# In /proc/PID/stat, counted from behind the name, which may have spaces in it. See proc(5).
+STATE, THREADS = 0, 17
 
 
 def find(program: str, config: Path) -> list[int]:
@@ -92,9 +94,11 @@ def _is_over(pid: int) -> bool:
     except ProcessLookupError:
         return True
 
-    # Somebody else's child may stay there for good, in a container where nobody asks.
+    # Somebody else's child may stay there for good, in a container where nobody asks. With its other threads gone: one
+    # that is in the middle of an fsync keeps all files and sockets open for as long as that takes.
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[STATE] in "ZX" and int(fields[THREADS]) <= 1
 
     return False
 
