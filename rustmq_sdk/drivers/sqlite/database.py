@@ -96,13 +96,16 @@ def connect(path: Path, options: SqliteOptions, patience: Patience) -> Connectio
 
 def disconnect(connection: Connection) -> None:
     """Closes; the last connection to a file moves the write-ahead log into it."""
-    # It would not if it was interrupted before: only the next statement takes the interruption back.
-    with suppress(apsw.Error):
-        connection.execute("SELECT 1").fetchall()
-
+    uninterrupt(connection)
     # What a full disk keeps from being moved stays in the write-ahead log, where the next one who opens it finds it.
     with suppress(apsw.Error):
         connection.close(force=True)
+
+
+def uninterrupt(connection: Connection) -> None:
+    """Only a statement takes an interruption back; a checkpoint, at closing as well, would be refused for it."""
+    with suppress(apsw.Error):
+        connection.execute("SELECT 1").fetchall()
 
 
 def check_library() -> None:

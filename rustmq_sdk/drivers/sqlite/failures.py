@@ -20,6 +20,10 @@ class CommitFailed(Exception):
     """COMMIT reported an error of the disk: the transaction may become durable or not."""
 
 
+class FileGone(Exception):
+    """The file, or one of the two beside it, was deleted, moved or replaced while it was open; says which."""
+
+
 _TRANSIENT: dict[type[apsw.Error], tuple[str, float | None]] = {
     apsw.BusyError: (
         "another process has been writing for longer than busy_timeout. Find a long write transaction, or raise it",
@@ -65,7 +69,16 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise translate(error, path, slot=slot, operation=operation) from error
+    except FileGone as error:
+        raise PermanentDriverError(_gone(path, error), slot=slot, operation=operation) from error
     except ThreadClosed as error:
         raise ConsumerStateError(
             f"{path}: {operation} after the client was closed: use it inside its context"
         ) from error
+
+
+def _gone(path: Path, error: FileGone) -> str:
+    return (
+        f"{error} was deleted, moved or replaced while the log was open: what is written now nobody would find again. "
+        f"Stop all programs that use {path}, put back what was moved away, and start them again"
+    )

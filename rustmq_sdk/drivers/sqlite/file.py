@@ -17,6 +17,7 @@ from rustmq_sdk.drivers.sqlite.lookout import open_lookout
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
+from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.wake import Bell
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
@@ -43,8 +44,11 @@ class LogFile:
         self.options = options
         self.bell = Bell(path)
         self._stop = threading.Event()
-        self._writer = Writer(path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, stop=self._stop)
-        self._reader = Reader(path, options, self._stop)
+        standing = Standing(path)
+        self._writer = Writer(
+            path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, standing=standing, stop=self._stop
+        )
+        self._reader = Reader(path, options, standing, self._stop)
         self._watcher = Watcher(path, self.bell, self._writer.look, partial(open_lookout, path, options.wake))
         self.request = self._writer.request
         """Has a change made without waiting for it; see :meth:`Writer.request`."""

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience
-from rustmq_sdk.drivers.sqlite.failures import CommitFailed
+from rustmq_sdk.drivers.sqlite.failures import CommitFailed, FileGone
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.retention import enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
@@ -73,7 +73,7 @@ class Housekeeping:
             if time.monotonic() >= self._retention_at:
                 more = self._write(self._retain)
                 self._retention_at = time.monotonic() + (0 if more else RETENTION_SECONDS)
-        except (apsw.Error, CommitFailed):
+        except (apsw.Error, CommitFailed, FileGone):
             self._retention_at = time.monotonic() + RETENTION_SECONDS
             self._checkpoint_at = self._pages + CHECKPOINT_PAGES
 

@@ -11,8 +11,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 import apsw
 
 from rustmq_sdk._threads import DaemonThread
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect, disconnect
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 
 P = ParamSpec("P")
@@ -22,9 +23,10 @@ T = TypeVar("T")
 class Reader:
     """Runs queries one after another. No query leaves a transaction open."""
 
-    def __init__(self, path: Path, options: SqliteOptions, stop: threading.Event) -> None:
+    def __init__(self, path: Path, options: SqliteOptions, standing: Standing, stop: threading.Event) -> None:
         self._path = path
         self._options = options
+        self._standing = standing
         self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-read")
         self._connection: Connection | None = None
@@ -47,8 +49,10 @@ class Reader:
         self._thread.close()
 
     def _queries(self) -> Queries:
+        self._standing.raise_if_gone()
         if self._connection is None:
             self._connection = connect(self._path, self._options, self._patience)
+            self._standing.opened(self._connection)
             self._connection.pragma("query_only", value=True)
 
         return Queries(self._connection)
@@ -56,4 +60,4 @@ class Reader:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            disconnect(connection)
+            self._standing.close(connection)

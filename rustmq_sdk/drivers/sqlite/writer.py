@@ -14,12 +14,13 @@ import apsw
 
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect, disconnect
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
-from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed
+from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed, FileGone
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
+from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.topics import place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.wake import Bell
@@ -31,6 +32,10 @@ A_contra = TypeVar("A_contra", contravariant=True)
 GROUP_BYTES = 4 * 1024 * 1024
 GROUP_REQUESTS = 1000
 """What one transaction takes at most, so that other processes get their turn: 20 ms even on a slow disk."""
+
+
+NOBODYS_FAULT = (*BUSY, FileGone)
+"""What meets all requests of a transaction alike."""
 
 
 class Answered(Protocol[A_contra]):
@@ -61,6 +66,7 @@ class Writer:
         options: from the URL.
         wall_clock_ms: milliseconds since the epoch.
         bell: rung after each commit.
+        standing: asked after each commit.
         stop: ends its waiting for locks.
     """
 
@@ -71,12 +77,14 @@ class Writer:
         *,
         wall_clock_ms: Callable[[], int],
         bell: Bell,
+        standing: Standing,
         stop: threading.Event,
     ) -> None:
         self._path = path
         self._options = options
         self._wall_clock_ms = wall_clock_ms
         self._bell = bell
+        self._standing = standing
         self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-write")
         self._waiting: deque[_Request] = deque()
@@ -143,8 +151,10 @@ class Writer:
         self._thread.submit(self._work)
 
     def _connected(self) -> Connection:
+        self._standing.raise_if_gone()
         if self._connection is None:
             self._connection = connect(self._path, self._options, self._patience)
+            self._standing.opened(self._connection)
             self._housekeeping.attach(self._connection)
 
         return self._connection
@@ -152,11 +162,12 @@ class Writer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            disconnect(connection)
+            self._standing.close(connection)
 
     def _look(self, tell: Callable[[int | None], None]) -> None:
         version = None
-        with suppress(apsw.Error):
+        with suppress(apsw.Error, FileGone):
+            self._stand()
             # The pragma and not data_version(), which does not look at the file and counts our own commits.
             version = None if self._connection is None else self._connection.pragma("data_version")
 
@@ -183,7 +194,7 @@ class Writer:
         except CommitFailed as failed:
             self._recover(group, failed)
         except Exception as error:
-            if len(group) == 1 or isinstance(error, BUSY):
+            if len(group) == 1 or isinstance(error, NOBODYS_FAULT):
                 for request in group:
                     request.reply.fail(error)
             else:  # one of them is to blame, and the others shall not suffer
@@ -217,6 +228,7 @@ class Writer:
             raise
 
         self._commit(connection)
+        self._stand()
         if transaction.changed:
             self._bell.ring(frozenset(transaction.changed))
 
@@ -230,6 +242,15 @@ class Writer:
             raise CommitFailed(str(error)) from error
         except BaseException:
             self._roll_back(connection)
+            raise
+
+    def _stand(self) -> None:
+        """Whether what was written is where others look for it."""
+        try:
+            self._standing.check()
+        except FileGone:
+            self._disconnect()
+            self._bell.tell(None)  # those who wait for something in it shall hear of it
             raise
 
     def _roll_back(self, connection: Connection) -> None:

@@ -1,0 +1,135 @@
+"""Whether the files that are open are still what their names lead to: SQLite writes on into a deleted file.
+
+SQLite asks this of itself only where it keeps a rollback journal (``SQLITE_READONLY_DBMOVED``). With a write-ahead log
+it confirms commits into a file that nobody will find again. So the log's name is looked up after each commit and before
+anybody is told of it: what was confirmed was in the file of that name. The two files beside it are looked up once a
+second; who deletes those only has not lost anything yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import apsw
+
+from rustmq_sdk.drivers.sqlite.database import Connection, disconnect, uninterrupt
+from rustmq_sdk.drivers.sqlite.failures import FileGone
+
+COMPANIONS = ("-wal", "-shm")
+"""They keep their inodes as long as any connection is open."""
+
+COMPANIONS_SECONDS = 1.0
+"""How often to look after them."""
+
+_Inode: TypeAlias = tuple[int, int]
+
+
+class Standing:
+    """One open log: its first connection says which file it is, and once that is gone it stays gone.
+
+    A program that went on with what it finds under the name now would be in another log, with other positions.
+
+    Args:
+        path: of the log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, _Inode] = {}
+        self._look_at = 0.0
+        self._gone: str | None = None
+
+    def opened(self, connection: Connection) -> None:
+        """A connection was opened; it has read something, so all three files are there.
+
+        Raises:
+            FileGone: it has opened another file than those before it.
+        """
+        with self._lock:
+            self._raise_if_gone()
+            # Of its companions SQLite makes new ones where no connection was left in between; never of the log.
+            names = ("", *COMPANIONS) if "" not in self._known else COMPANIONS
+            found = {suffix: self._inode_of(suffix) for suffix in names}
+            self._known |= {suffix: inode for suffix, inode in found.items() if inode is not None}
+            self._compare([""])
+            if _has_moved(connection):
+                self._fail("")
+
+    def check(self) -> None:
+        """After a commit, before anybody is told of it.
+
+        Raises:
+            FileGone: one of the files is not what its name leads to.
+        """
+        with self._lock:
+            self._raise_if_gone()
+            now = time.monotonic()
+            if now < self._look_at:
+                self._compare([""])
+            else:
+                self._look_at = now + COMPANIONS_SECONDS
+                self._compare(["", *COMPANIONS])
+
+    def raise_if_gone(self) -> None:
+        """As :meth:`check`, of what is known already."""
+        with self._lock:
+            self._raise_if_gone()
+
+    def close(self, connection: Connection) -> None:
+        """Closes a connection; if the files are gone, saves what can be saved of what was confirmed.
+
+        The last connection moves the write-ahead log into the log if that is still there, which is right if only the
+        write-ahead log was deleted: it is whole, and nobody else has it. A log that was moved away is brought up to
+        date. Anywhere else others may have begun with files of the same names, and nothing is written any more.
+        """
+        found = {suffix: self._inode_of(suffix) for suffix in self._known}
+        missing = {suffix for suffix, inode in found.items() if inode is None}
+        if missing == {"-shm"} or any(found[suffix] != self._known[suffix] for suffix in found.keys() - missing):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        elif "" in missing:
+            uninterrupt(connection)
+            with suppress(apsw.Error):
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+        disconnect(connection)
+
+    def _compare(self, suffixes: Iterable[str]) -> None:
+        for suffix in suffixes:
+            if suffix in self._known and self._inode_of(suffix) != self._known[suffix]:
+                self._fail(suffix)
+
+    def _fail(self, suffix: str) -> NoReturn:
+        self._gone = f"{self._path}{suffix}"
+        raise FileGone(self._gone)
+
+    def _raise_if_gone(self) -> None:
+        if self._gone is not None:
+            raise FileGone(self._gone)
+
+    def _inode_of(self, suffix: str) -> _Inode | None:
+        try:
+            return _inode(Path(f"{self._path}{suffix}"))
+        except OSError:  # it cannot be looked at now: no reason to think anything of it
+            return self._known.get(suffix)
+
+
+def _has_moved(connection: Connection) -> bool:
+    """Whether it was replaced while it was being opened, and before its name was looked up."""
+    moved = ctypes.c_int()
+    return connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved)) and bool(moved.value)
+
+
+def _inode(path: Path) -> _Inode | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+    return status.st_dev, status.st_ino

@@ -1,0 +1,222 @@
+"""The embedded log whose files are deleted, moved or replaced while it is open."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+import rustmq_sdk
+from rustmq_sdk.drivers.sqlite import integrity_check, standing
+from rustmq_sdk.errors import PermanentDriverError
+from tests.integration.others import PATIENCE
+
+TOPIC = "quakes"
+
+
+@pytest.fixture(autouse=True)
+def look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "COMPANIONS_SECONDS", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder / "log.db"
+
+
+@asynccontextmanager
+async def producer_of(path: Path) -> AsyncIterator[rustmq_sdk.Producer]:
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.producer() as producer:
+        yield producer
+
+
+async def contents(path: Path, count: int) -> list[str]:
+    """What a consumer finds; asks for a little more than there should be."""
+    found: list[str] = []
+    async with rustmq_sdk.Client(f"sqlite:///{path}", create=False) as client, client.consumer(TOPIC) as consumer:
+        while len(found) < count:
+            batch = await consumer.receive_batch(timeout=PATIENCE)
+            found += [message.text() for message in batch]
+            await batch.ack()
+
+        assert not any((await consumer.get_lag()).values())
+
+    return found
+
+
+def deleted(path: Path) -> None:
+    for each in path.parent.iterdir():
+        each.unlink()
+
+
+def only_the_log_deleted(path: Path) -> None:
+    path.unlink()
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+
+
+def folder_moved(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def replaced(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    subprocess.run(["cp", path, copy], check=True)  # not here: SQLite's locks would go when we close it
+    copy.replace(path)
+
+
+def wal_deleted(path: Path) -> None:
+    Path(f"{path}-wal").unlink()
+
+
+def wal_replaced(path: Path) -> None:
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-wal").touch()
+
+
+def shm_deleted(path: Path) -> None:
+    Path(f"{path}-shm").unlink()
+
+
+def put_a_file(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def wal_size(path: Path) -> int:
+    return Path(f"{path}-wal").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [deleted, only_the_log_deleted, moved, folder_moved, replaced, wal_deleted, wal_replaced, shm_deleted],
+)
+async def test_nothing_is_confirmed_once_the_files_are_gone(path: Path, happens: Callable[[Path], None]) -> None:
+    async with producer_of(path) as producer:
+        await producer.send(TOPIC, b"before")
+        happens(path)
+        for _ in range(2):  # and not even once there is a file of that name again
+            with pytest.raises(PermanentDriverError, match="was deleted, moved or replaced") as refusal:
+                await producer.send(TOPIC, b"after")
+
+            assert str(path) in str(refusal.value)
+            put_a_file(path)
+
+
+@pytest.mark.parametrize("happens", [deleted, replaced, wal_deleted])
+async def test_a_waiting_consumer_hears_of_it(path: Path, happens: Callable[[Path], None]) -> None:
+    async with producer_of(path) as producer:
+        await producer.send(TOPIC, b"before")
+        with pytest.raises(PermanentDriverError, match="was deleted, moved or replaced"):  # noqa: PT012
+            async with (
+                rustmq_sdk.Client(f"sqlite:///{path}") as client,
+                client.consumer(TOPIC, start="earliest") as consumer,
+            ):
+                await (await consumer.receive(timeout=PATIENCE)).ack()
+                happens(path)
+                await consumer.receive(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("happens", [wal_deleted, moved])
+async def test_what_was_confirmed_is_saved_where_that_can_be(path: Path, happens: Callable[[Path], None]) -> None:
+    async with producer_of(path) as producer:
+        for number in range(50):
+            await producer.send(TOPIC, f"{number}")
+
+        happens(path)
+        with pytest.raises(PermanentDriverError):
+            await producer.send(TOPIC, b"after")
+
+    if happens is moved:
+        path = path.with_name("elsewhere.db")
+
+    assert integrity_check(path) == ()
+    assert (await contents(path, 50))[:50] == [f"{number}" for number in range(50)]
+
+
+async def test_a_log_that_was_put_in_its_place_is_left_alone(path: Path) -> None:
+    other = path.with_name("other.db")
+    async with producer_of(other) as producer:
+        await producer.send(TOPIC, b"theirs")
+
+    async with producer_of(path) as ours:
+        await ours.send(TOPIC, b"ours")
+        deleted_but(path, other)
+        other.replace(path)
+        async with producer_of(path) as theirs:
+            await theirs.send(TOPIC, b"theirs, too")
+            with pytest.raises(PermanentDriverError):
+                await ours.send(TOPIC, b"late")
+
+            await theirs.send(TOPIC, b"theirs again")
+
+    assert integrity_check(path) == ()
+    assert await contents(path, 3) == ["theirs", "theirs, too", "theirs again"]
+
+
+def deleted_but(path: Path, spared: Path) -> None:
+    for each in path.parent.iterdir():
+        if each != spared:
+            each.unlink()
+
+
+IN_ITS_PLACE = """
+import sys, anyio, rustmq_sdk
+
+async def main():
+    async with rustmq_sdk.Client(sys.argv[1]) as client, client.producer() as producer:
+        await producer.send("quakes", b"theirs")
+        print("sent", flush=True)
+        sys.stdin.readline()
+        await producer.send("quakes", b"theirs again")
+
+anyio.run(main)
+"""
+
+
+@contextmanager
+def in_its_place(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another program that makes a log of the same name, and has sent to it."""
+    command = [sys.executable, "-c", IN_ITS_PLACE, f"sqlite:///{path}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as theirs:
+        assert theirs.stdout is not None
+        assert theirs.stdout.readline() == "sent\n"
+        yield theirs
+
+
+async def test_another_program_may_begin_anew_under_the_name(path: Path) -> None:
+    async with producer_of(path) as ours:
+        await ours.send(TOPIC, b"ours")
+        deleted(path)
+        with in_its_place(path) as theirs:
+            with pytest.raises(PermanentDriverError):
+                await ours.send(TOPIC, b"late")
+
+            theirs.communicate("go on\n")
+            assert theirs.returncode == 0
+
+    assert integrity_check(path) == ()
+    assert await contents(path, 2) == ["theirs", "theirs again"]
+
+
+async def test_who_never_heard_of_it_leaves_the_new_log_alone_at_closing(path: Path) -> None:
+    """Closing moves the write-ahead log and deletes it by its name, which is somebody else's now."""
+    async with AsyncExitStack() as stack:
+        async with producer_of(path) as ours:
+            await ours.send(TOPIC, b"ours")
+            deleted(path)
+            theirs = stack.enter_context(in_its_place(path))
+
+        assert wal_size(path) > 0
+        theirs.kill()
+
+    assert integrity_check(path) == ()
+    assert await contents(path, 1) == ["theirs"]
