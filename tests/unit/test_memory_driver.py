@@ -213,6 +213,28 @@ async def test_an_eager_rebalance_waits_for_the_last_to_give_up() -> None:
                 await listener.until(lambda listener=listener: len(listener.assignments) == 1, 10)  # type: ignore[misc]
 
 
+async def test_members_are_told_why_partitions_come_and_go() -> None:
+    async with open_memory("memory://") as driver:
+        driver.broker.create_topic("topic", 2)
+        first, second = RecordingListener(), RecordingListener()
+        async with driver.source(REQUEST).subscribe(first) as first.subscription:
+            await first.until(lambda: len(first.assignments) == 2, 10)
+            async with driver.source(REQUEST).subscribe(second) as second.subscription:
+                await second.until(lambda: len(second.assignments) == 1, 10)
+
+            await first.until(lambda: len(first.assignments) == 2, 10)
+            driver.broker.expire("group")
+            await first.until(lambda: first.calls[-1].reason == "joined", 10)
+            driver.broker.delete_topic("topic")
+            await first.until(lambda: not first.assignments, 10)
+            driver.broker.create_topic("topic", 1)
+            await first.until(lambda: bool(first.assignments), 10)
+
+    told = [call.reason for call in first.calls if call.reason is not None]
+    assert told == ["joined", "moved", "left", "expired", "joined", "topics_changed", "topics_changed"]
+    assert [call.reason for call in second.calls] == ["moved"]
+
+
 async def test_what_a_listener_raises_comes_out_of_the_next_fetch() -> None:
     class Failing(RecordingListener):
         async def assigned(

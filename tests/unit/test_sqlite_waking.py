@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rustmq_sdk.drivers.sqlite import filelocks, inotify, kqueue, lookout
+from rustmq_sdk.drivers.sqlite import doorbell, filelocks, inotify, kqueue, lookout
 from rustmq_sdk.drivers.sqlite.doorbell import Doorbell, DoorbellWatch, doorbell_path
 from rustmq_sdk.drivers.sqlite.file_events import FileEvent
 from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout, Seen, open_lookout
@@ -68,6 +68,11 @@ def test_our_own_rings_are_passed_over(log: Path, watch: DoorbellWatch) -> None:
     bell.ring()
     assert watch.rung(), "ours did not cover up theirs"
     bell.close()
+
+
+def test_another_process_in_our_slot_is_heard(log: Path, watch: DoorbellWatch) -> None:
+    os.pwrite(watch.fd, doorbell._SLOT.pack(doorbell._ringer.token ^ 1, 1), doorbell._ringer.offset)
+    assert watch.rung()
 
 
 def test_a_forked_child_is_another_process(log: Path) -> None:
