@@ -1,0 +1,114 @@
+"""What it takes to wait on one loop for a coroutine of another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import anyio
+
+from rustmq_sdk._threads import Reply
+from rustmq_sdk.errors import ConsumerStateError, RustMQError
+
+T = TypeVar("T")
+
+logger = logging.getLogger("rustmq_sdk")
+
+
+class IslandClosed(ConsumerStateError):
+    """The other side takes no calls (any more): it was not entered yet, was left, has died, or is another process's.
+
+    What ended it, if it ended by itself, is ``__cause__``.
+    """
+
+
+class StrayCancellation(RustMQError):
+    """Something that the call awaited was cancelled, and not by its caller: nobody's task should end for that.
+
+    asyncio-only clients do so when they close underneath a call. The ``CancelledError`` is ``__cause__``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How a call ended: with a value, or with an error."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    def unwrap(self) -> T:
+        """The value, or raises the error, with the traceback it came with."""
+        if self.error is None:
+            return cast(T, self.value)
+
+        try:
+            raise self.error
+        finally:
+            del self  # the traceback holds this frame: do not let the frame hold the traceback
+
+
+async def result_of(reply: Reply[Outcome[T]], name: str, *, cancel: Callable[[], None], patience: float) -> T:
+    """Waits for a call on another loop, which outlives neither this wait nor, by more than ``patience``, its caller.
+
+    Args:
+        reply: is set when the call has ended, also after ``cancel``.
+        name: of the call, for the log.
+        cancel: has the call cancelled over there, soon.
+        patience: seconds that a cancelled call may take to end. Then it is abandoned, which is logged.
+    """
+    try:
+        outcome = await reply.wait()
+    except GeneratorExit:  # the loop is gone, and there is nothing to wait with
+        cancel()
+        raise
+    except BaseException:
+        cancel()
+        late = await outlast(reply, patience)
+        _report_cancelled(name, late, patience)
+        raise
+
+    return outcome.unwrap()
+
+
+async def outlast(reply: Reply[T], seconds: float) -> T | None:
+    """Waits behind a shield, ``seconds`` at most; None if it took longer.
+
+    A shield does not hold off what cancels an asyncio task directly; that is raised when the wait is over.
+    """
+    value: T | None = None
+    native: BaseException | None = None
+    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + seconds) as scope:
+        while value is None:
+            try:
+                value = await reply.wait()
+            except anyio.get_cancelled_exc_class() as error:
+                if scope.cancel_called:
+                    raise
+
+                native = error
+
+    if native is not None:
+        raise native
+
+    return value
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a call is named in logs and errors."""
+    function = getattr(function, "func", function)
+    return str(getattr(function, "__qualname__", function))
+
+
+def report(event: str, text: str, *arguments: object, error: BaseException | None = None) -> None:
+    """Logs as a warning, with the event's stable name in ``record.event``."""
+    logger.warning(text, *arguments, extra={"event": event}, exc_info=error)
+
+
+def _report_cancelled(name: str, outcome: Outcome[Any] | None, patience: float) -> None:
+    if outcome is None:
+        text = "%s was cancelled and has not ended within %.1f s: it is abandoned, and may still have an effect"
+        report("call_abandoned", text, name, patience)
+    elif isinstance(outcome.error, Exception):
+        report("call_abandoned", "%s failed while it was being cancelled", name, error=outcome.error)

@@ -1,0 +1,242 @@
+"""An asyncio loop in a daemon thread: its calls, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from rustmq_sdk._asyncio_island.crossing import (
+    IslandClosed,
+    Outcome,
+    StrayCancellation,
+    name_of,
+    outlast,
+    report,
+    result_of,
+)
+from rustmq_sdk._asyncio_island.executor import DaemonExecutor
+from rustmq_sdk._threads import Mailbox, Reply
+
+T = TypeVar("T")
+
+THREAD_GRACE = 1.0
+"""Seconds for the thread itself to end when everything on its loop had its time."""
+
+
+class LoopThread:
+    """The loop is made by, and its calls may come from, any thread; it is closed on the loop that made it.
+
+    Args:
+        name: of the thread, for logs and errors.
+        patience: seconds that cancelled coroutines may take to end: those whose caller was cancelled, and all at the
+            end.
+
+    Raises:
+        OSError: there are no file descriptors left for a loop.
+        RuntimeError: a thread cannot be started.
+    """
+
+    def __init__(self, name: str, patience: float) -> None:
+        self._name = name
+        self._patience = patience
+        self._process = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(DaemonExecutor())
+        self._mailbox = Mailbox(_Clean(self._loop))
+        self._calls: set[_Call[Any]] = set()
+        self._closed: IslandClosed | None = None
+        self._leave = asyncio.Event()
+        self._gone: Reply[bool] = Reply()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
+
+    async def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Awaits ``function(*args)`` over there; see :meth:`Island.run`."""
+        self._must_take_calls()
+        if threading.get_ident() == self._thread.ident:
+            return await function(*args)
+
+        call = _Call(partial(function, *args))
+        # Added before the look at the flag, while the end sets the flag before it looks who is there: whichever comes
+        # second, a call that nobody begins is told so.
+        self._calls.add(call)
+        if self._closed is not None:
+            self._tell(call, Outcome(error=self._closed))
+        else:
+            self._mailbox.post(partial(self._begin, call))
+
+        cancel = partial(self._mailbox.post, call.cancel)
+        return await result_of(call.reply, call.name, cancel=cancel, patience=self._patience)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Has ``call`` made over there; see :meth:`Island.post`."""
+        self._must_take_calls()
+        # By call_soon, as the first steps of tasks and the wake-ups of those that wait are: so everything that crosses
+        # takes the same one turn of the loop, and is done in the order in which it was sent.
+        self._mailbox.post(partial(self._loop.call_soon, call))
+
+    async def end(self) -> None:
+        """Cancels what still runs and ends the thread, within twice ``patience`` and a bit."""
+        if os.getpid() != self._process:
+            return  # it is the parent's, and its thread is not in this process
+
+        self._mailbox.post(self._leave.set)
+        if await outlast(self._gone, 2 * self._patience + THREAD_GRACE):
+            self._thread.join(THREAD_GRACE)
+            return
+
+        where = _where(self._thread)
+        self._closed = IslandClosed(f"the loop of {self._name!r} is blocked, and was abandoned:\n{where}")
+        report("island_abandoned", "the loop of %r does not end, it is blocked:\n%s", self._name, where)
+        self._fail_calls()
+
+    def _must_take_calls(self) -> None:
+        if os.getpid() != self._process:
+            raise IslandClosed(
+                f"{self._name!r} belongs to process {self._process}, from which this one was forked: threads do not "
+                "come along. Open a client of its own in each process, after the fork"
+            )
+
+        if self._closed is not None:
+            raise self._closed
+
+    # On its own thread
+
+    def _work(self) -> None:
+        died: BaseException | None = None
+        try:
+            self._loop.run_until_complete(self._leave.wait())
+        except BaseException as error:
+            # Somebody has stopped the loop, or exited in a callback. Its calls are told, and so is the log.
+            died = error
+            report("island_died", "the loop of %r has died: %r", self._name, error, error=error)
+
+        what = "was closed" if died is None else f"has died ({died!r})"
+        closed = IslandClosed(f"the loop of {self._name!r} {what}: there are no further calls. Open another client")
+        closed.__cause__ = died
+        self._closed = closed
+        try:
+            self._loop.run_until_complete(self._end_tasks())
+        except BaseException as error:
+            report("island_died", "the loop of %r has died while it was closed", self._name, error=error)
+        finally:
+            self._loop.close()
+            self._fail_calls()
+            self._gone.set(True)
+
+    def _begin(self, call: _Call[Any]) -> None:
+        if self._closed is None:
+            call.begin(self._loop).add_done_callback(partial(self._ended, call))
+        else:
+            self._tell(call, Outcome(error=self._closed))
+
+    def _ended(self, call: _Call[Any], task: asyncio.Task[Outcome[Any]]) -> None:
+        outcome = Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result()
+        if isinstance(outcome.error, asyncio.CancelledError) and not call.cancelled:
+            outcome = Outcome(error=self._closed or _stray(call.name, outcome.error))
+
+        self._tell(call, outcome)
+
+    def _tell(self, call: _Call[Any], outcome: Outcome[Any]) -> None:
+        try:
+            self._calls.remove(call)
+        except KeyError:
+            return  # by somebody who had lost patience with us
+
+        call.reply.set(outcome)
+
+    def _fail_calls(self) -> None:
+        for call in list(self._calls):
+            self._tell(call, Outcome(error=self._closed))
+
+    async def _end_tasks(self) -> None:
+        here = asyncio.current_task()
+        left = await _cancelled({task for task in asyncio.all_tasks() if task is not here}, self._patience)
+        generators = self._loop.create_task(self._loop.shutdown_asyncgens())
+        left |= (await asyncio.wait([generators], timeout=self._patience))[1]
+        # What was started by what ended: one more turn, and no more patience.
+        left |= await _cancelled(asyncio.all_tasks() - left - {here}, 0.0)
+        if left:
+            report("island_abandoned", "%r was closed while these refused to end: %s", self._name, _names(left))
+            self._loop.set_exception_handler(partial(_pass_over, left))
+
+
+class _Call(Generic[T]):
+    """One coroutine on the loop, and who waits for it elsewhere."""
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self.name = name_of(function)
+        self.reply: Reply[Outcome[T]] = Reply()
+        self.cancelled = False
+        self._function = function
+        self._task: asyncio.Task[Outcome[T]] | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[Outcome[T]]:
+        self._task = loop.create_task(self._made(), name=f"rustmq island {self.name}")
+        return self._task
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _made(self) -> Outcome[T]:
+        try:
+            return Outcome(await self._function())
+        except BaseException as error:  # an exit too: it is the caller's, and must not end the loop
+            return Outcome(error=error)
+
+
+class _Clean:
+    """What a :class:`Mailbox` knows of the loop: its callbacks see an empty context.
+
+    asyncio would give them that of whoever happened to wake the loop. Clients keep tasks for long, which would go on in
+    some request's context; and in a context that says "trio" anyio takes this loop for trio's.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._context = contextvars.Context()
+
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(callback, context=self._context)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[Any]], patience: float) -> set[asyncio.Task[Any]]:
+    """Cancels, waits, and returns those that have not ended."""
+    for task in tasks:
+        task.cancel()
+
+    return (await asyncio.wait(tasks, timeout=patience))[1] if tasks else set()
+
+
+def _pass_over(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Reports no task as destroyed while pending that was named as abandoned already."""
+    if context.get("task") not in tasks:
+        loop.default_exception_handler(context)
+
+
+def _stray(name: str, error: BaseException) -> StrayCancellation:
+    stray = StrayCancellation(f"{name}: something that it awaited was cancelled, and not by its caller")
+    stray.__cause__ = error
+    return stray
+
+
+def _names(tasks: Collection[asyncio.Task[Any]]) -> str:
+    return ", ".join(f"{task.get_name()} ({task.get_coro()!r})" for task in tasks)
+
+
+def _where(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame, limit=3)) if frame is not None else "nowhere to be seen"
