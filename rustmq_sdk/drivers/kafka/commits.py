@@ -1,0 +1,93 @@
+"""Commits of one consumer, beside everything else it does.
+
+aiokafka's ``commit()`` tries again for as long as an error may pass, under whatever generation there is by then, and
+has no deadline. So each runs in a task of its own that whoever waits can leave, and that a rebalance gives up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+
+from rustmq_sdk.drivers.kafka import metadata
+from rustmq_sdk.drivers.kafka.failures import translate
+from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
+
+
+class OffsetCommits:
+    """Sends checkpoints.
+
+    Args:
+        generation: aiokafka's, of this moment; None without a group's rebalances.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, holdings: Holdings, generation: Callable[[], int | None]) -> None:
+        self._consumer = consumer
+        self._holdings = holdings
+        self._generation = generation
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
+        """As :meth:`rustmq_sdk.slots.LogSubscription.commit`."""
+        outcomes: dict[Assignment, CommitOutcome] = {}
+        ours: dict[Assignment, Checkpoint] = {}
+        for assignment, checkpoint in checkpoints.items():
+            if self._holdings.may_commit(assignment) and self._generation() == self._holdings.generation:
+                ours[assignment] = checkpoint
+            else:
+                # Of those whose fate is open nobody can say yet whether they were lost.
+                known = self._holdings.may_commit(assignment) or assignment in self._holdings.released
+                outcomes[assignment] = CommitOutcome.RETRY if known else CommitOutcome.FENCED
+
+        if ours:
+            outcomes |= dict.fromkeys(ours, await self._commit(ours))
+
+        return outcomes
+
+    async def give_up(self) -> None:
+        """None is sent from now on that was begun before."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+
+        if running:
+            await asyncio.wait(running)
+
+    async def _commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> CommitOutcome:
+        offsets = {
+            KafkaPartition(*assignment.tp): (checkpoint.offset, metadata.as_text(checkpoint.extra))
+            for assignment, checkpoint in checkpoints.items()
+        }
+        task = asyncio.create_task(self._consumer.commit(offsets), name="rustmq-kafka-commit")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+        return CommitOutcome.RETRY if task.cancelled() else _outcome(task.exception())
+
+
+def _outcome(error: BaseException | None) -> CommitOutcome:
+    if error is None:
+        return CommitOutcome.COMMITTED
+
+    if isinstance(error, CommitFailedError):
+        # A rebalance that has only begun may give everything back; any other reason is that the group has gone on.
+        passes = isinstance(error.__cause__, RebalanceInProgressError)
+        return CommitOutcome.RETRY if passes else CommitOutcome.FENCED
+
+    if isinstance(error, IllegalStateError):  # not in aiokafka's assignment any more: a rebalance was quicker
+        return CommitOutcome.RETRY
+
+    if isinstance(error, KafkaError):
+        raise translate(error, slot="source", operation="commit") from error
+
+    raise error

@@ -1,0 +1,79 @@
+"""Leaving, within a deadline, whatever the brokers do.
+
+aiokafka's ``stop()`` has none: it waits for a JoinGroup that is under way (which the broker answers when all other
+members have finished their work, or died), for callbacks, and for brokers that do not answer. So the parts are ended
+here one by one, each with a share of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.group import LeaveGroupRequest
+
+PART_SECONDS = 0.5
+"""For each part: more than any of them takes where the brokers are well."""
+
+
+async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
+    """Leaves the group, unless the membership is static, and closes all connections.
+
+    Raises nothing: a group that could not be told finds out when the session is over.
+    """
+    coordinator = consumer._coordinator
+    if isinstance(coordinator, GroupCoordinator):
+        await _end_membership(coordinator, static=static)
+    elif coordinator is not None:
+        await _end(coordinator.close())
+
+    if consumer._fetcher is not None:
+        await _end(consumer._fetcher.close())
+
+    # What its stop() would do next; from now on it is stopped, and says nothing about it when it is collected.
+    consumer._closed = True
+    await _end(consumer._client.close())
+
+
+async def _end_membership(coordinator: GroupCoordinator, *, static: bool) -> None:
+    if not coordinator._closing.done():
+        coordinator._closing.set_result(None)
+
+    task = coordinator._coordination_task
+    await asyncio.wait([task], timeout=PART_SECONDS / 5)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=PART_SECONDS)
+
+    if not static:
+        await _end(_tell_group(coordinator))
+
+    # Without a generation close() and the heartbeats have nothing to tell anybody.
+    coordinator.generation = -1
+    coordinator.member_id = ""
+    await _end(coordinator._stop_heartbeat_task())
+    await _end(coordinator._stop_commit_offsets_refresh_task())
+
+
+async def _tell_group(coordinator: GroupCoordinator) -> None:
+    if coordinator.member_id and coordinator.coordinator_id is not None:
+        request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+        # Over a connection of its own: on the coordinator's the broker would answer a JoinGroup first.
+        await coordinator._client.send(coordinator.coordinator_id, request, group=ConnectionGroup.DEFAULT)
+
+
+async def _end(part: Awaitable[object]) -> None:
+    """Waits for a part, not for long; what it raises (CancelledError of its own, at times) concerns nobody any more."""
+    task = asyncio.ensure_future(part)
+    try:
+        await asyncio.wait([task], timeout=PART_SECONDS)
+    finally:
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled():
+            with suppress(Exception):
+                task.exception()

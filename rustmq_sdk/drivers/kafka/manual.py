@@ -1,0 +1,105 @@
+"""Partitions without a rebalance: those that the user has named, or all of some topics for a reader without a group.
+
+Nobody takes them away, so there is no generation. Topics may get more partitions, and be deleted and created again;
+that is found by looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+
+from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.topics import Wanted
+from rustmq_sdk.slots import AssignmentListener
+from rustmq_sdk.values import TopicPartition
+
+LOOK_SECONDS = 5.0
+"""Between two looks for new partitions."""
+
+
+class ManualAssignment:
+    """Assigns what is wanted, and what joins it later.
+
+    Args:
+        interrupt: has a waiting fetch look again.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        listener: AssignmentListener,
+        holdings: Holdings,
+        wanted: Wanted,
+        *,
+        interrupt: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._listener = listener
+        self._holdings = holdings
+        self._wanted = wanted
+        self._interrupt = interrupt
+        self._failure: Exception | None = None
+
+    def check(self) -> None:
+        """Raises what the listener, or a look at the topics, has raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        reason = "assigned"
+        try:
+            while True:
+                await self._look(reason)
+                reason = "topics_changed"
+                await asyncio.sleep(LOOK_SECONDS)
+                await self._consumer._client.force_metadata_update()
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._interrupt()
+
+    async def _look(self, reason: str) -> None:
+        existing = set(self._existing())
+        gone = [each for each in self._holdings.held if self._holdings.partition(each) not in existing]
+        if gone:
+            self._holdings.drop(gone)
+            self._assign()
+            await self._listener.lost(gone, reason="topics_changed")
+
+        known = {self._holdings.partition(each) for each in self._holdings.held}
+        if fresh := sorted(existing - known):
+            names = [TopicPartition(partition.topic, partition.partition) for partition in fresh]
+            starts = await self._listener.assigned(names, None, reason=reason)
+            self._holdings.take(starts, None)
+            self._assign()
+            self._interrupt()
+
+    def _assign(self) -> None:
+        # aiokafka forgets the positions of all partitions at each assign().
+        held = {
+            partition: self._holdings.position(one) for one, partition in self._holdings.wanted(self._holdings.held)
+        }
+        self._consumer.assign(list(held))
+        for partition, offset in held.items():
+            self._consumer.seek(partition, offset)
+
+    def _existing(self) -> Sequence[KafkaPartition]:
+        if self._wanted.partitions:
+            return [one for one in self._wanted.partitions if one.partition in self._numbers(one.topic)]
+
+        return [KafkaPartition(topic, number) for topic in self._topics() for number in self._numbers(topic)]
+
+    def _topics(self) -> Collection[str]:
+        pattern = self._wanted.pattern
+        if pattern is None:
+            return self._wanted.names
+
+        return [topic for topic in self._consumer._client.cluster.topics() if pattern.match(topic)]
+
+    def _numbers(self, topic: str) -> Collection[int]:
+        return self._consumer.partitions_for_topic(topic) or ()

@@ -1,0 +1,150 @@
+"""Taking records out of aiokafka, which fetches them in the background.
+
+aiokafka's fetch must never be cancelled (after that it believes for ever that somebody is fetching), must not be called
+while a reassignment runs (it would wait for the callback that waits for us), and takes no list of partitions to mean all
+of them. With a timeout of 0 it does not suspend outside a reassignment, so there is nothing to cancel: the waiting is
+done here, on a future of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from rustmq_sdk.drivers.kafka.bare import take_bare
+from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.records import piece_of
+from rustmq_sdk.slots import Fetched
+from rustmq_sdk.values import Assignment
+
+
+class Polling:
+    """Fetches of one consumer.
+
+    Args:
+        holdings: what is ours.
+        check: raises what the consumer should know: a failure of the membership, a group without its coordinator.
+        on_out_of_range: what to say of a partition whose position the log does not have.
+        on_corrupt: what to say of a partition whose batch at the position is damaged.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        holdings: Holdings,
+        *,
+        check: Callable[[], None],
+        on_out_of_range: Callable[[Assignment, KafkaPartition], Awaitable[Fetched | None]],
+        on_corrupt: Callable[[Assignment, KafkaPartition, Exception], Fetched | None],
+    ) -> None:
+        self._consumer = consumer
+        self._holdings = holdings
+        self._check = check
+        self._on_out_of_range = on_out_of_range
+        self._on_corrupt = on_corrupt
+        self._woken = False
+        self._waker: asyncio.Future[None] | None = None
+        self._turn = 0
+
+    async def fetch(
+        self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
+    ) -> Sequence[Fetched]:
+        """As :meth:`rustmq_sdk.slots.Subscription.fetch`."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + max_wait
+        while True:
+            self._live()
+            pieces = await self._look(list(wanted), max_messages, max_bytes)
+            left = until - clock()
+            if pieces or self._woken or left <= 0:
+                self._woken = False
+                return pieces
+
+            self._woken = await self._wait(left)
+
+    def wake(self) -> None:
+        """Ends a wait, or the next one."""
+        self._woken = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Ends a wait, if there is one: what the next look finds, or nothing, is the answer."""
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    def _live(self) -> None:
+        """Shows that somebody fetches, also where nothing is wanted or a reassignment runs: max.poll.interval.ms."""
+        with self._consumer._subscription.fetch_context():
+            self._check()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Until records arrive, the time is over, or somebody ends it (True)."""
+        arrived = self._consumer._fetcher._create_fetch_waiter()
+        waker = self._waker = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait({arrived, waker}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waker = None
+            # By a wake that came since the look before this wait as well: it has set the flag.
+            ended = waker.done() or self._woken
+            if arrived.done() and not arrived.cancelled():
+                arrived.exception()  # aiokafka keeps it, and check() raises it
+            else:
+                arrived.cancel()
+
+        return ended
+
+    async def _look(self, wanted: Sequence[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
+        pieces: list[Fetched] = []
+        for assignment, partition in self._in_turn(wanted):
+            # Asked each time: what follows suspends where a position is out of range.
+            if self._consumer._subscription.reassignment_in_progress:
+                break
+
+            piece = await self._take(assignment, partition, max_messages)
+            if piece is None:
+                continue
+
+            pieces.append(piece)
+            max_messages -= len(piece.records)
+            max_bytes -= piece.size
+            if max_messages <= 0 or max_bytes <= 0:
+                break
+
+        return pieces
+
+    def _in_turn(self, wanted: Sequence[Assignment]) -> list[tuple[Assignment, KafkaPartition]]:
+        """Those that have something to say, beginning with another one each time."""
+        # aiokafka's own table: asking it about each of 1,000 partitions would take 5 ms.
+        arrived = self._consumer._fetcher._records
+        ready = [(one, partition) for one, partition in self._holdings.wanted(wanted) if partition in arrived]
+        if not ready:
+            return []
+
+        self._turn += 1
+        first = self._turn % len(ready)
+        return ready[first:] + ready[:first]
+
+    async def _take(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched | None:
+        take_bare(self._consumer._fetcher._records.get(partition))
+        try:
+            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
+        except NoOffsetForPartitionError:
+            # From before our seek: aiokafka looked for a committed position by itself, and there is none.
+            return None
+        except OffsetOutOfRangeError:
+            return await self._on_out_of_range(assignment, partition)
+        except CorruptRecordException as error:
+            return self._on_corrupt(assignment, partition, error)
+
+        records = found.get(partition, ())
+        position = self._consumer._subscription.subscription.assignment.state_value(partition).position
+        if position == self._holdings.position(assignment):
+            return None
+
+        self._holdings.move(assignment, position)
+        return piece_of(assignment, records, position)

@@ -1,0 +1,157 @@
+"""A consumer of Kafka topics. Everything here lives on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError
+
+from rustmq_sdk.drivers.kafka.failures import translate
+from rustmq_sdk.drivers.kafka.leaving import leave
+from rustmq_sdk.drivers.kafka.metadata import ROOM
+from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.kafka.settings import client_settings
+from rustmq_sdk.drivers.kafka.subscription import KafkaSubscription
+from rustmq_sdk.drivers.kafka.timing import Timing
+from rustmq_sdk.drivers.kafka.topics import read_topics
+from rustmq_sdk.errors import UnknownTopic
+from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
+
+SETTLING = (0.05, 0.15, 0.3)
+"""Seconds between looks for a topic that does not seem to exist."""
+
+CreateTopics = Callable[[list[str]], Any]
+
+
+class KafkaSource:
+    """Fills :class:`rustmq_sdk.slots.Source`.
+
+    Args:
+        options: of the URL.
+        request: topics, group, lease and revoke budget. Topics may be names, one pattern (``^orders-.*``), or partitions
+            (``orders[0]``): the last are read without a rebalance.
+        create: makes missing topics, where the options say so.
+    """
+
+    def __init__(self, options: KafkaOptions, request: SourceRequest, create: CreateTopics) -> None:
+        self._options = options
+        self._request = request
+        self._create = create
+        self._wanted = read_topics(request.topics)
+        self._timing = Timing.of(options, request)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return capabilities(self._options)
+
+    @asynccontextmanager
+    async def subscribe(self, listener: AssignmentListener) -> AsyncIterator[KafkaSubscription]:
+        consumer = self._consumer(self._request.group)
+        try:
+            await self._start(consumer)
+        except BaseException:
+            await leave(consumer, static=True)
+            raise
+
+        subscription = KafkaSubscription(
+            consumer,
+            listener,
+            self._wanted,
+            self._timing,
+            group=self._request.group,
+            reader=lambda: self._consumer(None),
+        )
+        task = subscription.begin()
+        try:
+            yield subscription
+        finally:
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+            await subscription.close(static=self._options.group_instance_id is not None)
+
+    async def _start(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            async with asyncio.timeout(self._timing.request):
+                await consumer.start()
+                await self._find_topics(consumer)
+        except TimeoutError as error:
+            raise translate(error, slot="source", operation="subscribe") from error
+        except KafkaError as error:
+            raise translate(error, slot="source", operation="subscribe") from error
+
+    async def _find_topics(self, consumer: AIOKafkaConsumer) -> None:
+        names = sorted({*self._wanted.names, *(partition.topic for partition in self._wanted.partitions)})
+        missing = [name for name in names if not await _exists(consumer, name)]
+        if missing and self._options.create:
+            await self._create(missing)
+            missing = [name for name in missing if not await _exists(consumer, name)]
+
+        if missing:
+            raise UnknownTopic(
+                f"no topic {', '.join(map(repr, missing))}. Create it first, with Client.create_topic() for example, "
+                "or have it made: create=true in the URL",
+                slot="source",
+                operation="subscribe",
+            )
+
+    def _consumer(self, group: str | None) -> AIOKafkaConsumer:
+        options, timing = self._options, self._timing
+        return AIOKafkaConsumer(
+            **client_settings(options),
+            group_id=group,
+            group_instance_id=options.group_instance_id if group is not None else None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level=options.isolation,
+            client_rack=options.client_rack,
+            # One: aiokafka sends a JoinGroup for each.
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            request_timeout_ms=int(timing.request * 1000),
+            session_timeout_ms=int(timing.session * 1000),
+            heartbeat_interval_ms=int(timing.heartbeat * 1000),
+            rebalance_timeout_ms=int(timing.rebalance * 1000),
+            max_poll_interval_ms=int(timing.max_poll_interval * 1000),
+            max_partition_fetch_bytes=options.max_partition_fetch_bytes,
+            fetch_max_wait_ms=int(options.fetch_max_wait * 1000),
+        )
+
+
+def capabilities(options: KafkaOptions) -> Capabilities:
+    """What Kafka can do."""
+    return Capabilities(
+        kind="log",
+        checkpoint_room=ROOM,
+        # aiokafka holds up to so much of each partition, and a look takes records by count.
+        overshoot_bytes=options.max_partition_fetch_bytes,
+        seek=True,
+        offsets_at=True,
+        read=True,
+        fences=True,
+    )
+
+
+async def _exists(consumer: AIOKafkaConsumer, topic: str) -> bool:
+    """Whether the brokers know the topic; one that was just created may take them a moment."""
+    for pause in (*SETTLING, None):
+        # Not aiokafka's own wait for a topic, which gives up only when a request would.
+        await consumer._client.add_topic(topic)
+        await consumer._client.force_metadata_update()
+        if consumer.partitions_for_topic(topic):
+            return True
+
+        if pause is not None:
+            await asyncio.sleep(pause)
+
+    return False
+
+
+def _conforms(source: KafkaSource) -> Source:
+    return source

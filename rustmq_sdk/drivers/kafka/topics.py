@@ -1,0 +1,52 @@
+"""What a consumer subscribes to: topics by name, topics by pattern, or single partitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition as KafkaPartition
+
+from rustmq_sdk.errors import ConfigurationError
+
+_PARTITION = re.compile(r"(?P<topic>[^\[\]]+)\[(?P<partition>\d+)\]")
+_FIX = 'Name topics ("orders"), one pattern ("^orders-.*"), or partitions ("orders[0]", "orders[3]"), of one kind only'
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One of the three is set."""
+
+    names: Sequence[str] = ()
+    pattern: re.Pattern[str] | None = None
+    partitions: Sequence[KafkaPartition] = ()
+
+
+def read_topics(topics: Sequence[str]) -> Wanted:
+    """Tells the three apart: a pattern begins with ``^``, as librdkafka has it, and a partition is ``topic[number]``.
+
+    Raises:
+        ConfigurationError: kinds are mixed, or a pattern is none.
+    """
+    patterns = [topic for topic in topics if topic.startswith("^")]
+    partitions = [match for topic in topics if (match := _PARTITION.fullmatch(topic))]
+    if patterns and len(topics) == 1:
+        return Wanted(pattern=_compiled(patterns[0]))
+
+    if partitions and len(partitions) == len(topics):
+        return Wanted(partitions=[KafkaPartition(found["topic"], int(found["partition"])) for found in partitions])
+
+    if patterns or partitions:
+        raise ConfigurationError("topics, patterns and partitions are mixed", field="topics", value=topics, fix=_FIX)
+
+    return Wanted(names=list(topics))
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigurationError(
+            f"this is not a regular expression: {error}", field="topics", value=pattern, fix=_FIX
+        ) from error
