@@ -1,9 +1,9 @@
 """Taking records out of aiokafka, which fetches them in the background.
 
-aiokafka's fetch must never be cancelled (after that it believes for ever that somebody is fetching), must not be called
-while a reassignment runs (it would wait for the callback that waits for us), and takes no list of partitions to mean all
-of them. With a timeout of 0 it does not suspend outside a reassignment, so there is nothing to cancel: the waiting is
-done here, on a future of ours.
+aiokafka's fetch must never be cancelled (after that it believes for ever that somebody is fetching), must not be
+called while a reassignment runs (it would wait for the callback that waits for us), and takes no list of partitions to
+mean all of them. With a timeout of 0 it does not suspend outside a reassignment, so there is nothing to cancel: the
+waiting is done here, on a future of ours.
 """
 
 from __future__ import annotations

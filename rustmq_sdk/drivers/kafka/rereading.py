@@ -1,4 +1,4 @@
-"""Reading single offsets again, without moving the position of the main consumer: by a second one, made on first use."""
+"""Reading single offsets again, by a second consumer, made on first use: the first one's position stays."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class KafkaSource:
 
     Args:
         options: of the URL.
-        request: topics, group, lease and revoke budget. Topics may be names, one pattern (``^orders-.*``), or partitions
-            (``orders[0]``): the last are read without a rebalance.
+        request: topics, group, lease and revoke budget. Topics may be names, one pattern (``^orders-.*``), or
+            partitions (``orders[0]``): the last are read without a rebalance.
         create: makes missing topics, where the options say so.
     """
 

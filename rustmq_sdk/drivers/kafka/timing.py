@@ -11,7 +11,7 @@ from rustmq_sdk.slots import SourceRequest
 MARGIN = 5.0
 """Seconds between the revoke budget and the rebalance timeout: for the commit, the callbacks and the JoinGroup."""
 REQUEST_MARGIN = 10.0
-"""Seconds between the rebalance timeout and that of a request: a JoinGroup is answered when the last member is there."""
+"""Seconds between the rebalance timeout and that of a request: a JoinGroup is answered when the last one has joined."""
 MAX_POLL_INTERVAL = 300.0
 """Seconds without a fetch after which aiokafka leaves the group. Fetches come at least once a second, busy or not."""
 
