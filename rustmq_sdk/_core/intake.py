@@ -69,7 +69,12 @@ class Intake:
         if to_hand_out > self.low:
             return None
 
-        eligible = [lane for lane in lanes if self.admits(lane)]
+        # With 1,000 partitions most have nothing open, and a look at each takes as long as 100 messages: see admits().
+        eligible = [
+            lane
+            for lane in lanes
+            if (lane.pressed_at is None and not lane.ledger.open and lane.deliverable) or self.admits(lane)
+        ]
         if not eligible:
             return None
 
@@ -155,4 +160,10 @@ class Intake:
 
     def too_much_uncommitted(self, lanes: Collection[Lane]) -> bool:
         """Settled messages that no commit covers have reached their bound: nothing more is fetched."""
-        return sum(lane.ledger.uncommitted for lane in lanes) >= self.limits.max_uncommitted
+        return uncommitted(lanes) >= self.limits.max_uncommitted
+
+
+def uncommitted(lanes: Collection[Lane]) -> int:
+    """Settled messages, as far as counted, that no written checkpoint covers, of all partitions."""
+    # A list and no generator, the difference and no property: with 1,000 partitions a fetch and a commit wait for this.
+    return sum([lane.ledger.settled - lane.ledger.covered for lane in lanes])

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 
 from rustmq_sdk._core.commit_due import SHORT_PAUSE, CommitDue
+from rustmq_sdk._core.intake import uncommitted
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session
@@ -259,10 +260,10 @@ class Acknowledger:
         in_flight = any(lane.ledger.in_flight for lane in lanes)
         due = self._due.due_in(
             now=now,
-            uncommitted=max(sum(lane.ledger.uncommitted for lane in lanes), self._since is not None),
+            uncommitted=max(uncommitted(lanes), self._since is not None),
             since=self._since,
             idle=not in_flight,
-            pressed=self._soon or any(lane.pressed for lane in lanes),
+            pressed=self._soon or any(lane.pressed for lane in lanes if lane.pressed_at is not None),
         )
         if in_flight and self._tick_at is not None:
             tick = max(0.0, self._tick_at - now)

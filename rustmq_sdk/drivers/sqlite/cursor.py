@@ -35,17 +35,24 @@ class Cursor:
         self._check_crcs = check_crcs
         self._end: int | None = None
         self._waiting: deque[Row | Gone] = deque()
+        self._queued = 0
+        """Messages in it; a loss counts as one. Kept, because many partitions are asked at every fetch."""
         self._open = _Open(Records(offset, [], [], [], []), 0, 0)
 
     @property
     def available(self) -> int:
         """Messages that can be had without reading; a loss to tell counts as one."""
-        return len(self._open.records) + sum(item.length if isinstance(item, Row) else 1 for item in self._waiting)
+        return self._queued + len(self._open.records)
 
     @property
     def exhausted(self) -> bool:
         """Whether the file is known to have nothing more."""
         return self._end is not None and self.read_to >= self._end
+
+    @property
+    def promising(self) -> bool:
+        """Whether something is there, or may be in the file."""
+        return self._queued > 0 or not self.exhausted or len(self._open.records) > 0
 
     def ring(self) -> None:
         """The partition may have grown."""
@@ -64,6 +71,7 @@ class Cursor:
                 self._miss(row.base, "missing in the file: run integrity_check on it")
 
             self._waiting.append(row)
+            self._queued += row.length
             self.read_to = row.base + row.length
 
         if not chunk.rows and self.read_to < chunk.end:
@@ -99,6 +107,7 @@ class Cursor:
 
     def _miss(self, end: int, reason: str) -> None:
         self._waiting.append(Gone(self.assignment.tp, self.read_to, end, reason))
+        self._queued += 1
         self.read_to = end
 
     def _losses(self) -> list[Gone]:
@@ -106,6 +115,7 @@ class Cursor:
         while not self._open.records and self._waiting and isinstance(lost := self._waiting[0], Gone):
             gone.append(lost)
             self._waiting.popleft()
+            self._queued -= 1
             self._offset = lost.end
 
         return gone
@@ -115,6 +125,7 @@ class Cursor:
         if not self._open.records and self._waiting and isinstance(row := self._waiting[0], Row):
             records = decode(row.base, row.length, row.data, row.crc if self._check_crcs else None)
             self._waiting.popleft()
+            self._queued -= row.length
             give_back(row.data)
             if row.base < self._offset:
                 records = records.cut(self._offset - row.base, row.length)
@@ -130,6 +141,7 @@ class Cursor:
         first, last = self._offset, min(end, self._offset + max_messages)
         if last == end:
             self._waiting.popleft()
+            self._queued -= row.length
 
         # The bytes of the batch go with the first message: once is enough to examine them, and 5,000 copies of a
         # megabyte would bury the dead letters.
