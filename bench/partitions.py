@@ -58,7 +58,8 @@ def _row(count: int, runs: list[dict[str, float]], base: float | None) -> list[s
 def _once(folder: str, driver: str, count: int, options: argparse.Namespace) -> dict[str, float]:
     file = Path(folder) / f"{count}.db"
     url = f"sqlite:///{file}" if driver == "sqlite" else "memory://bench"
-    what = {"partitions": count, "messages": options.messages, "loop": options.loop, "fill": not file.exists()}
+    fill = driver == "memory" or not file.exists()
+    what = {"partitions": count, "messages": options.messages, "loop": options.loop, "fill": fill}
     found: dict[str, Any] = {}
     try:
         found = run("bench.partitions_run:measure", url=url, **what)
