@@ -16,6 +16,8 @@ from rustmq_sdk.errors import PermanentDriverError
 from tests.integration.others import PATIENCE
 
 TOPIC = "quakes"
+SOON = 5.0
+"""The log is looked at once a second while somebody waits."""
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +124,7 @@ async def test_a_waiting_consumer_hears_of_it(path: Path, happens: Callable[[Pat
             ):
                 await (await consumer.receive(timeout=PATIENCE)).ack()
                 happens(path)
-                await consumer.receive(timeout=PATIENCE)
+                await consumer.receive(timeout=SOON)
 
 
 @pytest.mark.parametrize("happens", [wal_deleted, moved])
@@ -220,3 +222,15 @@ async def test_who_never_heard_of_it_leaves_the_new_log_alone_at_closing(path: P
 
     assert integrity_check(path) == ()
     assert await contents(path, 1) == ["theirs"]
+
+
+async def test_commits_of_who_had_other_locks_are_left_alone_at_closing(path: Path) -> None:
+    """The locks are in the ``-shm`` file; who comes after it was deleted has another one."""
+    async with producer_of(path) as ours:
+        await ours.send(TOPIC, b"ours")
+        shm_deleted(path)
+        with in_its_place(path) as theirs:
+            theirs.kill()
+
+    assert integrity_check(path) == ()
+    assert await contents(path, 2) == ["ours", "theirs"]
