@@ -7,12 +7,12 @@ time. So many logs can have their faults side by side, and what waits for a seco
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import apsw
@@ -20,6 +20,8 @@ import pytest
 
 import rustmq_sdk
 from rustmq_sdk.drivers.sqlite import integrity_check
+
+T = TypeVar("T")
 
 TOPIC, GROUP = "quakes", "alarm"
 MESSAGES = 8
@@ -67,7 +69,7 @@ class FaultyFile(apsw.VFSFile):
     def xTruncate(self, size: int) -> None:  # noqa: N802
         self._call("xTruncate", partial(super().xTruncate, size))
 
-    def _call(self, method: str, call: partial[Any]) -> Any:
+    def _call(self, method: str, call: Callable[[], T]) -> T:
         if not self._fault.hits(method):
             return call()
 
@@ -210,5 +212,5 @@ async def test_nothing_confirmed_is_lost_whichever_call_fails(
 
 
 def chosen(calls: int) -> Collection[int]:
-    """The first calls one by one, and then every seventh: they repeat themselves."""
-    return [*range(min(calls, 12)), *range(12, calls, 7)]
+    """The first calls one by one, and then every nineteenth: they repeat themselves."""
+    return [*range(min(calls, 12)), *range(12, calls, 19)]
