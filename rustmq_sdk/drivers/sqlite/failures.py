@@ -38,7 +38,8 @@ _TRANSIENT: dict[type[apsw.Error], tuple[str, float | None]] = {
     apsw.ProtocolError: ("the locks of the file are contended or not supported. Keep it on a local disk", 1.0),
 }
 _PERMANENT: dict[type[apsw.Error], str] = {
-    apsw.ReadOnlyError: "the file or its directory is read-only. Make both writable for this user",
+    apsw.ReadOnlyError: "the file, its directory or the disk is read-only. Make them writable for this user; if the "
+    "system has made the disk read-only by itself, it has failed: look at the system's log",
     apsw.PermissionsError: "access was refused. Make the file and its directory readable and writable for this user",
     apsw.CorruptError: "the file is damaged. Run rustmq_sdk.drivers.sqlite.integrity_check on it and restore a backup",
     apsw.NotADBError: "not an SQLite database, or its header is damaged. Name another file, or restore a backup",

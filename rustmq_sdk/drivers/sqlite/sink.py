@@ -8,6 +8,7 @@ from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.packing import pack
 from rustmq_sdk.drivers.sqlite.topics import partition_count, partitions_for_send
+from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage, SentMessages
 
@@ -23,7 +24,11 @@ class SqliteSink:
         if known is not None:
             return known
 
-        return await self._file.write("sink", "partitions", partitions_for_send, topic)
+        try:
+            return await self._file.write("sink", "partitions", partitions_for_send, topic)
+        except OutcomeUnknown as error:
+            # Whether there is such a topic now the next call finds out; of no message there is any doubt.
+            raise TransientDriverError(str(error), slot="sink", operation="partitions", retry_after=1.0) from error
 
     async def append(
         self,

@@ -1,0 +1,118 @@
+"""The embedded log on a disk that runs full, and on one that the system makes read-only while it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rustmq_sdk
+from rustmq_sdk.drivers.sqlite import integrity_check
+from rustmq_sdk.errors import PermanentDriverError, RustMQError, TransientDriverError
+from tests.integration.disks import Disk, breakable_disk, small_disk
+from tests.integration.others import PATIENCE
+
+TOPIC, GROUP = "quakes", "alarm"
+LARGE = "x" * 50_000
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "small", "4m") as disk:
+        yield disk
+
+
+@pytest.fixture
+def breakable(tmp_path: Path) -> Iterator[Disk]:
+    with breakable_disk(tmp_path / "breakable") as disk:
+        yield disk
+
+
+async def send_until_refused(producer: rustmq_sdk.Producer) -> tuple[list[str], RustMQError]:
+    """What was confirmed before, and the error."""
+    confirmed: list[str] = []
+    for number in range(1000):
+        try:
+            await producer.send(TOPIC, f"{number} {LARGE}")
+        except RustMQError as error:
+            return confirmed, error
+
+        confirmed.append(f"{number}")
+
+    raise AssertionError("the disk has room for all of it")
+
+
+async def collect(consumer: rustmq_sdk.Consumer, count: int) -> list[str]:
+    found: list[str] = []
+    while len(found) < count:
+        message = await consumer.receive(timeout=PATIENCE)
+        found.append(message.text().split()[0])
+        await message.ack()
+
+    return found
+
+
+async def test_a_full_disk_refuses_clearly_and_all_goes_on_when_there_is_room(small: Disk) -> None:
+    path = small.folder / "log.db"
+    async with (
+        rustmq_sdk.Client(f"sqlite:///{path}") as client,
+        client.producer(send_timeout=0.5) as producer,
+        client.consumer(TOPIC, group=GROUP, commit_timeout=0.5, commit_interval=0.05) as consumer,
+    ):
+        await producer.send(TOPIC, "first")
+        found = await collect(consumer, 1)
+        small.fill()
+        confirmed, error = await send_until_refused(producer)
+        assert isinstance(error, TransientDriverError)
+        assert "disk is full" in str(error)
+        assert str(path) in str(error)
+
+        # What is there can be read, and what is acked waits for room.
+        found += await collect(consumer, len(confirmed))
+        small.free()
+        await producer.send(TOPIC, "last")
+        found += await collect(consumer, 1)
+        await consumer.commit()
+
+    assert found[0] == "first"
+    assert found[-1] == "last"
+    assert found[1:-1] == confirmed
+    assert integrity_check(path) == ()
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.consumer(TOPIC, group=GROUP) as consumer:
+        assert not any((await consumer.get_lag()).values())
+
+
+async def test_a_log_can_be_closed_and_opened_and_made_while_the_disk_is_full(small: Disk) -> None:
+    path = small.folder / "log.db"
+    confirmed: list[str] = []
+    for _ in range(2):
+        async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.producer(send_timeout=0.5) as producer:
+            small.fill()
+            more, error = await send_until_refused(producer)
+            assert isinstance(error, TransientDriverError)
+            assert "disk is full" in str(error)
+            confirmed += more
+
+    with pytest.raises(TransientDriverError, match=str(small.folder)):
+        async with rustmq_sdk.Client(f"sqlite:///{small.folder}/new.db"):
+            pass
+
+    small.free()
+    assert integrity_check(path) == ()
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.producer() as producer:
+        await producer.send(TOPIC, "last")
+        async with client.consumer(TOPIC) as consumer:
+            assert await collect(consumer, len(confirmed) + 1) == [*confirmed, "last"]
+
+
+async def test_a_disk_that_turns_read_only_is_a_permanent_error(breakable: Disk) -> None:
+    path = breakable.folder / "log.db"
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.producer() as producer:
+        await producer.send(TOPIC, "before")
+        breakable.break_down()
+        for _ in range(2):
+            with pytest.raises(PermanentDriverError, match=r"read-only.*the system's log") as refusal:
+                await producer.send(TOPIC, "after")
+
+            assert str(path) in str(refusal.value)
