@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,6 +94,26 @@ async def outlast(reply: Reply[T], seconds: float) -> T | None:
         raise native
 
     return value
+
+
+def is_stray(error: BaseException) -> bool:
+    """Whether this is asyncio's cancellation and nobody has cancelled the running task."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # this loop is not asyncio's at all
+        return True
+
+    return task is not None and not task.cancelling()
+
+
+def stray(name: str, error: BaseException) -> StrayCancellation:
+    """The error that such a cancellation becomes."""
+    said = StrayCancellation(f"{name}: something that it awaited was cancelled, and not by its caller")
+    said.__cause__ = error
+    return said
 
 
 def name_of(function: Callable[..., Any]) -> str:

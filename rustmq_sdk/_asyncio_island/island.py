@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from anyio.lowlevel import current_token
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, StrayCancellation, name_of
+from rustmq_sdk._asyncio_island.crossing import IslandClosed, is_stray, name_of, stray
 from rustmq_sdk._asyncio_island.loop_thread import LoopThread
 from rustmq_sdk._threads import Mailbox
 
@@ -103,11 +103,10 @@ class Island:
         try:
             return await function(*args)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not is_stray(error):
                 raise
 
-            raise StrayCancellation(f"{name_of(function)}: something that it awaited was cancelled") from error
+            raise stray(name_of(function), error) from error
 
     def post(self, call: Callable[[], object]) -> None:
         """Has ``call`` made by the island's loop, soon. From any thread.

@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar
 from rustmq_sdk._asyncio_island.crossing import (
     IslandClosed,
     Outcome,
-    StrayCancellation,
     name_of,
     outlast,
     report,
     result_of,
+    stray,
 )
 from rustmq_sdk._asyncio_island.executor import DaemonExecutor
 from rustmq_sdk._threads import Mailbox, Reply
@@ -144,7 +144,7 @@ class LoopThread:
     def _ended(self, call: _Call[Any], task: asyncio.Task[Outcome[Any]]) -> None:
         outcome = Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result()
         if isinstance(outcome.error, asyncio.CancelledError) and not call.cancelled:
-            outcome = Outcome(error=self._closed or _stray(call.name, outcome.error))
+            outcome = Outcome(error=self._closed or stray(call.name, outcome.error))
 
         self._tell(call, outcome)
 
@@ -225,12 +225,6 @@ def _pass_over(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEvent
     """Reports no task as destroyed while pending that was named as abandoned already."""
     if context.get("task") not in tasks:
         loop.default_exception_handler(context)
-
-
-def _stray(name: str, error: BaseException) -> StrayCancellation:
-    stray = StrayCancellation(f"{name}: something that it awaited was cancelled, and not by its caller")
-    stray.__cause__ = error
-    return stray
 
 
 def _names(tasks: Collection[asyncio.Task[Any]]) -> str:
