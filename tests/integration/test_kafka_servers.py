@@ -10,6 +10,7 @@ import anyio
 import pytest
 from aiokafka.errors import KafkaError
 
+from tests.services import kafka_wire
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.slow
@@ -93,6 +94,12 @@ async def test_a_cluster_goes_on_while_one_of_three_nodes_is_dead(kafka_cluster:
     await anyio.to_thread.run_sync(asyncio.run, send(client, topic, b"4", b"5", b"6"))
     found = await anyio.to_thread.run_sync(asyncio.run, read(client, topic, 6))
     assert sorted(value for value in found if value) == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+def test_a_node_that_a_test_has_left_dead_is_back_for_the_next_one(kafka_cluster: KafkaServer) -> None:
+    """The one before this has left one dead."""
+    for address in kafka_cluster.bootstrap.split(","):
+        assert len(kafka_wire.brokers(int(address.rpartition(":")[2]))) == len(kafka_cluster.nodes)
 
 
 async def test_topics_of_the_same_name_are_not_the_same(kafka: KafkaServer) -> None:

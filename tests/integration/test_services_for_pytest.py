@@ -85,7 +85,7 @@ class TestARunOfTheTests:
     def test_starts_nothing_for_tests_that_need_nothing(self, checkout: Checkout, tmp_path: Path) -> None:
         assert "1 passed, 1 deselected" in run(tmp_path, "-k", "nothing")
         assert "2 tests collected" in run(tmp_path, "--collect-only")
-        assert not checkout.log("redis").exists()
+        assert not checkout.folder.exists()
 
     def test_uses_what_is_up_and_leaves_it_up(self, checkout: Checkout, tmp_path: Path) -> None:
         site = control.up(checkout, REDIS, keep=True, install=False, say=lambda line: None)
@@ -141,6 +141,28 @@ class TestWhereAServerIsNotInstalled:
     def test_it_is_a_failure_where_servers_are_required(self, tmp_path: Path) -> None:
         said = run(tmp_path, "--require-services", exits=1)
         assert "needs redis, and --require-services is given: redis-server is not installed" in said
+
+
+@pytest.mark.service("kafka")
+class TestWhereKafkaCannotBeDownloaded:
+    @pytest.fixture(autouse=True)
+    def offline(self, checkout: Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        maven = tmp_path / "bin" / "mvn"
+        maven.parent.mkdir()
+        maven.write_text("#!/bin/sh\necho the network is unreachable\nexit 1\n")
+        maven.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{maven.parent}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(sys.modules[__name__], "TESTS", "def test_needs_kafka(kafka): ...")
+
+    def test_the_skipped_test_says_what_maven_said(self, tmp_path: Path) -> None:
+        said = run(tmp_path)
+        assert "1 skipped" in said
+        assert "needs kafka: Maven could not get Apache Kafka" in said
+        assert "the network is unreachable" in said
+
+    def test_it_is_a_failure_where_servers_are_required(self, tmp_path: Path) -> None:
+        said = run(tmp_path, "--require-services", exits=1)
+        assert "needs kafka, and --require-services is given: Maven could not get Apache Kafka" in said
 
 
 @pytest.mark.parametrize("text", ["redis", "radish=127.0.0.1:1"])
