@@ -21,9 +21,11 @@ from rustmq_sdk.drivers.sqlite.fetching import READ_AHEAD
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.packing import ROW_BYTES, ROW_MESSAGES
+from rustmq_sdk.drivers.sqlite.reading import Chunk, Want, look
 from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS, enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
+from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
@@ -183,6 +185,26 @@ async def test_no_more_is_read_than_was_asked_for_or_is_cheap(driver: SqliteDriv
 def driver_holdings(member: Subscriber[LogSubscription]) -> Holdings:
     assert isinstance(member.subscription, SqliteSubscription)
     return member.subscription._holdings
+
+
+async def test_a_look_at_the_end_costs_the_same_however_long_the_log_is(driver: SqliteDriver, path: Path) -> None:
+    steps = []
+    for batches in (10, 500):
+        while (await append(driver, b"x"))[0] != batches - 1:
+            pass
+
+        with apsw.Connection(str(path)) as connection:
+            steps.append(0)
+
+            def count() -> bool:
+                steps[-1] += 1
+                return False
+
+            connection.set_progress_handler(count, 1)
+            assert look(Queries(connection), Want(1, batches, 10, 1000)) == Chunk((), 0, batches)
+            connection.set_progress_handler(None)
+
+    assert steps[0] == steps[1]
 
 
 async def test_a_rest_is_served_without_asking_the_file_again(driver: SqliteDriver) -> None:

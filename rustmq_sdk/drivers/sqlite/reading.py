@@ -52,12 +52,18 @@ class Chunk(NamedTuple):
     end: int
 
 
+# Batches do not overlap, so none but the last that begins at or before the offset can hold it. Said only as a condition
+# on the end, a look at the end of the log would go through all its batches to find that none reaches that far.
 _FIRST = """
 SELECT p.start, p.next, b.base, b.count, b.largest, b.crc, length(b.data),
     CASE WHEN length(b.data) < 65536 THEN b.data END, b.rowid, b.total
-FROM partition AS p LEFT JOIN batch AS b ON b.partition = p.id AND b.base = coalesce(
-    (SELECT base FROM batch WHERE partition = ?1 AND base <= ?2 AND base + count > ?2 ORDER BY base DESC LIMIT 1),
-    (SELECT base FROM batch WHERE partition = ?1 AND base > ?2 ORDER BY base LIMIT 1)
+FROM partition AS p LEFT JOIN batch AS b ON p.next > ?2 AND b.rowid = coalesce(
+    (
+        SELECT rowid FROM (
+            SELECT rowid, base, count FROM batch WHERE partition = ?1 AND base <= ?2 ORDER BY base DESC LIMIT 1
+        ) WHERE base + count > ?2
+    ),
+    (SELECT rowid FROM batch WHERE partition = ?1 AND base > ?2 ORDER BY base LIMIT 1)
 )
 WHERE p.id = ?1
 """
