@@ -9,15 +9,16 @@ waiting is done here, on a future of ours.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from rustmq_sdk.drivers.kafka.bare import take_bare
+from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.holdings import Holdings
-from rustmq_sdk.drivers.kafka.records import piece_of
+from rustmq_sdk.drivers.kafka.records import Record, piece_of
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -130,9 +131,8 @@ class Polling:
         return ready[first:] + ready[:first]
 
     async def _take(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched | None:
-        take_bare(self._consumer._fetcher._records.get(partition))
         try:
-            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
+            records = await self._records(partition, most)
         except NoOffsetForPartitionError:
             # From before our seek: aiokafka looked for a committed position by itself, and there is none.
             return None
@@ -141,10 +141,25 @@ class Polling:
         except CorruptRecordException as error:
             return self._on_corrupt(assignment, partition, error)
 
-        records = found.get(partition, ())
         position = self._consumer._subscription.subscription.assignment.state_value(partition).position
         if position == self._holdings.position(assignment):
             return None
 
         self._holdings.move(assignment, position)
         return piece_of(assignment, records, position)
+
+    async def _records(self, partition: KafkaPartition, most: int) -> Sequence[Record]:
+        fetcher = self._consumer._fetcher
+        arrived = fetcher._records.get(partition)
+        if not bare.POSSIBLE or type(arrived) is not FetchResult:
+            found: Mapping[KafkaPartition, Sequence[Record]]
+            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
+            return found.get(partition, ())
+
+        records = bare.take(arrived, most)
+        if not arrived.has_more():
+            # As getmany() does: the next request may ask for this partition again.
+            del fetcher._records[partition]
+            fetcher._notify(fetcher._wait_consume_future)
+
+        return records

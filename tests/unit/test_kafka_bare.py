@@ -1,0 +1,160 @@
+"""Taking records by the batch gives what aiokafka gives one by one, whatever a log may look like."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiokafka")
+
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from rustmq_sdk.drivers.kafka import bare
+
+PARTITION = TopicPartition("quakes", 0)
+BASE_OFFSET, ATTRIBUTES, LAST_DELTA, FIRST_RECORD = 0, 21, 23, 61
+CONTROL = 0x20
+ABORT, COMMIT = 0, 1
+
+
+class Log:
+    """Batches as a broker sends them, with offsets that compaction and markers have torn."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.data = b""
+        self.aborted: list[tuple[int, int]] = []
+        self.end = 0
+        self._rng = rng
+        for _ in range(rng.randint(1, 8)):
+            self._grow()
+
+    def _grow(self) -> None:
+        rng = self._rng
+        if rng.random() < 0.3:
+            producer, first = rng.randint(1, 3), self.end
+            self._batch(producer=producer)
+            ends = rng.choice((ABORT, COMMIT))
+            if ends == ABORT:
+                self.aborted.append((producer, first))
+
+            self._batch(producer=producer, marker=ends)
+        else:
+            self._batch()
+
+    def _batch(self, *, producer: int = -1, marker: int | None = None) -> None:
+        rng = self._rng
+        compression = 0 if marker is not None else rng.choice((0, 1))
+        builder = DefaultRecordBatchBuilder(2, compression, producer >= 0, producer, 0, 0, 1 << 20)
+        if marker is not None:
+            builder.append(0, 1000, struct.pack(">hh", 0, marker), b"", [])
+            last = 0
+        else:
+            last = -1
+            for _ in range(rng.randint(1, 6)):
+                last += rng.choice((1, 1, 1, 3))
+                headers = [("name", b"value"), ("none", None)] if rng.random() < 0.3 else []
+                builder.append(last, 1000 + last, rng.choice((None, b"k")), rng.choice((None, b"", b"x")), headers)
+
+            last += rng.choice((0, 0, 2))
+
+        raw = bytearray(builder.build())
+        struct.pack_into(">q", raw, BASE_OFFSET, self.end)
+        struct.pack_into(">i", raw, LAST_DELTA, last)
+        if marker is not None:
+            raw[ATTRIBUTES + 1] |= CONTROL
+
+        self.data += bytes(raw)
+        self.end += last + 1
+
+
+class Assignment:
+    """As much of aiokafka's as a fetch result looks at."""
+
+    active = True
+    paused = False
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    def state_value(self, _partition: TopicPartition) -> Assignment:
+        return self
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+def fetched(log: Log, position: int, isolation: int, *, check_crcs: bool = False) -> tuple[FetchResult, Assignment]:
+    assignment = Assignment(position)
+    records = PartitionRecords(
+        PARTITION, MemoryRecords(log.data), list(log.aborted), position, None, None, check_crcs, isolation
+    )
+    return FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0.0), assignment
+
+
+def described(records: Any) -> list[tuple[Any, ...]]:
+    return [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in records]
+
+
+def one_by_one(log: Log, position: int, isolation: int) -> tuple[list[tuple[Any, ...]], int]:
+    result, assignment = fetched(log, position, isolation)
+    records = result.getall()
+    return described(records), assignment.position
+
+
+def by_batch(log: Log, position: int, isolation: int, sizes: Iterator[int]) -> tuple[list[tuple[Any, ...]], int]:
+    result, assignment = fetched(log, position, isolation)
+    found: list[tuple[Any, ...]] = []
+    while result.has_more():
+        most = next(sizes)
+        records = bare.take(result, most)
+        assert len(records) <= most
+        found += described(records)
+        # What was not handed out yet is ahead of the position, and nothing behind it.
+        assert not found or found[-1][0] < assignment.position
+
+    return found, assignment.position
+
+
+def random_sizes(rng: random.Random) -> Iterator[int]:
+    while True:
+        yield rng.randint(1, 7)
+
+
+def test_this_release_of_aiokafka_is_known() -> None:
+    assert bare.POSSIBLE
+
+
+@pytest.mark.parametrize("isolation", [READ_UNCOMMITTED, READ_COMMITTED])
+def test_the_records_are_the_same(isolation: int) -> None:
+    for seed in range(300):
+        rng = random.Random(seed)
+        log = Log(rng)
+        position = rng.randint(0, log.end - 1)
+        assert by_batch(log, position, isolation, random_sizes(rng)) == one_by_one(log, position, isolation), seed
+
+
+def test_a_seek_throws_away_what_was_decoded() -> None:
+    log = Log(random.Random(3))
+    result, assignment = fetched(log, 0, READ_UNCOMMITTED)
+    assert len(bare.take(result, 1)) == 1
+    assignment.position = 0
+    assert bare.take(result, 1) == ()
+    assert not result.has_more()
+
+
+def test_a_damaged_batch_is_named() -> None:
+    log = Log(random.Random(1))
+    damaged = bytearray(log.data)
+    damaged[FIRST_RECORD + 1] ^= 0xFF
+    log.data = bytes(damaged)
+    result, _ = fetched(log, 0, READ_UNCOMMITTED, check_crcs=True)
+    with pytest.raises(CorruptRecordException):
+        bare.take(result, 10)
