@@ -199,6 +199,10 @@ def check(file: Annotated[Path, typer.Argument(help="A file of the embedded log.
     for problem in problems:
         console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
 
-    console.print(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
+    console.print(f"{file}: {_verdict(len(problems))}")
     if problems:
         raise typer.Exit(1)
+
+
+def _verdict(problems: int) -> str:
+    return f"{problems} problem{'s' if problems > 1 else ''}" if problems else "sound"

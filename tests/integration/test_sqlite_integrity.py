@@ -1,0 +1,146 @@
+"""The integrity check: it finds what was damaged on purpose, says it in words, and finds nothing in a log in use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import apsw
+import pytest
+
+import rustmq_sdk
+from rustmq_sdk.drivers import sqlite
+from rustmq_sdk.drivers.sqlite import integrity, integrity_check
+from rustmq_sdk.values import OutgoingMessage, ProducerSequence
+from tests.integration.others import PATIENCE
+
+TOPIC, GROUP = "quakes", "alarm"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A log with 40 messages in ten batches of each of two partitions, and a group that has read half of it."""
+    path = tmp_path / "log.db"
+    anyio.run(fill, path)
+    return path
+
+
+async def fill(path: Path) -> None:
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client:
+        await client.create_topic(TOPIC, partitions=2)
+    async with sqlite.open(f"sqlite:///{path}") as driver:
+        for number in range(20):
+            messages = [OutgoingMessage(b"%d" % number * 50)] * 4
+            await driver.sink().append(TOPIC, number % 2, messages, sequence=ProducerSequence(b"me", number * 4))
+
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.consumer(TOPIC, group=GROUP) as consumer:
+        for _ in range(40):
+            await (await consumer.receive(timeout=PATIENCE)).ack()
+
+        await consumer.commit()
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[apsw.Connection]:
+    connection = apsw.Connection(str(path))
+    yield connection
+    connection.close()
+
+
+def batch(base: int) -> str:
+    """Of the first partition."""
+    return f"partition = (SELECT id FROM partition WHERE number = 0) AND base = {base}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (f"UPDATE batch SET crc = crc + 1 WHERE {batch(8)}", "[0]: the checksum of the batch at offset 8"),
+        (f"DELETE FROM batch WHERE {batch(8)}", "[0]: the offsets 8 to 11 are missing"),
+        (f"DELETE FROM batch WHERE {batch(0)}", "[0]: the offsets 0 to 3 are missing"),
+        (f"DELETE FROM batch WHERE {batch(36)}", "[0]: the batches end at offset 36, the partition at 40"),
+        (f"UPDATE batch SET count = 5 WHERE {batch(8)}", "[0]: the batch at offset 12 begins before the end"),
+        (f"UPDATE batch SET count = 5 WHERE {batch(8)}", "[0]: the batch at offset 8 has columns of"),
+        (f"UPDATE batch SET count = 3 WHERE {batch(8)}", "[0]: the offsets 11 to 11 are missing"),
+        (f"UPDATE batch SET total = total + 1 WHERE {batch(8)}", "[0]: the sums of the batch at offset 8"),
+        (f"UPDATE batch SET newest_ms = 0 WHERE {batch(8)}", "[0]: the sums of the batch at offset 8"),
+        ("UPDATE partition SET total = total + 1 WHERE number = 0", "the partition counts"),
+        ("UPDATE partition SET next = 41 WHERE number = 0", "[0]: the batches end at offset 40, the partition at 41"),
+        ("UPDATE partition SET start = 8 WHERE number = 0", "[0]: the batch at offset 4 lies before the start 8"),
+        ("UPDATE topic SET partitions = 3", "topic 'quakes' should have 3 partition(s), and has 2"),
+        ("UPDATE partition SET number = 7 WHERE number = 1", "and has 2, numbered below 8"),
+        ("DELETE FROM topic", "belongs to no topic"),
+        ("DELETE FROM partition WHERE number = 1", "10 batch(es) belong to the partition id 2, which does not exist"),
+        ("DELETE FROM partition WHERE number = 1", "1 producer(s) are remembered for the partition id 2"),
+        ("DELETE FROM partition WHERE number = 1", "group 'alarm' has a claim to the partition id 2"),
+        ("DELETE FROM consumer_group", "group 'alarm' has members or claims, and is not in the table of groups"),
+        (
+            "UPDATE claim SET owner = x'ab'",
+            "quakes[1] is claimed in group 'alarm' by the member AB, which does not exist",
+        ),
+        ("UPDATE claim SET position = 41", "group 'alarm' has committed offset 41 of quakes[0], which ends at 40"),
+        ("UPDATE claim SET position = -1", "group 'alarm' has committed offset -1 of quakes[0]"),
+    ],
+)
+def test_it_finds(path: Path, damage: str, said: str) -> None:
+    assert integrity_check(path) == ()
+    with damaged(path) as connection:
+        connection.execute(damage)
+
+    problems = integrity_check(path)
+    assert any(said in problem for problem in problems), problems
+
+
+def test_it_finds_a_damaged_page(path: Path) -> None:
+    with damaged(path) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'batch_by_base'").get
+        size = connection.pragma("page_size")
+
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size + size // 2)
+        file.write(bytes(size // 2))
+
+    assert any(problem.startswith("SQLite: ") for problem in integrity_check(path))
+
+
+def test_both_commands_say_the_same(path: Path) -> None:
+    with damaged(path) as connection:
+        connection.execute("UPDATE claim SET position = 99 WHERE partition = 1")
+
+    for command in (["rustmq_sdk.drivers.sqlite"], ["rustmq_sdk.cli", "check"]):
+        run = subprocess.run(
+            [sys.executable, "-m", *command, str(path)], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert run.returncode == 1, run.stderr
+        assert "group 'alarm' has committed offset 99 of quakes[0], which ends at 40" in run.stdout
+
+
+async def test_it_finds_nothing_in_a_log_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrity, "BATCHES_AT_ONCE", 2)
+    checks = 0
+    url = f"sqlite:///{path}?retention_bytes=2000"
+    async with rustmq_sdk.Client(url) as client, client.producer() as producer, anyio.create_task_group() as tasks:
+
+        async def use() -> None:
+            async with client.consumer(TOPIC, group=GROUP) as consumer:
+                for number in range(10_000):
+                    await producer.send(TOPIC, b"%d" % number * 100)
+                    await (await consumer.receive(timeout=PATIENCE)).ack()
+                    if number % 20 == 0:
+                        await client.create_topic("passing", partitions=3)
+                        await producer.send("passing", b"by")
+                        await client.delete_topic("passing")
+                        client._driver._file()._writer._housekeeping._retention_at = 0.0  # type: ignore[attr-defined]
+
+        tasks.start_soon(use)
+        for _ in range(8):
+            assert await anyio.to_thread.run_sync(integrity_check, path) == ()
+            checks += 1
+
+        tasks.cancel_scope.cancel()
+
+    assert checks == 8
