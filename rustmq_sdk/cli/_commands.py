@@ -204,5 +204,19 @@ def check(file: Annotated[Path, typer.Argument(help="A file of the embedded log.
         raise typer.Exit(1)
 
 
+@app.command()
+def backup(
+    source: Annotated[Path, typer.Argument(help="A file of the embedded log; it may be in use.")],
+    target: Annotated[Path, typer.Argument(help="The file to make. There must be none of that name.")],
+) -> None:
+    """Copies a file of the embedded log as it is at this moment, with the positions of all groups."""
+    from rustmq_sdk.drivers.sqlite import copy
+
+    with said_plainly():
+        copy(source, target)
+
+    console.print(f"{target}: {target.stat().st_size:,} bytes", highlight=False)
+
+
 def _verdict(problems: int) -> str:
     return f"{problems} problem{'s' if problems > 1 else ''}" if problems else "sound"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rustmq_sdk._urls import locate
+from rustmq_sdk.drivers.sqlite.copying import copy as copy
 from rustmq_sdk.drivers.sqlite.driver import SqliteDriver as SqliteDriver
 from rustmq_sdk.drivers.sqlite.integrity import integrity_check as integrity_check
 from rustmq_sdk.drivers.sqlite.options import OPTIONS as OPTIONS

@@ -149,14 +149,27 @@ def _adopt(connection: Connection, path: Path, *, create: bool) -> None:
         raise _not_ours(path, "the file is empty", "Name an existing log")
 
     if fresh:
+        connection.pragma("page_size", PAGE_SIZE)
+
+    _log_ahead(connection, path)
+    if fresh:
         _create(connection, path)
     else:
         _complete(connection)
 
 
+def _log_ahead(connection: Connection, path: Path) -> None:
+    """Has the file a write-ahead log, also if it is a copy by ``VACUUM INTO``, which has none."""
+    mode = connection.pragma("journal_mode", "wal")
+    if mode != "wal":
+        raise PermanentDriverError(
+            f"{path}: there can be no write-ahead log here (journal mode {mode}). Keep the file on a local disk",
+            slot="source",
+            operation="open",
+        )
+
+
 def _create(connection: Connection, path: Path) -> None:
-    connection.pragma("page_size", PAGE_SIZE)
-    connection.pragma("journal_mode", "wal")
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Again, now that nobody else can write: another process may have been quicker.

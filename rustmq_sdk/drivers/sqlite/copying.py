@@ -1,0 +1,72 @@
+"""Copying a log that is in use: ``rustmq backup events.db events-copy.db``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.errors import ConfigurationError
+
+_LEFT = """
+DELETE FROM member;
+UPDATE claim SET owner = NULL, wanted_by = NULL, freed = 'left' WHERE owner IS NOT NULL;
+"""
+
+
+def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Makes another log of what is in one at this moment; programs that use it go on meanwhile.
+
+    The copy has the messages and the committed positions, and no members: the groups' consumers are with the original.
+    From then on the two have nothing to do with each other. It is as small as it can be, and whole or not there. The
+    write-ahead log of the original grows as long as the copying takes.
+
+    Raises:
+        ConfigurationError: ``source`` is not a log, or ``target`` exists.
+        PermanentDriverError: ``source`` is damaged, or ``target`` cannot be made.
+        TransientDriverError: the disk is full.
+    """
+    original, copied = Path(source).absolute(), Path(target).absolute()
+    if copied.exists():
+        raise ConfigurationError(
+            "there is a file of this name already", field="target", value=str(copied), fix="Name another, or delete it"
+        )
+
+    partial = copied.with_name(f"{copied.name}-partial")
+    partial.unlink(missing_ok=True)  # of a copying that was killed
+    try:
+        with translated(original, slot="source", operation="copy"), _connected(original) as connection:
+            connection.execute("VACUUM INTO ?", (str(partial),))
+
+        # VACUUM INTO leaves the syncing to others: this transaction and its checkpoint do it.
+        with translated(copied, slot="source", operation="copy"), _connected(partial) as connection, connection:
+            connection.execute(_LEFT)
+
+        partial.rename(copied)
+        _sync(copied.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[Connection]:
+    options = SqliteOptions(create=False)
+    with closing(connect(path, options, Patience(options.busy_timeout, threading.Event()))) as connection:
+        yield connection
+
+
+def _sync(folder: Path) -> None:
+    """Makes the name durable, where a folder can be opened for it."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
