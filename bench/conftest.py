@@ -56,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _rows(benches: list[Any]) -> Iterator[str]:
     def ns(bench: Any) -> float:
-        return float(statistics.median(bench.stats.data)) / bench.extra_info["messages"] * 1e9
+        return float(statistics.median(bench.stats.data) / bench.extra_info["messages"] * 1e9)
 
     base = next((ns(bench) for bench in benches if bench.extra_info["bare"]), None)
     for bench in benches:

@@ -1,7 +1,8 @@
 """What a message costs through receive() and ack() when the same messages lie in 1, 4, 16, 100 or 1,000 partitions.
 
 They lie there in batches of 100 that went to the partitions in turn. The clock runs from the first message received
-to the last one acked; "joined after" is the time before that.
+to the last one acked; "joined after" is the time before that. "CPU" is processor time of all threads: others on the
+machine disturb it less.
 """
 
 from __future__ import annotations
@@ -37,22 +38,27 @@ def main(options: argparse.Namespace) -> None:
                     runs.setdefault((driver, count), []).append(_once(folder, driver, count, options))
 
     for driver in options.drivers:
-        base = median(run.get("ns") for run in runs[driver, options.counts[0]])
+        base = runs[driver, options.counts[0]]
         show(
             f"{driver}://, {options.messages:,} messages of 100 bytes, {options.loop}, medians of {options.rounds}. "
             f"{machine()}",
-            ("partitions", "ns a message", "relative", "goal", "joined after, ms"),
+            ("partitions", "ns a message", "relative", "goal", "CPU ns", "relative", "joined after, ms"),
             [_row(count, runs[driver, count], base) for count in options.counts],
         )
 
 
-def _row(count: int, runs: list[dict[str, float]], base: float | None) -> list[str]:
-    took = median(run.get("ns") for run in runs)
+def _row(count: int, runs: list[dict[str, float]], base: list[dict[str, float]]) -> list[str]:
+    def of(found: list[dict[str, float]], key: str) -> float | None:
+        return median(run.get(key) for run in found)
+
+    took, first = of(runs, "ns"), of(base, "ns")
     goal = f"<= {GOALS[count]} x" if count in GOALS else ""
-    if goal and took and base and took / base > GOALS[count]:
+    if goal and took and first and took / first > GOALS[count]:
         goal += ", **not reached**"
 
-    return [f"{count:,}", number(took), ratio(took, base), goal, number(median(run.get("joined") for run in runs))]
+    cpu = of(runs, "cpu")
+    wall = [number(took), ratio(took, first), goal]
+    return [f"{count:,}", *wall, number(cpu), ratio(cpu, of(base, "cpu")), number(of(runs, "joined"))]
 
 
 def _once(folder: str, driver: str, count: int, options: argparse.Namespace) -> dict[str, float]:

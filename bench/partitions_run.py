@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from time import perf_counter
+from time import perf_counter, process_time
 from uuid import uuid4
 
 import anyio
@@ -32,14 +32,15 @@ async def _measure(url: str, partitions: int, messages: int, fill: bool) -> dict
         entered = perf_counter()
         async with client.consumer(TOPIC, group=uuid4().hex) as consumer:
             await (await consumer.receive()).ack()
-            began = perf_counter()
+            began, cpu = perf_counter(), process_time()
             for _ in range(messages - 1):
                 message = await consumer.receive()
                 await message.ack()
 
-            took = perf_counter() - began
+            took, cpu = perf_counter() - began, process_time() - cpu
 
-    return {"ns": took / (messages - 1) * 1e9, "joined": (began - entered) * 1e3}
+    each = 1e9 / (messages - 1)
+    return {"ns": took * each, "cpu": cpu * each, "joined": (began - entered) * 1e3}
 
 
 async def _fill(client: rustmq_sdk.Client, partitions: int, messages: int) -> None:

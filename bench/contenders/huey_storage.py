@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from time import perf_counter
 
-from huey.storage import SqliteStorage
+from huey.storage import SqliteStorage  # type: ignore[import-untyped]
 
 from bench.contenders import PAYLOAD
 

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
-from litequeue import LiteQueue
+from litequeue import LiteQueue  # type: ignore[import-untyped]
 
 from bench.contenders import PAYLOAD
 

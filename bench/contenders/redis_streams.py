@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
+from typing import Any
 
 import redis.asyncio as redis
 
@@ -47,7 +48,8 @@ async def _consume(url: str, messages: int, group: int) -> float:
         began = perf_counter()
         while consumed < messages:
             # Always in batches: reading one at a time is nobody's way to use it.
-            ((_, entries),) = await client.xreadgroup(name, "consumer", {STREAM: ">"}, count=GROUP)
+            answer: Any = await client.xreadgroup(name, "consumer", {STREAM: ">"}, count=GROUP)
+            ((_, entries),) = answer
             ids = [entry[0] for entry in entries]
             if group == 1:
                 for one in ids:
