@@ -42,6 +42,7 @@ class BuiltIn(NamedTuple):
 
 
 BUILT_IN = {
+    "kafka": BuiltIn("rustmq_sdk.drivers.kafka:open", "kafka", frozenset({"aiokafka"})),
     "memory": BuiltIn("rustmq_sdk.drivers.memory:open"),
     "sqlite": BuiltIn("rustmq_sdk.drivers.sqlite:open"),
 }

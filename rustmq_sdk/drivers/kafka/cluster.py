@@ -14,7 +14,7 @@ from aiokafka.conn import collect_hosts
 from aiokafka.protocol.metadata import MetadataRequest
 
 from rustmq_sdk.drivers.kafka.connecting import Address, Connections, NotSent, Unanswered
-from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, broker_error, translate
+from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, translate
 from rustmq_sdk.errors import TransientDriverError
 
 ANSWER = 6.0
@@ -72,7 +72,7 @@ class Cluster:
                     # A listener with SASL answers who it is to anybody, and hangs up at the first real question.
                     reason = ClosedInGreeting(str(reason))
 
-                failure = translate(reason, slot="driver", operation="connect", servers=[str(address)])
+                failure = translate(reason, slot="driver", operation="connect", where=str(address))
                 failure.__cause__ = error
                 if not isinstance(failure, TransientDriverError):
                     # The servers of a cluster are configured alike: the next one would say the same, perhaps later.
@@ -119,6 +119,10 @@ class Cluster:
 
         return await self.ask(self._controller, request, seconds)
 
+    def forget_controller(self) -> None:
+        """Another broker may change topics now."""
+        self._controller = -1
+
     async def describe(self, name: str, node: int | None = None) -> Topic:
         """What a broker, or this one, says of a topic; it may not exist. Raises ``NotSent`` or ``Unanswered``."""
         request = MetadataRequest([name], allow_auto_topic_creation=False)
@@ -151,11 +155,6 @@ class Cluster:
         if nodes:
             self._nodes = nodes
             self._controller = answer.controller_id
-
-
-def topic_error(topic: Topic, name: str) -> Exception:
-    """Why a broker says nothing of the topic."""
-    return broker_error(topic.error, name)
 
 
 def _topics(answer: Any) -> dict[str, Topic]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
 
 from aiokafka import errors as kafka
 
@@ -141,22 +140,22 @@ def broker_error(code: int, said: str | None = None) -> Exception:
     return error
 
 
-def translate(error: BaseException, *, slot: str, operation: str, servers: Sequence[str] = ()) -> RustMQError:
+def translate(error: BaseException, *, slot: str, operation: str, where: str = "") -> RustMQError:
     """The error to raise instead of one of aiokafka's, of a socket or of TLS.
 
     Args:
         error: what was raised; one of ours is returned as it is.
         slot: as in :class:`~rustmq_sdk.errors.DriverError`.
         operation: as there.
-        servers: that were asked.
+        where: the server that was asked, or the partition it is about.
     """
     if isinstance(error, RustMQError):
         return error
 
-    where = f"{', '.join(servers)}: " if servers else ""
     kind, advice = _judge(error)
     said = str(error) or type(error).__name__
-    return kind(f"{where}{advice} ({said})", slot=slot, operation=operation)
+    prefix = f"{where}: " if where else ""
+    return kind(f"{prefix}{advice} ({said})", slot=slot, operation=operation)
 
 
 def _judge(error: BaseException) -> tuple[type[DriverError], str]:

@@ -73,9 +73,9 @@ class KafkaOptions(Schema, frozen=True, kw_only=True):
     ] = 1_000_000
     create: Annotated[bool, about("Make the topics that are sent to or read and do not exist.")] = False
     partitions: Annotated[int | None, about("Of topics made by create. None: 1.", ge=1)] = None
-    replication: Annotated[int | None, about("Copies of topics that are made. None: the brokers' default.", ge=1)] = (
-        None
-    )
+    replication_factor: Annotated[
+        int | None, about("Copies of topics that are made. None: the brokers' default.", ge=1)
+    ] = None
     dead_letter_headers: Annotated[
         str, about("How dead letters are described: rustmq, spring, kip-1191, or several with commas between.")
     ] = "rustmq"

@@ -1,0 +1,189 @@
+"""Making and deleting topics. On an asyncio loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import errors as kafka
+from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest
+
+from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
+from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
+from rustmq_sdk.drivers.kafka.failures import broker_error
+from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.kafka.patience import Patience
+from rustmq_sdk.drivers.kafka.topic_settings import TopicSettings, read_topic_settings, refused
+from rustmq_sdk.errors import ConfigurationError, UnknownTopic
+
+CHANGE = 30.0
+"""Seconds for a change, until all brokers know of it."""
+_ANSWER = 15.0
+_UNKNOWN = 3  # UNKNOWN_TOPIC_OR_PARTITION
+
+
+class Administrating:
+    """Changes topics, and waits until every broker that is alive knows.
+
+    Args:
+        cluster: open.
+        options: how topics are made that ``create=true`` makes.
+    """
+
+    def __init__(self, cluster: Cluster, options: KafkaOptions) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._closed = False
+
+    def close(self) -> None:
+        """What is under way gives up soon."""
+        self._closed = True
+
+    async def make(self, name: str) -> None:
+        """Makes a topic that somebody needs, as the options say; somebody else may have made it, in any form."""
+        settings = read_topic_settings({}, self._options.replication_factor)
+        await self._create(name, self._options.partitions or 1, settings, as_it_is=True)
+
+    async def create(self, name: str, partitions: int, settings: TopicSettings) -> None:
+        """As :meth:`rustmq_sdk.slots.Admin.create_topic`."""
+        if partitions < 1:
+            raise ConfigurationError(
+                "a topic has at least one partition", field="partitions", value=partitions, fix="Give 1 or more"
+            )
+
+        await self._create(name, partitions, settings, as_it_is=False)
+
+    async def delete(self, name: str) -> None:
+        """As :meth:`rustmq_sdk.slots.Admin.delete_topic`."""
+        patience = self._patience("delete_topic")
+        request = DeleteTopicsRequest([name], int(_ANSWER * 1000))
+        async with patience.at_most(CHANGE):
+            while True:
+                try:
+                    answer = await self._cluster.ask_controller(request, _ANSWER)
+                except (NotSent, Unanswered) as error:
+                    patience.unanswered |= isinstance(error, Unanswered)
+                    await patience.pause(error)
+                    continue
+
+                ((_, code),) = answer.topic_error_codes
+                if not code or (code == _UNKNOWN and patience.unanswered):
+                    break
+
+                await self._judge(name, code, None, patience)
+
+            patience.unanswered = False
+            await self._until(name, lambda topic: topic.error == _UNKNOWN, patience)
+
+    async def topics(self) -> Mapping[str, int]:
+        """As :meth:`rustmq_sdk.slots.Admin.topics`, without Kafka's own."""
+        patience = self._patience("topics")
+        async with patience.at_most(CHANGE):
+            while True:
+                try:
+                    found = await self._cluster.all_topics()
+                except (NotSent, Unanswered) as error:
+                    await patience.pause(error)
+                else:
+                    seen = {name: topic for name, topic in found.items() if not (topic.internal or topic.error)}
+                    return {name: len(topic.leaders) for name, topic in seen.items()}
+
+    async def _create(self, name: str, partitions: int, settings: TopicSettings, *, as_it_is: bool) -> None:
+        patience = self._patience("create_topic")
+        wanted: tuple[Any, ...] = (name, partitions, settings.replication_factor, [], list(settings.configs.items()))
+        request: Any = CreateTopicsRequest([wanted], int(_ANSWER * 1000), validate_only=False)
+        async with patience.at_most(CHANGE):
+            while True:
+                try:
+                    answer = await self._cluster.ask_controller(request, _ANSWER)
+                except (NotSent, Unanswered) as error:
+                    await patience.pause(error)  # repeated, it finds the topic there
+                    continue
+
+                ((_, code, said),) = answer.topic_errors
+                if not code or isinstance(broker_error(code), _EXISTS):
+                    break
+
+                _refuse(name, partitions, settings, broker_error(code, said), said or "")
+                await self._judge(name, code, said, patience)
+
+            def is_there(topic: Topic) -> bool:
+                return bool(topic.leaders) and not topic.error and min(topic.leaders.values()) >= 0
+
+            await self._until(name, is_there, patience)
+            if not as_it_is:
+                _compare(name, partitions, len((await self._cluster.known(name)).leaders))
+
+    async def _judge(self, name: str, code: int, said: str | None, patience: Patience) -> None:
+        """Waits before another attempt, if one makes sense."""
+        error = broker_error(code, said)
+        if isinstance(error, _UNKNOWN_TOPIC):
+            raise UnknownTopic(
+                f"there is no topic {name!r}. topics() has the names", slot=patience.slot, operation=patience.operation
+            ) from error
+
+        if not getattr(error, "retriable", False):
+            raise patience.translated(error, name) from error
+
+        self._cluster.forget_controller()
+        await patience.pause(error)
+
+    async def _until(self, name: str, holds: Any, patience: Patience) -> None:
+        """Returns when ``holds`` is true of what each broker says of the topic."""
+        waiting = list(self._cluster.nodes)
+        while waiting:
+            node = waiting[-1]
+            try:
+                topic = await self._cluster.describe(name, node)
+            except (NotSent, Unanswered):
+                # Gone, so nobody asks it; when it comes back it has read what it missed before it answers.
+                waiting.pop()
+                continue
+
+            if holds(topic):
+                waiting.pop()
+            else:
+                await patience.pause(kafka.LeaderNotAvailableError(f"{name}: broker {node} does not know yet"))
+
+    def _patience(self, operation: str) -> Patience:
+        return Patience("admin", operation, lambda: self._closed)
+
+
+_EXISTS: tuple[type[Exception], ...] = (kafka.TopicAlreadyExistsError,)
+_UNKNOWN_TOPIC: tuple[type[Exception], ...] = (kafka.UnknownTopicOrPartitionError,)
+_REFUSALS: dict[str, tuple[type[Exception], ...]] = {
+    "topic": (kafka.InvalidTopicError,),
+    "partitions": (kafka.InvalidPartitionsError,),
+    "replication_factor": (kafka.InvalidReplicationFactorError,),
+    "settings": (kafka.InvalidConfigurationError,),
+}
+
+
+def _refuse(name: str, partitions: int, settings: TopicSettings, error: Exception, said: str) -> None:
+    """Raises ``ConfigurationError`` if the error says that what was asked for cannot be."""
+    values = {"topic": name, "partitions": partitions, "replication_factor": settings.replication_factor}
+    for field, kinds in _REFUSALS.items():
+        if not isinstance(error, kinds):
+            continue
+
+        if field == "settings":
+            raise refused(settings, said) from error
+
+        raise ConfigurationError(said or str(error), field=field, value=values[field], fix=_FIXES[field]) from error
+
+
+_FIXES = {
+    "topic": "Use at most 249 letters, digits, dots, _ and -",
+    "partitions": "Give a number that the cluster allows",
+    "replication_factor": "Give as many copies as there are brokers at most, or leave it to the brokers",
+}
+
+
+def _compare(name: str, wanted: int, there: int) -> None:
+    if wanted != there:
+        raise ConfigurationError(
+            f"the topic {name!r} exists, with {there}",
+            field="partitions",
+            value=wanted,
+            fix=f"Give {there}, or choose another name",
+        )

@@ -1,0 +1,94 @@
+"""How long one call keeps trying, and what it says when it gives up. On an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
+from rustmq_sdk.drivers.kafka.failures import translate
+from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds. A leader is elected within tens of milliseconds; Apache Kafka's clients wait 0.1 s, and at most 1 s."""
+
+
+class Patience:
+    """One call to a slot, and its attempts.
+
+    Args:
+        slot: for errors.
+        operation: for errors.
+        is_closed: whether there is any use in trying on.
+
+    Attributes:
+        slot: as given.
+        operation: as given.
+        unanswered: something was sent and its answer lost, so no error may say that nothing is stored.
+    """
+
+    def __init__(self, slot: str, operation: str, is_closed: Callable[[], bool]) -> None:
+        self.slot = slot
+        self.operation = operation
+        self._is_closed = is_closed
+        self._pauses = 0
+        self._last: RustMQError | None = None
+        self.unanswered = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent in pauses, about."""
+        return sum(self._pause(number) for number in range(self._pauses))
+
+    @asynccontextmanager
+    async def at_most(self, seconds: float) -> AsyncIterator[None]:
+        """The time for the call.
+
+        Raises:
+            OutcomeUnknown: it is over, and something may be stored.
+            TransientDriverError: it is over, and nothing is.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            said = "no answer" if self._last is None else str(self._last)
+            late = TransientDriverError(
+                f"not done within {seconds:g} s, and last: {said}", slot=self.slot, operation=self.operation
+            )
+            raise self.failure(late) from (self._last or error)
+
+    async def pause(self, error: Exception) -> None:
+        """Waits before the next attempt, longer each time.
+
+        Raises:
+            AuthenticationFailed, PermanentDriverError: no attempt will succeed.
+        """
+        reason: BaseException = error
+        if isinstance(error, NotSent | Unanswered):
+            reason = error.__cause__ or TransientDriverError(str(error), slot=self.slot, operation=self.operation)
+
+        self._last = self.translated(reason)
+        healable = isinstance(self._last, TransientDriverError) or reason is error
+        if not healable or self._is_closed():
+            raise self.failure(self._last) from error
+
+        self._pauses += 1
+        await asyncio.sleep(self._pause(self._pauses - 1))
+
+    def translated(self, error: BaseException, where: str = "") -> RustMQError:
+        """The error in our words; ``where`` is what it is about."""
+        return translate(error, slot=self.slot, operation=self.operation, where=where)
+
+    def failure(self, error: RustMQError) -> RustMQError:
+        """The error to raise: ``error``, unless something may be stored."""
+        if not self.unanswered or isinstance(error, OutcomeUnknown):
+            return error
+
+        unknown = OutcomeUnknown(f"it was sent and may be stored or not: {error}")
+        unknown.__cause__ = error
+        return unknown
+
+    def _pause(self, number: int) -> float:
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**number)

@@ -1,0 +1,182 @@
+"""One batch of one partition, sent until it is stored or cannot be. On an asyncio loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from aiokafka import errors as kafka
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.util import INTEGER_MAX_VALUE
+
+from rustmq_sdk.drivers.kafka.cluster import Cluster
+from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
+from rustmq_sdk.drivers.kafka.encoding import NOBODY, Answer, Identity, encode
+from rustmq_sdk.drivers.kafka.failures import broker_error
+from rustmq_sdk.drivers.kafka.lanes import Lane
+from rustmq_sdk.drivers.kafka.leaders import Leaders
+from rustmq_sdk.drivers.kafka.lines import Line, Pending
+from rustmq_sdk.drivers.kafka.patience import Patience
+from rustmq_sdk.errors import PermanentDriverError, RustMQError
+from rustmq_sdk.values import OutgoingMessage, TopicPartition
+
+_Kinds: TypeAlias = tuple[type[Exception], ...]
+
+_TOO_LARGE: _Kinds = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+_LOST_COUNT: _Kinds = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.UnknownProducerId,
+    kafka.InvalidProducerEpoch,
+    kafka.InvalidProducerIdMapping,
+)
+_STORED: _Kinds = (kafka.DuplicateSequenceNumber,)
+_UNSURE: _Kinds = (kafka.RequestTimedOutError, kafka.NotEnoughReplicasAfterAppendError, kafka.StaleLeaderEpochCodeError)
+"""The leader has it and cannot say whether it stays: as good as no answer. The last is NETWORK_EXCEPTION today."""
+
+
+class TooLarge(Exception):
+    """The topic takes smaller batches only; nothing is stored."""
+
+
+@dataclass(slots=True)
+class Append:
+    """An append under way.
+
+    Attributes:
+        first: the number of the first message in ``line``.
+        line: None for one without numbers, which cannot be sent again when its answer was lost.
+    """
+
+    topic: str
+    partition: int
+    messages: Sequence[OutgoingMessage]
+    first: int
+    line: Line | None
+    pending: Pending
+    patience: Patience
+
+    def lost(self, error: Exception) -> None:
+        """An answer was lost. Raises ``OutcomeUnknown`` if that is the end."""
+        self.patience.unanswered = self.pending.unanswered = True
+        if self.line is None:
+            raise self.patience.failure(self.translated(error)) from error
+
+    def translated(self, error: BaseException) -> RustMQError:
+        """The error in our words, with the partition it concerns."""
+        return self.patience.translated(error, str(TopicPartition(self.topic, self.partition)))
+
+
+class Storing:
+    """Stores batches.
+
+    Args:
+        cluster: open.
+        leaders: who leads which partition.
+        codec: of :data:`~rustmq_sdk.drivers.kafka.encoding.CODECS`.
+    """
+
+    def __init__(self, cluster: Cluster, leaders: Leaders, codec: int) -> None:
+        self._cluster = cluster
+        self._leaders = leaders
+        self._codec = codec
+        self._lanes: dict[int, Lane] = {}
+
+    async def close(self) -> None:
+        """Ends what is under way; it gets its error."""
+        for lane in self._lanes.values():
+            await lane.close()
+
+    async def store(self, append: Append, part: range) -> Answer:
+        """Stores these messages of an append as one batch.
+
+        Raises:
+            TooLarge: they are too many for one batch.
+            RustMQError: they cannot be stored, or nobody knows whether they are.
+        """
+        while True:
+            problem = await self._try(append, part)
+            if isinstance(problem, Answer):
+                return problem
+
+            self._leaders.forget(append.topic)
+            await append.patience.pause(problem)
+
+    async def _try(self, append: Append, part: range) -> Answer | Exception:
+        """One attempt: the answer, or why it makes sense to try again."""
+        data = await self._encoded(append, part)
+        lane = self._lane(await self._leaders.leader(append.topic, append.partition, append.patience))
+        try:
+            answer = await lane.send(append.topic, append.partition, data)
+        except NotSent as error:
+            return error
+        except Unanswered as error:
+            append.lost(error)
+            return error
+
+        return answer if not answer.code else self._judge(append, part, broker_error(answer.code))
+
+    def _judge(self, append: Append, part: range, error: Exception) -> Answer | Exception:
+        """What an error that a broker answers means for this batch."""
+        if isinstance(error, _STORED):
+            return Answer(0)  # it is stored, and the broker has forgotten where
+
+        if isinstance(error, _TOO_LARGE) and len(part) > 1:
+            raise TooLarge from error
+
+        if isinstance(error, _LOST_COUNT) and append.line is not None and not append.patience.unanswered:
+            append.line.start_over()
+            return error
+
+        if isinstance(error, _UNSURE):
+            append.lost(error)
+            return error
+
+        if getattr(error, "retriable", False):
+            return error
+
+        raise append.patience.failure(append.translated(error)) from error
+
+    async def _encoded(self, append: Append, part: range) -> bytes:
+        line, identity, sequence = append.line, NOBODY, -1
+        if line is not None:
+            if line.identity is None:
+                line.identity = await self._identify(append.patience)
+
+            identity, sequence = line.identity, line.number(append.first + part.start)
+
+        messages = append.messages if len(part) == len(append.messages) else append.messages[part.start : part.stop]
+        try:
+            return encode(
+                messages, codec=self._codec, now_ms=append.pending.now_ms, identity=identity, sequence=sequence
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PermanentDriverError(
+                f"a message for {append.topic} cannot be stored by Kafka: {error}", slot="sink", operation="append"
+            ) from error
+
+    async def _identify(self, patience: Patience) -> Identity:
+        """Asks for a name under which a broker counts batches."""
+        request: Any = InitProducerIdRequest(None, INTEGER_MAX_VALUE)
+        while True:
+            try:
+                answer = await self._cluster.ask_any(request)
+            except (NotSent, Unanswered) as error:
+                await patience.pause(error)  # asking twice does no harm
+                continue
+
+            if not answer.error_code:
+                return Identity(answer.producer_id, answer.producer_epoch)
+
+            problem = broker_error(answer.error_code)
+            if not getattr(problem, "retriable", False):
+                raise patience.failure(patience.translated(problem)) from problem
+
+            await patience.pause(problem)
+
+    def _lane(self, node: int) -> Lane:
+        lane = self._lanes.get(node)
+        if lane is None:
+            lane = self._lanes[node] = Lane(lambda request: self._cluster.ask(node, request))
+
+        return lane
