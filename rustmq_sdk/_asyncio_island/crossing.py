@@ -70,7 +70,10 @@ async def result_of(reply: Reply[Outcome[T]], name: str, *, cancel: Callable[[],
         _report_cancelled(name, late, patience)
         raise
 
-    return outcome.unwrap()
+    try:
+        return outcome.unwrap()
+    finally:
+        del outcome, reply, cancel  # as in unwrap()
 
 
 async def outlast(reply: Reply[T], seconds: float) -> T | None:

@@ -47,7 +47,10 @@ class Home:
         visit = _Visit(partial(function, *args))
         self._mailbox.post(partial(self._arrive, visit))
         cancel = partial(self._mailbox.post, partial(self._cancel, visit))
-        return await result_of(visit.reply, visit.name, cancel=cancel, patience=self._patience)
+        try:
+            return await result_of(visit.reply, visit.name, cancel=cancel, patience=self._patience)
+        finally:
+            del visit, cancel  # an error's traceback holds this frame: do not let the frame hold the error
 
     async def serve(self) -> None:
         """Makes the calls, until :meth:`close` or until it is cancelled. To be run once, on the loop it was made on."""
@@ -106,6 +109,8 @@ class Home:
             # Cancelled from here or from there, or an exit: that is this process's, and not to be raised over there.
             self._refuse(visit)
             raise
+        finally:
+            del visit  # as in call()
 
     def _refuse(self, visit: _Visit[Any]) -> None:
         # A caller that has cancelled does not ask for the reason.

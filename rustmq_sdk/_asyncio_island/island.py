@@ -77,8 +77,8 @@ class Island:
     async def __aexit__(self, *exc_info: object) -> None:
         """Cancels what runs on the thread and ends it; more than once is fine.
 
-        Takes milliseconds, or twice ``patience`` and a second if something there refuses to end, also when it is
-        cancelled; what refuses is named in the log and left behind. On the caller's own loop nothing is to be ended.
+        Takes milliseconds, also when it is cancelled, or up to ``patience`` and a second if something there refuses to
+        end; what refuses is named in the log and left behind. On the caller's own loop nothing is to be ended.
         """
         self._loop = None
         if self._thread is not None:

@@ -51,7 +51,8 @@ class LoopThread:
         self._loop.set_default_executor(DaemonExecutor())
         self._mailbox = Mailbox(_Clean(self._loop))
         self._calls: set[_Call[Any]] = set()
-        self._closed: IslandClosed | None = None
+        self._closed: str | None = None
+        self._died: BaseException | None = None
         self._leave = asyncio.Event()
         self._gone: Reply[bool] = Reply()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -71,13 +72,16 @@ class LoopThread:
         # Added before the look at the flag, while the end sets the flag before it looks who is there: whichever comes
         # second, a call that nobody begins is told so.
         self._calls.add(call)
-        if self._closed is not None:
-            self._tell(call, Outcome(error=self._closed))
-        else:
+        if self._closed is None:
             self._mailbox.post(partial(self._begin, call))
+        else:
+            self._refuse(call)
 
         cancel = partial(self._mailbox.post, call.cancel)
-        return await result_of(call.reply, call.name, cancel=cancel, patience=self._patience)
+        try:
+            return await result_of(call.reply, call.name, cancel=cancel, patience=self._patience)
+        finally:
+            del call, cancel  # an error's traceback holds this frame: do not let the frame hold the error
 
     def post(self, call: Callable[[], object]) -> None:
         """Has ``call`` made over there; see :meth:`Island.post`."""
@@ -87,19 +91,19 @@ class LoopThread:
         self._mailbox.post(partial(self._loop.call_soon, call))
 
     async def end(self) -> None:
-        """Cancels what still runs and ends the thread, within twice ``patience`` and a bit."""
+        """Cancels what still runs and ends the thread, within ``patience`` and a second."""
         if os.getpid() != self._process:
             return  # it is the parent's, and its thread is not in this process
 
         self._mailbox.post(self._leave.set)
-        if await outlast(self._gone, 2 * self._patience + THREAD_GRACE):
+        if await outlast(self._gone, self._patience + THREAD_GRACE):
             self._thread.join(THREAD_GRACE)
             return
 
         where = _where(self._thread)
-        self._closed = IslandClosed(f"the loop of {self._name!r} is blocked, and was abandoned:\n{where}")
+        self._closed = f"is blocked, and was abandoned:\n{where}"
         report("island_abandoned", "the loop of %r does not end, it is blocked:\n%s", self._name, where)
-        self._fail_calls()
+        self._refuse_all()
 
     def _must_take_calls(self) -> None:
         if os.getpid() != self._process:
@@ -109,64 +113,67 @@ class LoopThread:
             )
 
         if self._closed is not None:
-            raise self._closed
+            raise self._refusal()
+
+    def _refusal(self) -> IslandClosed:
+        refusal = IslandClosed(f"there are no further calls, the loop of {self._name!r} {self._closed}")
+        refusal.__cause__ = self._died
+        return refusal
+
+    def _refuse(self, call: _Call[Any]) -> None:
+        self._tell(call, Outcome(error=self._refusal()))
+
+    def _refuse_all(self) -> None:
+        for call in list(self._calls):
+            self._refuse(call)
+
+    def _tell(self, call: _Call[Any], outcome: Outcome[Any]) -> None:
+        try:
+            self._calls.remove(call)
+        except KeyError:
+            return  # it was told already, when the other thread had lost patience with this one
+
+        call.reply.set(outcome)
 
     # On its own thread
 
     def _work(self) -> None:
-        died: BaseException | None = None
         try:
             self._loop.run_until_complete(self._leave.wait())
         except BaseException as error:
-            # Somebody has stopped the loop, or exited in a callback. Its calls are told, and so is the log.
-            died = error
+            # Somebody has stopped the loop, or exited in a callback. Those that wait are told, and so is the log.
+            self._died = error
             report("island_died", "the loop of %r has died: %r", self._name, error, error=error)
 
-        what = "was closed" if died is None else f"has died ({died!r})"
-        closed = IslandClosed(f"the loop of {self._name!r} {what}: there are no further calls. Open another client")
-        closed.__cause__ = died
-        self._closed = closed
+        self._closed = "was closed" if self._died is None else f"has died of {self._died!r}: open another client"
         try:
             self._loop.run_until_complete(self._end_tasks())
         except BaseException as error:
             report("island_died", "the loop of %r has died while it was closed", self._name, error=error)
         finally:
             self._loop.close()
-            self._fail_calls()
+            self._refuse_all()
             self._gone.set(True)
 
     def _begin(self, call: _Call[Any]) -> None:
         if self._closed is None:
             call.begin(self._loop).add_done_callback(partial(self._ended, call))
         else:
-            self._tell(call, Outcome(error=self._closed))
+            self._refuse(call)
 
     def _ended(self, call: _Call[Any], task: asyncio.Task[Outcome[Any]]) -> None:
         outcome = Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result()
         if isinstance(outcome.error, asyncio.CancelledError) and not call.cancelled:
-            outcome = Outcome(error=self._closed or stray(call.name, outcome.error))
+            outcome = Outcome(error=stray(call.name, outcome.error) if self._closed is None else self._refusal())
 
         self._tell(call, outcome)
 
-    def _tell(self, call: _Call[Any], outcome: Outcome[Any]) -> None:
-        try:
-            self._calls.remove(call)
-        except KeyError:
-            return  # by somebody who had lost patience with us
-
-        call.reply.set(outcome)
-
-    def _fail_calls(self) -> None:
-        for call in list(self._calls):
-            self._tell(call, Outcome(error=self._closed))
-
     async def _end_tasks(self) -> None:
-        here = asyncio.current_task()
-        left = await _cancelled({task for task in asyncio.all_tasks() if task is not here}, self._patience)
+        deadline = self._loop.time() + self._patience
+        left = await _cancelled(deadline)
         generators = self._loop.create_task(self._loop.shutdown_asyncgens())
-        left |= (await asyncio.wait([generators], timeout=self._patience))[1]
-        # What was started by what ended: one more turn, and no more patience.
-        left |= await _cancelled(asyncio.all_tasks() - left - {here}, 0.0)
+        # They have a turn of the loop even if all the time is gone.
+        left |= (await asyncio.wait([generators], timeout=max(0.0, deadline - self._loop.time())))[1]
         if left:
             report("island_abandoned", "%r was closed while these refused to end: %s", self._name, _names(left))
             self._loop.set_exception_handler(partial(_pass_over, left))
@@ -196,6 +203,8 @@ class _Call(Generic[T]):
             return Outcome(await self._function())
         except BaseException as error:  # an exit too: it is the caller's, and must not end the loop
             return Outcome(error=error)
+        finally:
+            del self  # the error's traceback holds this frame: do not let the frame hold the error
 
 
 class _Clean:
@@ -213,12 +222,22 @@ class _Clean:
         self._loop.call_soon_threadsafe(callback, context=self._context)
 
 
-async def _cancelled(tasks: Collection[asyncio.Task[Any]], patience: float) -> set[asyncio.Task[Any]]:
-    """Cancels, waits, and returns those that have not ended."""
-    for task in tasks:
-        task.cancel()
+async def _cancelled(deadline: float) -> set[asyncio.Task[Any]]:
+    """Cancels all other tasks of the loop, each once, waits for them, and returns those that have not ended."""
+    loop, others = asyncio.get_running_loop(), {asyncio.current_task()}
+    cancelled: set[asyncio.Task[Any]] = set()
+    while tasks := asyncio.all_tasks() - others:
+        for task in tasks - cancelled:
+            task.cancel()
 
-    return (await asyncio.wait(tasks, timeout=patience))[1] if tasks else set()
+        cancelled |= tasks
+        if loop.time() >= deadline:
+            break
+
+        # What ends may have started others, to clean up.
+        await asyncio.wait(tasks, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+
+    return tasks
 
 
 def _pass_over(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
