@@ -34,7 +34,7 @@ _USES = {
 _DAYS = "3650"
 
 
-def issue(folder: Path) -> None:
+def certify(folder: Path) -> None:
     """Writes ``ca.pem``; ``server.key``, ``server.crt`` and both as ``server.pem``; the same three for ``client``.
 
     Raises:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.services import kafka_wire
-from tests.services.certificates import issue
+from tests.services.certificates import certify
 from tests.services.kafka_properties import PASSWORD, SECURE, USER, properties
 from tests.services.programs import JAVA, MAVEN, OPENSSL, Program
 from tests.services.service import Service, ServiceFailed, ServiceMissing, Site
@@ -82,7 +82,7 @@ class Kafka(Service):
     def create(self, site: Site, node: str) -> None:
         """Formats the storage, with the users of SCRAM in it: they have no other way in before the first start."""
         if len(self.nodes) == 1:
-            issue(site.folder / "certificates")
+            certify(site.folder / "certificates")
 
         users = [
             word

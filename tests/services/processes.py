@@ -32,7 +32,7 @@ def find(program: str, config: Path) -> list[int]:
 
 
 def start(command: list[str], config: Path, log: Path) -> None:
-    """Starts a process in a session of its own, so that Ctrl-C and the end of this one do not reach it.
+    """Starts a process that neither Ctrl-C nor the end of this one reaches.
 
     Not by ``subprocess.Popen``: that warns, or fails a test, when it is forgotten while the process runs.
     """
@@ -72,7 +72,7 @@ def stop(program: str, config: Path, how: signal.Signals) -> bool:
 def _tell(pids: Sequence[int], how: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
-            # It leads the session that start() gave it, and its children, if it has any, go with it.
+            # It leads a group, as start() has seen to, and its children, if it has any, go with it.
             os.killpg(pid, how) if os.getpgid(pid) == pid else os.kill(pid, how)
 
 
