@@ -2,7 +2,7 @@
 
 Spring for Apache Kafka: ``DeadLetterPublishingRecoverer`` and ``KafkaHeaders``, 4.0. Numbers are binary, in network
 order; its readers take the last header of a name. Headers about the origin are added to those that are there, and those
-about the exception are replaced. We leave out what we do not know: the class of the cause, and the type of the timestamp.
+about the exception are replaced. What we do not know is left out: the class of the cause, the type of the timestamp.
 
 KIP-1191, dead-letter queues of share groups, Apache Kafka 4.4: ``ShareGroupDLQStateManager``. Everything is text. The
 broker drops the message's own headers, and its body unless told otherwise; we keep both.
