@@ -11,10 +11,10 @@ from tests.kills.sender import TOPIC
 PATIENCE = 30.0
 
 
-async def contents(client: rustmq_sdk.Client, partitions: int) -> dict[str, list[Place]]:
+async def contents(client: rustmq_sdk.Client, partitions: int, topic: str = TOPIC) -> dict[str, list[Place]]:
     """Each payload, and where it is; read without a group, while nobody sends any more."""
     found: dict[str, list[Place]] = defaultdict(list)
-    async with client.consumer(TOPIC, group=None) as consumer:
+    async with client.consumer(topic, group=None) as consumer:
         while len(consumer.assigned_partitions) < partitions or any((await consumer.get_lag()).values()):
             batch = await consumer.receive_batch(timeout=PATIENCE)
             for message in batch:

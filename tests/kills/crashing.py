@@ -2,6 +2,9 @@
 
 Each statement of SQL that the driver runs is counted; before the chosen one the process kills itself as ``kill -9``
 would. Run for each number in turn, no two statements are left between which a crash was not tried.
+
+The program sends, and consumes; a second consumer joins it and leaves again, so that partitions move there and back;
+some messages become dead letters; and it has chores (``chores.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ import apsw
 
 import rustmq_sdk
 from rustmq_sdk.drivers.sqlite import integrity_check
+from tests.kills.chores import counter, do_chores, miscounted, not_buried
 from tests.kills.contents import contents
 from tests.kills.journal import Event, Journal, read
 from tests.kills.reckoning import Account, Place, reckon
@@ -27,6 +32,7 @@ from tests.kills.sender import TOPIC, Sender
 from tests.kills.worker import Observer, Worker, settings
 
 PARTITIONS = 2
+BURIED = "buried"
 BATCHES = 6
 PATIENCE = 30.0
 
@@ -71,7 +77,7 @@ def crash(file: Path, folder: Path, number: int) -> bool:
         return False
 
     journal = Journal(folder / "conductor.journal")
-    for name in ("s0.0", "w0.0"):
+    for name in ("s0.0", "w0.0", "w1.0"):
         journal.note("killed", name)
 
     return True
@@ -79,9 +85,12 @@ def crash(file: Path, folder: Path, number: int) -> bool:
 
 def carry_on(file: Path, folder: Path) -> Account:
     """Somebody else sends a little more and handles all that is left; and the account."""
-    stored = anyio.run(_finish, f"sqlite:///{file}", folder)
-    account = reckon(killed_last(read(folder)), stored)
-    account.broken += map(str, integrity_check(file))
+    url = f"sqlite:///{file}"
+    stored, buried = anyio.run(_finish, url, folder)
+    events = killed_last(read(folder))
+    account = reckon(events, stored)
+    account.broken += [*integrity_check(file), *not_buried(events, buried)]
+    account.broken += miscounted(events, anyio.run(counter, url))
     return account
 
 
@@ -109,35 +118,56 @@ def _doomed(file: Path, folder: Path, number: int) -> None:
     anyio.run(_work, f"sqlite:///{file}", folder, "0")
 
 
-async def _finish(url: str, folder: Path) -> dict[str, list[Place]]:
+async def _finish(url: str, folder: Path) -> tuple[dict[str, list[Place]], dict[str, list[Place]]]:
     await _work(url, folder, "1")
     async with rustmq_sdk.Client(url) as client:
-        return await contents(client, PARTITIONS)
+        return await contents(client, PARTITIONS), await contents(client, 1, BURIED)
 
 
 async def _work(url: str, folder: Path, life: str) -> None:
-    sending, working = (Journal(folder / f"{name}.{life}.journal") for name in ("s0", "w0"))
+    sending, first_working, second_working = (Journal(folder / f"{name}.{life}.journal") for name in ("s0", "w0", "w1"))
     first = max((int(event.details[1]) for event in read(folder) if event.what == "sending"), default=0)
     async with rustmq_sdk.Client(url) as client:
         await client.create_topic(TOPIC, partitions=PARTITIONS)
+        await client.create_topic(BURIED, partitions=1)
         async with client.producer() as producer:
             sender = Sender(producer, sending, f"s0.{life}", first)
             for _ in range(BATCHES):
                 await sender.send_some()
 
-        async with (
-            client.consumer(
-                TOPIC, observers=[Observer(working)], **settings(lease=3.0, commit_interval=0.02)
-            ) as consumer,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(_stop_at_the_end, consumer)
-            await consumer.run(Worker(working, random.Random(life)).handle, concurrency=4)
+        async with _worker(client, first_working, life) as run, anyio.create_task_group() as tasks:
+            tasks.start_soon(_join_and_leave, url, second_working, life)
+            tasks.start_soon(do_chores, url, sending)
+            await run(PARTITIONS)
 
 
-async def _stop_at_the_end(consumer: rustmq_sdk.Consumer) -> None:
+async def _join_and_leave(url: str, journal: Journal, life: str) -> None:
+    """Another member, for as long as it has something to do."""
+    async with rustmq_sdk.Client(url) as client, _worker(client, journal, life) as run:
+        await run(1)
+
+
+@asynccontextmanager
+async def _worker(
+    client: rustmq_sdk.Client, journal: Journal, life: str
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """A consumer that runs until it has so many partitions, and nothing is left in them."""
+    options = settings(lease=3.0, commit_interval=0.02)
+    options["dead_letter_topic"] = BURIED
+    observer, worker = Observer(journal), Worker(journal, random.Random(life), rejects=0.1)
+    async with client.consumer(TOPIC, observers=[observer], **options) as consumer:
+
+        async def run(partitions: int) -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_stop_at_the_end, consumer, partitions)
+                await consumer.run(worker.handle, concurrency=4)
+
+        yield run
+
+
+async def _stop_at_the_end(consumer: rustmq_sdk.Consumer, partitions: int) -> None:
     with anyio.fail_after(PATIENCE):
-        while len(consumer.assigned_partitions) < PARTITIONS or any((await consumer.get_lag()).values()):  # noqa: ASYNC110
+        while len(consumer.assigned_partitions) < partitions or any((await consumer.get_lag()).values()):  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
     consumer.stop()

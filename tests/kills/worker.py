@@ -45,11 +45,18 @@ class Observer:
 
 
 class Worker:
-    """Handles messages in key order; one in ten fails once in a while, one in seven is acked durably."""
+    """Handles messages in key order; some fail, one in seven is acked durably.
 
-    def __init__(self, journal: Journal, rng: random.Random) -> None:
+    Args:
+        journal: to note it in.
+        rng: decides.
+        rejects: how many of them are rejected, from 0 to 1.
+    """
+
+    def __init__(self, journal: Journal, rng: random.Random, rejects: float = 0.0) -> None:
         self._journal = journal
         self._rng = rng
+        self._rejects = rejects
 
     async def handle(self, message: rustmq_sdk.Message) -> None:
         told = (message.text(), message.partition, message.offset)
@@ -59,6 +66,13 @@ class Worker:
         if chance < 0.03:
             self._journal.note("failed", *told)
             raise RuntimeError("on purpose")
+
+        if chance < 0.03 + self._rejects:
+            self._journal.note("rejecting", *told)
+            self._journal.note("acking", *told)
+            result = await message.reject("on purpose")
+            self._journal.note(result.value, *told, message.fence)
+            return
 
         # Acked here, and not by run(): so the line that says so cannot be missing because a kill came first.
         durable = chance > 0.85
