@@ -1,7 +1,7 @@
 """Several who write one embedded log: nobody waits without bound, and the write-ahead log has bounds as well.
 
-How long they wait is measured by ``bench/bench_writers.py``, and no test depends on it: beyond these bounds something is
-wrong on any machine.
+How long they wait is measured by ``bench/bench_writers.py``, and no test depends on it: beyond the bounds here there is
+something wrong on any machine.
 """
 
 from __future__ import annotations
