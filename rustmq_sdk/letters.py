@@ -32,5 +32,10 @@ def as_message(letter: DeadLetter) -> OutgoingMessage:
         "first-failure": letter.first_failure,
         "last-failure": letter.last_failure,
     }
-    added = [(PREFIX + name, str(value).encode()) for name, value in about.items() if value is not None]
+    # Halves of surrogates are in the errors about file names that are no UTF-8; a letter must not fail for that.
+    added = [
+        (PREFIX + name, str(value).encode("utf-8", "backslashreplace"))
+        for name, value in about.items()
+        if value is not None
+    ]
     return OutgoingMessage(letter.payload, letter.key, (*letter.headers, *added))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Annotated, Literal, TypeAlias, cast
 
 import msgspec
@@ -166,5 +167,11 @@ def _rules_of_topics(options: KafkaOptions) -> Iterator[_Rule]:
         bool(unknown) or len(set(options.dialects)) < len(options.dialects),
         f"there is no dialect {unknown[0]!r}" if unknown else "a dialect is named twice",
         f"Write one of {', '.join(DIALECTS)}, or several with commas between them",
+    )
+    yield (
+        "compression",
+        options.compression not in ("none", "gzip") and find_spec("cramjam") is None,
+        "needs the package cramjam, which is not installed",
+        "Run: pip install cramjam",
     )
     yield "servers", not options.servers, "no broker is named", "Write kafka://HOST:9092"

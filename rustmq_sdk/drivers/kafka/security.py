@@ -20,6 +20,10 @@ class Secret(str):
 
     __slots__ = ()
 
+    def __new__(cls, text: str) -> Secret:
+        # By its characters: str() of a Secret is what it shows.
+        return super().__new__(cls, "".join(text))
+
     def __repr__(self) -> str:
         return "'***'"
 
