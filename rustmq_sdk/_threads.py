@@ -44,8 +44,12 @@ class Mailbox:
             return _mailbox.get()
         except LookupError:
             mailbox = cls(current_token().native_token)
-            _mailbox.set(mailbox)
+            mailbox.install()
             return mailbox
+
+    def install(self) -> None:
+        """Makes this the mailbox of the running loop, before anybody has asked for it: two would keep no order."""
+        _mailbox.set(self)
 
     def post(self, call: Callable[[], object]) -> None:
         """Has ``call`` made by the loop, soon. From any thread."""

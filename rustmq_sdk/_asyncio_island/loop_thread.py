@@ -139,7 +139,7 @@ class LoopThread:
 
     def _work(self) -> None:
         try:
-            self._loop.run_until_complete(self._leave.wait())
+            self._loop.run_until_complete(self._live())
         except BaseException as error:
             # Somebody has stopped the loop, or exited in a callback. Those that wait are told, and so is the log.
             self._died = error
@@ -154,6 +154,11 @@ class LoopThread:
             self._loop.close()
             self._refuse_all()
             self._gone.set(True)
+
+    async def _live(self) -> None:
+        # Answers that come home from elsewhere use it too. By another mailbox a seek would overtake what it follows.
+        self._mailbox.install()
+        await self._leave.wait()
 
     def _begin(self, call: _Call[Any]) -> None:
         if self._closed is None:
