@@ -23,7 +23,6 @@ class Contender(NamedTuple):
         service: the server that it needs, by its name in ``scripts/services``.
         produces: in which groups it can append.
         consumes: in which groups it can ack.
-        scale: how many times the messages it is given, so that its times are not too short to measure.
         note: what its numbers do not mean.
     """
 
@@ -32,7 +31,6 @@ class Contender(NamedTuple):
     service: str | None = None
     produces: tuple[int, ...] = (1, GROUP)
     consumes: tuple[int, ...] = (1, GROUP)
-    scale: int = 1
     note: str = ""
 
 
@@ -40,7 +38,6 @@ CONTENDERS = (
     Contender(
         "rustmq_sdk, embedded log",
         "embedded_log",
-        scale=20,
         note="acks one by one: `ack(durable=True)`; in groups: `ack()` each, committed as they come",
     ),
     Contender(
@@ -62,12 +59,11 @@ CONTENDERS = (
         consumes=(1,),
         note="fsync=True; deletes a message when it hands it out, so a crash loses it",
     ),
-    Contender("Redis Streams, appendfsync always", "redis_streams", service="redis", scale=4),
+    Contender("Redis Streams, appendfsync always", "redis_streams", service="redis"),
     Contender(
         "NATS JetStream, file storage",
         "nats_jetstream",
         service="nats",
-        scale=4,
         note="answers before the disk has it: syncs every two minutes",
     ),
 )
