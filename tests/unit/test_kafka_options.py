@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from rustmq_sdk.errors import ConfigurationError
 SERVERS = ("a:9092",)
 
 
-def read(url: str, given: dict[str, str] | None = None, **environment: str) -> KafkaOptions:
-    return read_options(locate(url), given, environment)
+def read(
+    url: str, given: Mapping[str, str] | None = None, *, environment: Mapping[str, str] | None = None
+) -> KafkaOptions:
+    return read_options(locate(url), given, environment or {})
 
 
 @pytest.mark.parametrize(
@@ -53,14 +56,14 @@ def test_user_and_password_come_from_the_url_decoded() -> None:
 
 def test_what_is_given_wins_over_the_url_and_that_over_the_environment() -> None:
     environment = {"RUSTMQ_KAFKA_CLIENT_ID": "environment", "RUSTMQ_KAFKA_THREAD": "true", "KAFKA_THREAD": "no"}
-    assert read("kafka://a", **environment).client_id == "environment"
-    assert read("kafka://a?client_id=url", **environment).client_id == "url"
-    options = read("kafka://a?client_id=url", {"client_id": "given"}, **environment)
+    assert read("kafka://a", environment=environment).client_id == "environment"
+    assert read("kafka://a?client_id=url", environment=environment).client_id == "url"
+    options = read("kafka://a?client_id=url", {"client_id": "given"}, environment=environment)
     assert (options.client_id, options.thread) == ("given", True)
 
 
 def test_the_password_may_stand_in_the_environment_alone() -> None:
-    options = read("kafka://team@a?sasl=PLAIN", RUSTMQ_KAFKA_PASSWORD="hush")
+    options = read("kafka://team@a?sasl=PLAIN", environment={"RUSTMQ_KAFKA_PASSWORD": "hush"})
     assert (options.user, options.password) == ("team", "hush")
 
 
