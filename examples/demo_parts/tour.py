@@ -17,7 +17,7 @@ from demo_parts.screen import Screen, bar, spell
 from demo_parts.tally import Tally
 
 PARTITIONS = 4
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds to wait for one thing to happen: it may take a group three leases to miss a member and to share its work."""
 
 

@@ -105,15 +105,25 @@ class Delivery:
                 # What is at hand stays there for now: somebody who wants just one message may have it.
                 self._pass_on()
                 await self._wait_for(enough, max_wait)
-                session.check()
 
-            # Taken only now, in one synchronous step: while waiting, the messages stayed where they were.
-            messages, spans = take(most, session.clock())
-            if messages:
-                self._since_checkpoint += len(messages)
-                self._low()
-                self._pass_on()
-                return Messages(messages, spans)
+            batch = self.batch_at_hand(take, most)
+            if batch is not None:
+                return batch
+
+    def batch_at_hand(self, take: TakeBatch, most: int) -> Messages | None:
+        """What can be handed out now; None if that is nothing.
+
+        Taken in one synchronous step: while somebody waits for a full batch, the messages stay where they are.
+        """
+        self._session.check()
+        messages, spans = take(most, self._session.clock())
+        if not messages:
+            return None
+
+        self._since_checkpoint += len(messages)
+        self._low()
+        self._pass_on()
+        return Messages(messages, spans)
 
     def wake(self) -> None:
         """A message may be there: wakes one task, which wakes the next when it leaves some.

@@ -24,6 +24,7 @@ from rustmq_sdk.drivers.sqlite import integrity_check
 T = TypeVar("T")
 
 TOPIC, GROUP = "quakes", "alarm"
+PARTITIONS = 2
 MESSAGES = 8
 AT_ONCE = 12
 SYSTEM = apsw.vfs_names()[0]
@@ -116,7 +117,7 @@ class Run:
         """Sends and consumes; ends early with an error of the package, if it has to."""
         try:
             async with rustmq_sdk.Client(self.url) as client:
-                await client.create_topic(TOPIC, partitions=2)
+                await client.create_topic(TOPIC, partitions=PARTITIONS)
                 await self._send(client)
                 await self._consume(client)
         except rustmq_sdk.RustMQError as error:
@@ -142,9 +143,9 @@ class Run:
         """What a consumer of this group gets, now that the disk is well."""
         found: Counter[str] = Counter()
         async with rustmq_sdk.Client(self.url) as client, client.consumer(TOPIC, group=group) as consumer:
-            with suppress(TimeoutError):
-                while True:
-                    batch = await consumer.receive_batch(timeout=0.3)
+            while len(consumer.assigned_partitions) < PARTITIONS or any((await consumer.get_lag()).values()):
+                with suppress(TimeoutError):
+                    batch = await consumer.receive_batch(timeout=0.05)
                     found.update(message.text() for message in batch)
                     await batch.ack()
 
@@ -163,7 +164,7 @@ async def check(folder: Path, fault: Fault, faults: dict[str, Fault]) -> None:
         assert str(path) in str(run.error), fault
 
     async with rustmq_sdk.Client(run.url) as client:
-        await client.create_topic(TOPIC, partitions=2)
+        await client.create_topic(TOPIC, partitions=PARTITIONS)
 
     stored = await run.left(None)
     assert run.confirmed <= stored.keys() <= run.tried, fault

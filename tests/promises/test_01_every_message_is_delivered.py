@@ -114,6 +114,15 @@ class TestReceiving:
 
         assert all(0 < size <= 100 for size in sizes)
 
+    async def test_a_batch_whose_time_is_over_is_what_there_is(self, either: Stage) -> None:
+        either.send(3)
+        async with either.consumer() as consumer:
+            batch = await consumer.receive_batch(10, max_wait=5.0, timeout=1.0)
+            assert len(batch) == 3
+            await batch.ack()
+            with pytest.raises(TimeoutError):
+                await consumer.receive_batch(10, max_wait=5.0, timeout=1.0)
+
     async def test_a_batch_waits_for_its_first_message_and_then_no_longer_than_asked(self, stage: Stage) -> None:
         async with stage.consumer() as consumer, anyio.create_task_group() as group:
             outcome = await in_background(group, consumer.receive_batch, 10, 2.0)
