@@ -1,8 +1,8 @@
 """The account: what became of every message, from the journals and the log itself. Pure.
 
 A message may be handled twice for a reason: its attempt failed; whoever had it was killed before it was settled, or
-after its ack and before the next commit; or whoever had it was stopped for so long that others took over. Everything
-else is a broken promise, and named.
+after its ack and before the next commit; whoever had it was stopped for so long that others took over; or it was
+rejected, and its partition moved before its letter was written. Everything else is a broken promise, and named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from tests.kills.journal import Event
 
-SETTLED = ("recorded", "durable", "pending")
+SETTLED = ("recorded", "durable", "pending", "rejected")
 FATES = ("acking", *SETTLED, "failed", "stale", "duplicate")
 
 Place = tuple[int, int]
@@ -203,14 +203,20 @@ def _reason(before: Event, after: Event, fate: Event | None, lives: Lives) -> st
     if lives.was_killed(before.who, after.at):
         return "acked, not committed when killed" if fate is not None else "unsettled when killed"
 
-    return f"!handled by {before.who} and by {after.who} for no reason"
+    moved = fate is not None and fate.what == "rejected" and _epoch(before) != _epoch(after)
+    nothing = f"!handled by {before.who} and by {after.who} for no reason"
+    return "rejected, its letter not written when its partition moved" if moved else nothing
+
+
+def _epoch(handling: Event) -> str:
+    return handling.details[3]
 
 
 def _shared_epochs(events: Iterable[Event]) -> Iterator[str]:
     owners: dict[tuple[str, str], set[str]] = defaultdict(set)
     for event in events:
         if event.what == "handling":
-            owners[event.details[1], event.details[3]].add(event.who)
+            owners[event.details[1], _epoch(event)].add(event.who)
 
     for (partition, epoch), names in sorted(owners.items()):
         if len(names) > 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rustmq_sdk.drivers.sqlite import integrity_check
+from tests.kills.chores import miscounted, not_buried
 from tests.kills.conductor import Conductor, Plan
 from tests.kills.crashing import sweep
 from tests.kills.journal import Event, Journal, read
@@ -115,6 +116,26 @@ def test_a_kill_explains_what_was_not_committed() -> None:
 def test_nothing_is_handled_twice_for_no_reason(fate: str | None) -> None:
     (broken,) = Tale().handled(A, fate).handled(B, epoch=2).account().broken
     assert "for no reason" in broken
+
+
+def test_a_letter_that_was_not_written_when_its_partition_moved_is_a_reason() -> None:
+    assert Tale().handled(A, "rejected").account().sound
+    moved = Tale().handled(A, "rejected").handled(B, epoch=2).account()
+    assert moved.again == {"rejected, its letter not written when its partition moved": 1}
+    assert not Tale().handled(A, "rejected").handled(A).account().sound
+    assert not Tale().handled(A, "rejected").note(A, "committed", 2, 8).handled(B, epoch=2).account().sound
+
+
+def test_a_rejected_message_is_among_the_dead_letters_or_handled_again() -> None:
+    tale = Tale().handled(A, None).note(A, "rejecting", "s0:0", 2, 7)
+    assert not_buried(tale.events, {}) == ["s0:0 was rejected, and is not among the dead letters"]
+    assert not_buried(tale.events, {"s0:0": [(0, 0)]}) == []
+    assert not_buried(tale.handled(B, epoch=2).events, {}) == []
+
+
+def test_a_counter_is_where_it_was_confirmed_to_be_or_one_further() -> None:
+    tale = Tale().note(A, "counting", 1).note(A, "counted", 1).note(A, "counting", 2)
+    assert [bool(miscounted(tale.events, count)) for count in range(4)] == [True, False, False, True]
 
 
 def test_a_durable_ack_is_final() -> None:

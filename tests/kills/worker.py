@@ -71,7 +71,8 @@ class Worker:
             self._journal.note("rejecting", *told)
             self._journal.note("acking", *told)
             result = await message.reject("on purpose")
-            self._journal.note(result.value, *told, message.fence)
+            told_as = "rejected" if result is AckResult.RECORDED else result.value
+            self._journal.note(told_as, *told, message.fence)
             return
 
         # Acked here, and not by run(): so the line that says so cannot be missing because a kill came first.
