@@ -3,7 +3,8 @@
 Each message carries the time of its sending on the system's monotonic clock, which is one for all processes of a
 machine. Senders keep to a timetable, whatever the log does; up to 1,000 a second each message is a send() of its own
 task, above that a send_nowait() with linger=0. "send" is how long send() itself took: until the message was on the
-disk. The first half second of each run does not count.
+disk; beside it what one INSERT and COMMIT by hand takes at the same pace. The first half second of each run does not
+count.
 
 Between processes, "told" is how the log works by default (inotify or kqueue where there is one), "polling" is the
 fallback (wake=poll in the URL).
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.children import Child, run
+from bench.latency_ends import ONE_BY_ONE
 from bench.tables import machine, median, number, progress, show
 
 RATES = (100, 1_000, 20_000)
@@ -31,6 +33,7 @@ class Way(NamedTuple):
     wake: str
 
 
+BY_HAND = Way("INSERT and COMMIT by hand", "", 0, "")
 WAYS = (
     Way("one process, asyncio", "asyncio", 1, "auto"),
     Way("one process, trio", "trio", 1, "auto"),
@@ -50,7 +53,7 @@ def main(options: argparse.Namespace) -> None:
     measured: dict[tuple[Way, int], list[dict[str, float]]] = {}
     for turn in range(options.rounds):
         for rate in options.rates:
-            for way in WAYS:
+            for way in (BY_HAND, *WAYS) if rate <= ONE_BY_ONE else WAYS:
                 progress(f"latency: round {turn + 1} of {options.rounds}, {way.name}, {rate:,} a second")
                 measured.setdefault((way, rate), []).append(_once(way, rate, options.seconds, options.sync))
 
@@ -66,7 +69,7 @@ def _row(way: Way, rate: int, runs: list[dict[str, float]]) -> list[str]:
     def of(key: str) -> float | None:
         return median(run.get(key) for run in runs)
 
-    worst = max(run["max"] for run in runs)
+    worst = max((run["max"] for run in runs if "max" in run), default=None)
     cells = [of("rate"), of("p50"), of("p99"), worst, of("send p50"), of("send p99")]
     return [way.name, f"{rate:,}", *map(number, cells)]
 
@@ -74,6 +77,9 @@ def _row(way: Way, rate: int, runs: list[dict[str, float]]) -> list[str]:
 def _once(way: Way, rate: int, seconds: float, sync: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="bench-latency-") as folder:
         timing = {"rate": rate, "seconds": seconds}
+        if way is BY_HAND:
+            return _numbers(run("bench.latency_ends:by_hand", folder=folder, sync=sync, **timing))
+
         url = f"sqlite:///{Path(folder) / 'log.db'}?sync={sync}&wake={way.wake}"
         if way.processes == 1:
             return _numbers(run("bench.latency_ends:both", url=url, loop=way.loop, **timing))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from time import monotonic_ns
+from pathlib import Path
+from time import monotonic_ns, sleep
 
 import anyio
+import apsw
 
 import rustmq_sdk
 from bench.children import say
@@ -29,6 +31,24 @@ def sender(url: str, loop: str, rate: int, seconds: float) -> dict[str, float]:
 
 def receiver(url: str, loop: str, rate: int, seconds: float) -> dict[str, float]:
     return anyio.run(_receiver, url, rate, seconds, backend=loop)
+
+
+def by_hand(folder: str, sync: str, rate: int, seconds: float) -> dict[str, float]:
+    """What the disk, and the scheduler, take in any case: no threads, no loop, no other process."""
+    took: list[int] = []
+    connection = apsw.Connection(str(Path(folder) / "by-hand.db"))
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", sync)
+    connection.execute("CREATE TABLE message (payload BLOB)")
+    begin = monotonic_ns()
+    for sent in range(int(rate * seconds)):
+        sleep(max(0.0, (begin + sent * 1_000_000_000 / rate - monotonic_ns()) / 1e9))
+        began = monotonic_ns()
+        connection.execute("INSERT INTO message VALUES (?)", (_stamped(began),))
+        took.append(monotonic_ns() - began)
+
+    connection.close()
+    return {"rate": len(took) / (monotonic_ns() - begin) * 1e9} | _sending(took[int(rate * WARM_UP) :])
 
 
 async def _both(url: str, rate: int, seconds: float) -> dict[str, float]:
@@ -93,8 +113,11 @@ async def _send(producer: rustmq_sdk.Producer, rate: int, seconds: float) -> dic
             await anyio.sleep(max(0.0, (begin + sent * 1_000_000_000 / rate - monotonic_ns()) / 1e9))
 
     await producer.flush()
-    steady = took[int(rate * WARM_UP) :]
-    return {"send p50": percentile(steady, 50) / MS, "send p99": percentile(steady, 99) / MS} if steady else {}
+    return _sending(took[int(rate * WARM_UP) :])
+
+
+def _sending(took: list[int]) -> dict[str, float]:
+    return {"send p50": percentile(took, 50) / MS, "send p99": percentile(took, 99) / MS} if took else {}
 
 
 async def _receive(consumer: rustmq_sdk.Consumer, rate: int, seconds: float, found: dict[str, float]) -> None:
