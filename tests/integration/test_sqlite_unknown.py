@@ -1,7 +1,7 @@
 """Appends whose COMMIT has failed while other processes write the same log: stored once, whatever became of it.
 
-The disk fails at every tenth sync of the write-ahead log, before or after its effect, in each of several processes. They
-have producers, whose sequence numbers tell whether an append was stored; none may be lost, or stored twice.
+In each of several processes some syncs of the write-ahead log fail, and some commits are reported as failed that are
+not. Their producers' sequence numbers tell whether an append was stored; none may be lost, or stored twice.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PROCESSES, MESSAGES = 3, 60
 
 SENDER = """
 import sys, anyio, apsw, rustmq_sdk
+from rustmq_sdk.drivers.sqlite.failures import CommitFailed
+from rustmq_sdk.drivers.sqlite.writer import Writer
 
 path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 system = apsw.vfs_names()[0]
@@ -37,8 +39,6 @@ class File(apsw.VFSFile):
         syncs += 1
         if syncs > 20 and syncs % 10 == 0:
             failed += 1
-            if syncs % 20 == 0:
-                super().xSync(flags)
             raise apsw.IOError("on purpose")
         super().xSync(flags)
 
@@ -50,6 +50,21 @@ class Disk(apsw.VFS):
 
 
 disk = Disk("failing", system, makedefault=True)
+commit = Writer._commit
+commits = lost = 0
+
+
+def commit_and_lose_the_answer(writer, connection):
+    global commits, lost
+    commit(writer, connection)
+    commits += 1
+    if commits % 15 == 14:
+        lost += 1
+        writer._disconnect()
+        raise CommitFailed("on purpose")
+
+
+Writer._commit = commit_and_lose_the_answer
 
 
 async def main():
@@ -59,7 +74,7 @@ async def main():
 
 
 anyio.run(main)
-print(failed)
+print(failed, lost)
 """
 
 
@@ -89,7 +104,7 @@ def test_every_message_is_stored_once_though_commits_fail_in_several_processes(t
     for sender in senders:
         said, _ = sender.communicate(timeout=100)
         assert sender.returncode == 0, "each send was confirmed in the end"
-        assert int(said) >= 3, "commits have failed, and were made once more"
+        assert min(map(int, said.split())) >= 3, "commits have failed, and answers were lost"
 
     assert integrity_check(path) == ()
     sent = {f"s{number}:{message}" for number in range(PROCESSES) for message in range(MESSAGES)}
