@@ -9,8 +9,7 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
-from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
-from rustmq_sdk.drivers.kafka.failures import broker_error
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
 from rustmq_sdk.drivers.kafka.patience import Patience
 from rustmq_sdk.drivers.kafka.topic_settings import TopicSettings, read_topic_settings, refused

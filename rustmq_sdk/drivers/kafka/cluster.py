@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from aiokafka.conn import collect_hosts
 from aiokafka.protocol.metadata import MetadataRequest
 
-from rustmq_sdk.drivers.kafka.connecting import Address, Connections, NotSent, Unanswered
-from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, translate
+from rustmq_sdk.drivers.kafka.connecting import Address, Connections
+from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, NotSent, Unanswered, translate
 from rustmq_sdk.errors import TransientDriverError
 
 ANSWER = 6.0
@@ -67,12 +67,12 @@ class Cluster:
             try:
                 self._learn(await self._connections.ask(address, MetadataRequest([]), ANSWER))
             except (NotSent, Unanswered) as error:
-                reason = error.__cause__ or error
-                if isinstance(error, Unanswered) and not isinstance(reason, TimeoutError):
+                reason: Exception = error
+                if isinstance(error, Unanswered) and not isinstance(error.__cause__, TimeoutError):
                     # A listener with SASL answers who it is to anybody, and hangs up at the first real question.
-                    reason = ClosedInGreeting(str(reason))
+                    reason = ClosedInGreeting(str(error))
 
-                failure = translate(reason, slot="driver", operation="connect", where=str(address))
+                failure = translate(reason, slot="driver", operation="connect")
                 failure.__cause__ = error
                 if not isinstance(failure, TransientDriverError):
                     # The servers of a cluster are configured alike: the next one would say the same, perhaps later.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import KafkaConnectionError
 
-from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting
+from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, NotSent, Unanswered
 
 CONNECT = 5.0
 """Seconds for a connection, with TLS and SASL. A TCP SYN that was lost is sent again after 1 and 3 s."""
@@ -29,14 +29,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class NotSent(Exception):
-    """No connection could be made, so the request had no effect. The cause says why."""
-
-
-class Unanswered(Exception):
-    """The request was sent, and its answer was lost. The cause says how."""
 
 
 class Connections:
@@ -62,8 +54,8 @@ class Connections:
         connection = await self._connection(address)
         try:
             answer = connection.send(request)
-        except KafkaConnectionError as error:
-            raise NotSent(str(error)) from error
+        except Exception as error:  # the connection was lost meanwhile, or the broker is too old for the request
+            raise NotSent(f"{address}: {str(error) or type(error).__name__}") from error
 
         try:
             async with asyncio.timeout(seconds):

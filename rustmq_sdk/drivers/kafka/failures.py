@@ -21,6 +21,14 @@ from rustmq_sdk.errors import (
 )
 
 
+class NotSent(Exception):
+    """No connection could be made, so the request had no effect. The cause says why."""
+
+
+class Unanswered(Exception):
+    """The request was sent, and its answer was lost. The cause says how."""
+
+
 class ClosedInGreeting(ConnectionError):
     """A broker took the connection, and closed it before it had answered anything."""
 
@@ -152,7 +160,11 @@ def translate(error: BaseException, *, slot: str, operation: str, where: str = "
     if isinstance(error, RustMQError):
         return error
 
-    kind, advice = _judge(error)
+    reason = error.__cause__ if isinstance(error, NotSent | Unanswered) else None
+    if isinstance(reason, RustMQError):
+        return reason
+
+    kind, advice = _judge(reason or error)
     said = str(error) or type(error).__name__
     prefix = f"{where}: " if where else ""
     return kind(f"{prefix}{advice} ({said})", slot=slot, operation=operation)
@@ -173,6 +185,9 @@ def _judge(error: BaseException) -> tuple[type[DriverError], str]:
     if isinstance(error, ssl.SSLError | OSError | TimeoutError | asyncio.IncompleteReadError):
         return _judge_connection(error)
 
+    if isinstance(error, NotSent | Unanswered):
+        return TransientDriverError, "the connection is gone. Look whether the broker runs"
+
     if getattr(error, "retriable", False):
         return TransientDriverError, "that may pass. Try again"
 
@@ -186,7 +201,7 @@ def _judge_connection(error: BaseException) -> tuple[type[DriverError], str]:
             "is named there"
         )
 
-    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+    if isinstance(error, ssl.SSLError) and "ALERT" in (getattr(error, "reason", None) or ""):
         return AuthenticationFailed, (
             "the broker refuses our certificate, or that we have none. Give one that it trusts: "
             "certificate=PATH&key=PATH"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol.produce import ProduceRequest
 
-from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
 from rustmq_sdk.drivers.kafka.encoding import Answer
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered
 
 REPLICATION = 5.0
 """Seconds that a broker waits for the replicas; below the wait for its answer."""
@@ -29,6 +29,7 @@ class _Parcel(NamedTuple):
     topic: str
     partition: int
     data: bytes
+    left: Callable[[], None]
     answer: asyncio.Future[Answer]
 
 
@@ -44,16 +45,16 @@ class Lane:
         self._waiting: deque[_Parcel] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def send(self, topic: str, partition: int, data: bytes) -> Answer:
+    async def send(self, topic: str, partition: int, data: bytes, left: Callable[[], None]) -> Answer:
         """Sends a batch.
 
-        Cancelled before it was sent, it is not sent; afterwards its effect stays unknown.
+        Cancelled before it was sent, it is not sent; afterwards, when ``left`` was called, its effect stays unknown.
 
         Raises:
             NotSent: it was not.
             Unanswered: it was, and there is no answer.
         """
-        parcel = _Parcel(topic, partition, data, asyncio.get_running_loop().create_future())
+        parcel = _Parcel(topic, partition, data, left, asyncio.get_running_loop().create_future())
         self._waiting.append(parcel)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="kafka lane")
@@ -71,6 +72,9 @@ class Lane:
 
     async def _run(self) -> None:
         while parcels := self._load():
+            for parcel in parcels:
+                parcel.left()
+
             try:
                 answers = _read(await self._ask(_request(parcels)))
             except (NotSent, Unanswered) as error:

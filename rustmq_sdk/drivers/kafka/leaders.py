@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiokafka import errors as kafka
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
-from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
-from rustmq_sdk.drivers.kafka.failures import broker_error
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.patience import Patience
 from rustmq_sdk.errors import UnknownTopic
 

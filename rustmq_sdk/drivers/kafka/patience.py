@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
-from rustmq_sdk.drivers.kafka.failures import translate
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, translate
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -47,8 +46,11 @@ class Patience:
 
         Raises:
             OutcomeUnknown: it is over, and something may be stored.
-            TransientDriverError: it is over, and nothing is.
+            TransientDriverError: it is over, and nothing is; or the client is closed.
         """
+        if self._is_closed():
+            raise TransientDriverError("the client is closed", slot=self.slot, operation=self.operation)
+
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -65,12 +67,8 @@ class Patience:
         Raises:
             AuthenticationFailed, PermanentDriverError: no attempt will succeed.
         """
-        reason: BaseException = error
-        if isinstance(error, NotSent | Unanswered):
-            reason = error.__cause__ or TransientDriverError(str(error), slot=self.slot, operation=self.operation)
-
-        self._last = self.translated(reason)
-        healable = isinstance(self._last, TransientDriverError) or reason is error
+        self._last = self.translated(error)
+        healable = isinstance(self._last, TransientDriverError) or not isinstance(error, NotSent | Unanswered)
         if not healable or self._is_closed():
             raise self.failure(self._last) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,9 +12,8 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.util import INTEGER_MAX_VALUE
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster
-from rustmq_sdk.drivers.kafka.connecting import NotSent, Unanswered
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, Answer, Identity, encode
-from rustmq_sdk.drivers.kafka.failures import broker_error
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.lanes import Lane
 from rustmq_sdk.drivers.kafka.leaders import Leaders
 from rustmq_sdk.drivers.kafka.lines import Line, Pending
@@ -46,6 +46,7 @@ class Append:
     Attributes:
         first: the number of the first message in ``line``.
         line: None for one without numbers, which cannot be sent again when its answer was lost.
+        under_way: a batch was sent, and its answer is waited for.
     """
 
     topic: str
@@ -55,6 +56,16 @@ class Append:
     line: Line | None
     pending: Pending
     patience: Patience
+    under_way: bool = False
+
+    def left(self) -> None:
+        """A batch is sent now."""
+        self.under_way = True
+
+    def cancelled(self) -> None:
+        """Nobody waits any more."""
+        if self.under_way:
+            self.patience.unanswered = self.pending.unanswered = True
 
     def lost(self, error: Exception) -> None:
         """An answer was lost. Raises ``OutcomeUnknown`` if that is the end."""
@@ -106,13 +117,17 @@ class Storing:
         """One attempt: the answer, or why it makes sense to try again."""
         data = await self._encoded(append, part)
         lane = self._lane(await self._leaders.leader(append.topic, append.partition, append.patience))
+        append.under_way = False
         try:
-            answer = await lane.send(append.topic, append.partition, data)
+            answer = await lane.send(append.topic, append.partition, data, append.left)
         except NotSent as error:
             return error
         except Unanswered as error:
             append.lost(error)
             return error
+        except asyncio.CancelledError:
+            append.cancelled()
+            raise
 
         return answer if not answer.code else self._judge(append, part, broker_error(answer.code))
 

@@ -1,0 +1,331 @@
+"""Each append once, whatever becomes of its answers. These classes know asyncio only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from rustmq_sdk.drivers.kafka import patience, producing
+from rustmq_sdk.drivers.kafka.cluster import Cluster
+from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.kafka.producing import Producing
+from rustmq_sdk.drivers.kafka.settings import client_settings
+from rustmq_sdk.errors import (
+    AuthenticationFailed,
+    OutcomeUnknown,
+    PermanentDriverError,
+    TransientDriverError,
+    UnknownTopic,
+)
+from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence
+from tests.unit.kafka_broker import Act, Broker
+
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.01)
+
+
+@asynccontextmanager
+async def connected(broker: Broker, **options: object) -> AsyncIterator[Producing]:
+    async with broker.serving() as server:
+        read = KafkaOptions(servers=(server,), **options)  # type: ignore[arg-type]
+        cluster = Cluster(client_settings(read))
+        await cluster.open()
+
+        async def make(name: str) -> None:
+            broker.exists = True
+
+        made = Producing(cluster, read, make, lambda: 1_700_000_000_000)
+        try:
+            yield made
+        finally:
+            await made.close()
+            cluster.close()
+
+
+async def queued(sink: Producing, count: int) -> None:
+    """So many batches wait behind the request that is under way."""
+    while len(sink._storing._lanes[1]._waiting) < count:  # noqa: ASYNC110 - the broker does not answer meanwhile
+        await asyncio.sleep(0)
+
+
+def payloads(*numbers: int) -> Payloads:
+    return Payloads([b"%d" % number for number in numbers])
+
+
+MISHAPS: list[list[Act]] = [
+    ["lose"],
+    ["cut"],
+    ["unsure"],
+    [6],
+    [5, 19],
+    [3],
+    ["lose", "lose", 6, "unsure", "cut"],
+    [20],
+]
+
+
+@pytest.mark.parametrize("acts", MISHAPS)
+async def test_a_numbered_append_is_stored_once_whatever_happens_to_its_answers(acts: list[Act]) -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0), ProducerSequence(b"p", 0))
+        broker.acts = list(acts)
+        sent = await sink.append("t", 0, payloads(1, 2), ProducerSequence(b"p", 1))
+        await sink.append("t", 0, payloads(3), ProducerSequence(b"p", 3))
+
+    assert broker.log[0] == [b"0", b"1", b"2", b"3"]
+    assert [one.offset for one in sent] == [1, 2]
+
+
+async def test_an_append_that_was_given_up_is_the_same_when_it_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        monkeypatch.setattr(producing, "APPEND", 0.2)
+        broker.acts = ["hang"]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+        monkeypatch.setattr(producing, "APPEND", 9.0)
+        monkeypatch.setattr("rustmq_sdk.drivers.kafka.cluster.ANSWER", 0.1)
+        sink._storing._lanes.clear()  # the lane waits for the first answer still, for seconds
+        assert [one.offset for one in await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))] == [0]
+
+    assert broker.log[0] == [b"1"]
+
+
+@pytest.mark.parametrize("act", ["lose", "cut", "unsure"])
+async def test_without_numbers_a_lost_answer_is_an_unknown_outcome_at_once(act: Act) -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = [act]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(1), None)
+
+        assert len(broker.requests) == 1
+
+
+async def test_without_numbers_what_was_surely_not_stored_is_sent_again() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = [6, 19, 5]
+        await sink.append("t", 0, payloads(1), None)
+
+    assert broker.log[0] == [b"1"]
+
+
+async def test_an_append_that_cannot_be_made_in_time_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        monkeypatch.setattr(producing, "APPEND", 0.1)
+        broker.acts = [19] * 1000
+        with pytest.raises(TransientDriverError, match=r"min\.insync\.replicas") as late:
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+        broker.acts = []
+        assert not broker.log[0]
+        assert "0.1 s" in str(late.value)
+
+
+async def test_an_error_behind_a_lost_answer_does_not_say_that_nothing_is_stored() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = ["lose", 29]
+        with pytest.raises(OutcomeUnknown, match="ACL"):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+
+async def test_a_broker_that_has_lost_count_gets_new_numbers() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0, 1), ProducerSequence(b"p", 0))
+        broker.forget_producers()
+        await sink.append("t", 0, payloads(2), ProducerSequence(b"p", 2))
+        await sink.append("t", 0, payloads(3), ProducerSequence(b"p", 3))
+
+    assert broker.log[0] == [b"0", b"1", b"2", b"3"]
+    assert broker.names == 2
+
+
+async def test_an_append_is_divided_into_batches_and_repeated_from_where_it_was() -> None:
+    broker = Broker()
+    messages = Payloads([b"%03d" % number + b"x" * 97 for number in range(20)])
+    async with connected(broker, batch_bytes=500) as sink:
+        broker.acts = [0, "lose", 0, 6]
+        sent = await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+        await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 20))
+
+    assert broker.log[0] == [*messages.bodies, b"1"]
+    assert [one.offset for one in sent] == list(range(20))
+
+
+async def test_batches_that_are_too_large_are_halved_until_they_fit() -> None:
+    broker = Broker()
+    broker.largest = 3
+    async with connected(broker) as sink:
+        broker.acts = [0, "lose", 0, "lose"]
+        sent = await sink.append("t", 0, payloads(*range(10)), ProducerSequence(b"p", 0))
+        await sink.append("t", 0, payloads(10), ProducerSequence(b"p", 10))
+
+    assert broker.log[0] == [b"%d" % number for number in range(11)]
+    assert [one.offset for one in sent] == list(range(10))
+
+
+async def test_one_message_that_is_too_large_is_refused() -> None:
+    broker = Broker()
+    broker.largest = 0
+    async with connected(broker) as sink:
+        with pytest.raises(PermanentDriverError, match=r"max\.message\.bytes"):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+
+async def test_batches_of_several_partitions_share_a_request() -> None:
+    broker = Broker(partitions=5)
+    async with connected(broker) as sink, asyncio.TaskGroup() as tasks:
+        broker.shut()
+        tasks.create_task(sink.append("t", 0, payloads(0), None))
+        await broker.came.wait()
+        for number in range(5):
+            tasks.create_task(sink.append("t", number, payloads(1), None))
+
+        await queued(sink, 4)
+        broker.gate.set()
+
+    assert broker.requests == [1, 4, 1], "the second one of partition 0 waits for the first"
+
+
+async def test_appends_to_one_partition_are_made_one_after_another() -> None:
+    broker = Broker()
+    async with connected(broker, batch_bytes=50) as sink, asyncio.TaskGroup() as tasks:
+        for letter in b"abc":
+            tasks.create_task(sink.append("t", 0, Payloads([bytes([letter]) * 40] * 3), None))
+
+    assert b"".join(body[:1] for body in broker.log[0] if body) == b"aaabbbccc"
+
+
+async def test_an_append_that_was_cancelled_before_it_was_sent_is_not_sent() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        await sink.append("t", 1, payloads(0), ProducerSequence(b"p", 0))
+        broker.shut()
+        first = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        await broker.came.wait()
+        second = asyncio.create_task(sink.append("t", 1, payloads(2), ProducerSequence(b"p", 1)))
+        await queued(sink, 1)
+        second.cancel()
+        await asyncio.wait([second])
+        broker.gate.set()
+        await first
+        broker.acts = [29]
+        with pytest.raises(AuthenticationFailed):  # and not OutcomeUnknown: it is known that nothing was sent
+            await sink.append("t", 1, payloads(2), ProducerSequence(b"p", 1))
+
+    assert broker.log[1] == [b"0"]
+
+
+async def test_an_append_that_was_cancelled_under_way_may_be_stored() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.shut()
+        append = asyncio.create_task(sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0)))
+        await broker.came.wait()
+        append.cancel()
+        await asyncio.wait([append])
+        broker.gate.set()
+        broker.acts = [0, 29]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+        await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == [b"1"]
+
+
+async def test_closing_gives_everybody_who_waits_an_answer() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        await sink.append("t", 1, payloads(0), ProducerSequence(b"p", 0))
+        broker.shut()
+        under_way = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        await broker.came.wait()
+        waiting = asyncio.create_task(sink.append("t", 1, payloads(2), ProducerSequence(b"p", 1)))
+        await queued(sink, 1)
+        async with asyncio.timeout(1):
+            await sink.close()
+            with pytest.raises(OutcomeUnknown):
+                await under_way
+
+            with pytest.raises(TransientDriverError):
+                await waiting
+
+            with pytest.raises(TransientDriverError, match="closed"):
+                await sink.append("t", 1, payloads(3), None)
+
+
+async def test_a_partition_that_appears_later_is_found_and_one_that_does_not_is_unknown() -> None:
+    broker = Broker(partitions=1)
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0), None)
+        with pytest.raises(UnknownTopic, match="0 to 0"):
+            await sink.append("t", 1, payloads(1), None)
+
+        broker.partitions = 2
+        await sink.append("t", 1, payloads(1), None)
+
+    assert broker.log[1] == [b"1"]
+
+
+async def test_a_partition_without_a_leader_is_waited_for() -> None:
+    broker = Broker()
+    broker.leader = -1
+    async with connected(broker) as sink:
+        append = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        await asyncio.sleep(0.01)
+        broker.leader = 1
+        await append
+
+    assert broker.log[0] == [b"1"]
+
+
+async def test_a_topic_is_made_where_that_is_wanted_and_unknown_where_not() -> None:
+    broker = Broker()
+    broker.exists = False
+    async with connected(broker) as sink:
+        with pytest.raises(UnknownTopic, match="create=true"):
+            await sink.append("t", 0, payloads(1), None)
+
+    async with connected(broker, create=True) as sink:
+        await sink.append("t", 0, payloads(1), None)
+
+    assert broker.log[0] == [b"1"]
+
+
+async def test_a_topic_that_was_there_may_be_missing_for_a_moment() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0), None)
+        broker.exists = False
+        broker.acts = [3]
+        append = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        await asyncio.sleep(0.01)
+        broker.exists = True
+        await append
+
+    assert broker.log[0] == [b"0", b"1"]
+
+
+async def test_timestamps_are_the_messages_own_or_the_time_of_the_first_attempt() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = ["lose"]
+        messages = [OutgoingMessage(b"a", timestamp=5), OutgoingMessage(b"b")]
+        sent = await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert [one.timestamp for one in sent] == [5, 1_700_000_000_000]
