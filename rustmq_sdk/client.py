@@ -14,7 +14,7 @@ from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, Unsupported
-from rustmq_sdk.slots import DeadLetterQueue, SourceRequest
+from rustmq_sdk.slots import DeadLetterQueue, SourceRequest, StateStore
 
 _SETTINGS = (*fields_of(ConsumerConfig), *fields_of(ProducerConfig))
 
@@ -148,6 +148,17 @@ class Client:
             )
         )
         return Consumer(source, config=config, route=self._dead_letters(config), observers=observers)
+
+    def state_store(self, name: str) -> StateStore:
+        """A store of small values, each written only if it still is what it was when it was read.
+
+        For ``state_store=`` of a consumer, whose messages may come from another client, and for your own.
+
+        Raises:
+            Unsupported: this backend has none.
+        """
+        self._check_open()
+        return self._driver.state_store(name)
 
     def _dead_letters(self, config: ConsumerConfig) -> DeadLetterQueue | None:
         """The driver's own place for dead letters, or a topic like any other."""

@@ -91,6 +91,7 @@ class ConsumerConfig(Schema, frozen=True, kw_only=True):
     dead_letters: Annotated[
         Any, about("Instead of a topic: a callable that gets a sequence of DeadLetter, or a DeadLetterQueue.")
     ] = None
+    state_store: Annotated[Any, about("A StateStore for checkpoints that the broker has no room for.")] = None
     on_lost: Annotated[
         Literal["stop", "dead_letter"], about("When the log has lost messages: stop the partition or go on.")
     ] = "stop"
@@ -145,6 +146,7 @@ class ConsumerOptions(TypedDict, total=False):
     retry: RetryPolicy
     dead_letter_topic: str | None
     dead_letters: Any
+    state_store: Any
     on_lost: Literal["stop", "dead_letter"]
     close_timeout: float
     commit_timeout: float
@@ -308,6 +310,13 @@ def _rules_of_names(config: ConsumerConfig) -> Iterator[_Rule]:
         config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
         "expected an async callable or a DeadLetterQueue",
         "A callable is called with a sequence of DeadLetter, and awaited if it is async",
+    )
+    yield (
+        "state_store",
+        config.state_store is not None
+        and not (hasattr(config.state_store, "get") and hasattr(config.state_store, "put")),
+        "expected a StateStore",
+        'Give what client.state_store("checkpoints") returns, of whichever client has one',
     )
     yield (
         "dead_letter_topic",

@@ -24,9 +24,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rustmq_sdk._core.checkpoint import Remembered, encode
+from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.in_flight import Child, Holder
 from rustmq_sdk._core.in_flight import InFlight as InFlight
+from rustmq_sdk._core.spill import Fitted, fit
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
 from rustmq_sdk.values import Assignment, Checkpoint
 
@@ -58,6 +59,8 @@ class Snapshot(NamedTuple):
     """The count of settled messages it covers, on the scale of ``Ledger.settled``."""
     pressed: bool
     """More than three quarters of the checkpoint's room are used: intake should slow down."""
+    spill: bytes = b""
+    """What did not fit: to be stored before the checkpoint is committed. Empty if it has everything."""
 
 
 class Ledger:
@@ -306,16 +309,18 @@ class Ledger:
             for run in _UNSETTLED_RUN.finditer(piece):
                 yield piece.offsets[run.start()], piece.offsets[run.end() - 1] + 1
 
-    def snapshot(self, room: int | None) -> Snapshot | None:
-        """The checkpoint to write now; None if the last one written says the same."""
+    def snapshot(self, room: int | None, *, spills: bool = False) -> Snapshot | None:
+        """The checkpoint to write now; None if the last one written says the same.
+
+        ``spills``: what does not fit into the room goes somewhere else.
+        """
         self.recount_all()
         watermark = self.watermark
         self._forget_attempts_below(watermark)
         runs = self.settled_above()
+        extra, covered, spill, full = Fitted(b"", self.scanned, b"", full=False)
         if runs or self.attempts:
-            extra, covered = encode(watermark, Remembered(runs, self.attempts, None), room)
-        else:
-            extra, covered = b"", self.scanned
+            extra, covered, spill, full = fit(watermark, runs, self.attempts, room, spills=spills)
 
         fitting = [(first, min(end, covered)) for first, end in runs if first < covered]
         left_out = sum(end - first for first, end in runs) - sum(end - first for first, end in fitting)
@@ -323,13 +328,7 @@ class Ledger:
             left_out = min(left_out, self._settled_from(covered))
 
         checkpoint = Checkpoint(watermark, extra)
-        snapshot = Snapshot(
-            checkpoint,
-            fitting,
-            self.settled - left_out,
-            # Without any room there is nothing to keep free.
-            pressed=room is not None and room > 0 and (len(extra) * 4 > room * 3 or left_out > 0),
-        )
+        snapshot = Snapshot(checkpoint, fitting, self.settled - left_out, full, spill)
         if checkpoint == self.written and not self.must_write:
             self.wrote(snapshot)
             return None

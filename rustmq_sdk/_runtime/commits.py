@@ -14,6 +14,7 @@ import anyio
 
 from rustmq_sdk._core.ledger import Ledger, Snapshot
 from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
@@ -26,12 +27,19 @@ class LogCommits:
         on_fenced: the broker says that a partition is somebody else's.
         on_relief: a partition that was held back because its checkpoint was full, or too much was uncommitted, may go
             on.
+        spills: takes what the broker has no room for.
     """
 
     def __init__(
-        self, session: Session, *, on_fenced: Callable[[Assignment], None], on_relief: Callable[[], None]
+        self,
+        session: Session,
+        *,
+        on_fenced: Callable[[Assignment], None],
+        on_relief: Callable[[], None],
+        spills: Spills,
     ) -> None:
         self._session = session
+        self._spills = spills
         self._on_fenced = on_fenced
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
@@ -48,7 +56,7 @@ class LogCommits:
             if self._session.recount(ledger):
                 self._on_relief()
 
-            snapshot = ledger.snapshot(room)
+            snapshot = ledger.snapshot(room, spills=self._spills.possible)
             if snapshot is not None:
                 snapshots[ledger] = snapshot
                 self._press_lane(ledger, snapshot.checkpoint.offset if snapshot.pressed else None)
@@ -63,7 +71,7 @@ class LogCommits:
 
     async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
         """One broker call; whether everything that is still ours was written."""
-        snapshots = prepared
+        snapshots = await self._kept(prepared)
         if not snapshots:
             return True
 
@@ -83,12 +91,33 @@ class LogCommits:
             if outcome is CommitOutcome.COMMITTED:
                 ledger.wrote(snapshot)
                 ledger.stored = True
+                if snapshot.spill:
+                    self._spills.committed(ledger.assignment.tp)
+
                 written[ledger] = snapshot
             elif outcome is CommitOutcome.FENCED:
                 self._on_fenced(ledger.assignment)
 
         self._announce(written)
         return all(ledger in written or ledger.fenced for ledger in snapshots)
+
+    async def _kept(self, prepared: Mapping[Ledger, Snapshot]) -> Mapping[Ledger, Snapshot]:
+        """Stores what does not fit, first: a checkpoint that names it counts only if it is there."""
+        if not any(snapshot.spill for snapshot in prepared.values()):
+            return prepared
+
+        kept: dict[Ledger, Snapshot] = {}
+        for ledger, snapshot in prepared.items():
+            if not snapshot.spill or await self._spills.keep(ledger.assignment.tp, snapshot.spill):
+                kept[ledger] = snapshot
+                continue
+
+            shorter = None if ledger.fenced else ledger.snapshot(self._session.capabilities.checkpoint_room)
+            if shorter is not None:
+                kept[ledger] = shorter
+                self._press_lane(ledger, shorter.checkpoint.offset if shorter.pressed else None)
+
+        return kept
 
     async def _send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         # The deadline is inside of what the breaker sees, so that a commit that hangs counts as a failure.

@@ -20,6 +20,7 @@ from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._runtime.settler import LedgerSettler
+from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk.errors import ConsumerStateError, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
@@ -38,6 +39,7 @@ class Partitions:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.ownership = Ownership()
+        self.spills = Spills(session, session.config.state_store)
         self.paused: set[TopicPartition] = set()
         self.revoking_now = False
         self._drain = anyio.CancelScope()
@@ -121,6 +123,7 @@ class Partitions:
             return {self._start_queue(tp, generation): None for tp in partitions}
 
         starts = await self._starts([tp for tp in partitions if committed.get(tp) is None])
+        remembered = {tp: await self._remembered(tp, found) for tp in partitions if (found := committed.get(tp))}
         answer: dict[Assignment, int | None] = {}
         for tp in partitions:
             self._drop(tp)
@@ -131,7 +134,7 @@ class Partitions:
                 # "Latest" means another place after a restart, and what came in between would never be delivered.
                 ledger.must_write = self._session.config.start == "latest"
             else:
-                ledger = Ledger(assignment, checkpoint.offset, _remembered(tp, checkpoint))
+                ledger = Ledger(assignment, checkpoint.offset, remembered[tp])
                 ledger.written = checkpoint
                 ledger.stored = True
 
@@ -352,6 +355,16 @@ class Partitions:
             'start="error". Give start="earliest" or "latest", or commit a position first'
         )
 
+    async def _remembered(self, tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
+        try:
+            remembered = decode(checkpoint.offset, checkpoint.extra)
+        except CorruptCheckpoint as error:
+            # Safe: the position itself is valid, and what was settled above it runs again.
+            log(logging.WARNING, "checkpoint_unreadable", "%s: %s", tp.at(checkpoint.offset), error)
+            return Remembered()
+
+        return await self.spills.recall(tp, checkpoint.offset, remembered)
+
     async def _ask(self, operation: Callable[..., Awaitable[T]], *args: object) -> T:
         return await patiently(self._session.config.commit_timeout, operation, *args)
 
@@ -368,12 +381,3 @@ async def patiently(timeout: float, operation: Callable[..., Awaitable[T]], *arg
             return await operation(*args)
 
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _remembered(tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
-    try:
-        return decode(checkpoint.offset, checkpoint.extra)
-    except CorruptCheckpoint as error:
-        # Safe: the position itself is valid, and what was settled above it runs again.
-        log(logging.WARNING, "checkpoint_unreadable", "%s: %s", tp.at(checkpoint.offset), error)
-        return Remembered()

@@ -122,7 +122,9 @@ class Parts:
 
     def _writer(self) -> LogCommits | QueueSettlements:
         if self.session.capabilities.kind == "log":
-            return LogCommits(self.session, on_fenced=self.partitions.fenced, on_relief=self._room)
+            return LogCommits(
+                self.session, on_fenced=self.partitions.fenced, on_relief=self._room, spills=self.partitions.spills
+            )
 
         return QueueSettlements(self.session, on_settled=self._account, on_relief=self._room)
 

@@ -36,6 +36,7 @@ def test_the_consumers_defaults_are_the_documented_ones() -> None:
         ),
         "dead_letter_topic": None,
         "dead_letters": None,
+        "state_store": None,
         "on_lost": "stop",
         "close_timeout": 25,
         "commit_timeout": 10,
