@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import anyio
 
@@ -50,6 +50,13 @@ class Outcome(Generic[T]):
             del self  # the traceback holds this frame: do not let the frame hold the traceback
 
 
+class Outlasted(NamedTuple, Generic[T]):
+    """What came of a wait behind a shield."""
+
+    answer: T | None
+    cancelled: BaseException | None
+
+
 async def result_of(reply: Reply[Outcome[T]], name: str, *, cancel: Callable[[], None], patience: float) -> T:
     """Waits for a call on another loop, which outlives neither this wait nor, by more than ``patience``, its caller.
 
@@ -66,8 +73,7 @@ async def result_of(reply: Reply[Outcome[T]], name: str, *, cancel: Callable[[],
         raise
     except BaseException:
         cancel()
-        late = await outlast(reply, patience)
-        _report_cancelled(name, late, patience)
+        _report_cancelled(name, (await outlast(reply, patience)).answer, patience)
         raise
 
     try:
@@ -76,10 +82,11 @@ async def result_of(reply: Reply[Outcome[T]], name: str, *, cancel: Callable[[],
         del outcome, reply, cancel  # as in unwrap()
 
 
-async def outlast(reply: Reply[T], seconds: float) -> T | None:
-    """Waits behind a shield, ``seconds`` at most; None if it took longer.
+async def outlast(reply: Reply[T], seconds: float) -> Outlasted[T]:
+    """Waits behind a shield, ``seconds`` at most.
 
-    A shield does not hold off what cancels an asyncio task directly; that is raised when the wait is over.
+    Returns the answer, or None if it took longer; and the last cancellation that came meanwhile, which the caller has
+    to raise. A shield does not hold off what cancels an asyncio task directly.
     """
     value: T | None = None
     native: BaseException | None = None
@@ -93,10 +100,7 @@ async def outlast(reply: Reply[T], seconds: float) -> T | None:
 
                 native = error
 
-    if native is not None:
-        raise native
-
-    return value
+    return Outlasted(value, native)
 
 
 def is_stray(error: BaseException) -> bool:

@@ -96,10 +96,16 @@ class LoopThread:
             return  # it is the parent's, and its thread is not in this process
 
         self._mailbox.post(self._leave.set)
-        if await outlast(self._gone, self._patience + THREAD_GRACE):
+        waited = await outlast(self._gone, self._patience + THREAD_GRACE)
+        if waited.answer:
             self._thread.join(THREAD_GRACE)
-            return
+        else:
+            self._abandon()
 
+        if waited.cancelled is not None:
+            raise waited.cancelled
+
+    def _abandon(self) -> None:
         where = _where(self._thread)
         self._closed = f"is blocked, and was abandoned:\n{where}"
         report("island_abandoned", "the loop of %r does not end, it is blocked:\n%s", self._name, where)

@@ -193,8 +193,11 @@ async def test_anyio_knows_the_loop_over_there_as_asyncios(island: Island) -> No
 
 
 async def test_a_call_from_the_island_itself_is_an_await(island: Island) -> None:
+    async def task() -> asyncio.Task[Any] | None:
+        return asyncio.current_task()
+
     async def nested() -> bool:
-        return await island.run(thread) is threading.current_thread()
+        return await island.run(task) is asyncio.current_task()
 
     assert await island.run(nested)
 

@@ -1,0 +1,67 @@
+"""What it costs to call an asyncio-only client on another loop: there and back, for a call that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from rustmq_sdk._asyncio_island import Home, Island
+
+CALLS = 2_000
+ANOTHER_LOOP = "a call on another loop"
+
+
+async def nothing() -> None:
+    pass
+
+
+def test_on_the_callers_own_loop(measure: Callable[..., None], loop: str) -> None:
+    if loop == "trio":
+        pytest.skip("trio is never the client's own loop")
+
+    async def program() -> None:
+        async with Island("bench") as island:
+            for _ in range(CALLS):
+                await island.run(nothing)
+
+    measure(program, CALLS, table="a call on the caller's own loop")
+
+
+def test_one_after_another(measure: Callable[..., None]) -> None:
+    async def program() -> None:
+        async with Island("bench", thread=True) as island:
+            for _ in range(CALLS):
+                await island.run(nothing)
+
+    measure(program, CALLS, table=ANOTHER_LOOP, bare=True)
+
+
+def test_a_hundred_at_once(measure: Callable[..., None]) -> None:
+    async def ask(island: Island) -> None:
+        for _ in range(CALLS // 100):
+            await island.run(nothing)
+
+    async def program() -> None:
+        async with Island("bench", thread=True) as island, anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(ask, island)
+
+    measure(program, CALLS, table=ANOTHER_LOOP)
+
+
+def test_from_there_back_home(measure: Callable[..., None]) -> None:
+    async def program() -> None:
+        home = Home(patience=1.0)
+
+        async def call_home() -> None:
+            for _ in range(CALLS):
+                await home.call(nothing)
+
+        async with Island("bench", thread=True) as island, anyio.create_task_group() as tasks:
+            tasks.start_soon(home.serve)
+            await island.run(call_home)
+            home.close()
+
+    measure(program, CALLS, table=ANOTHER_LOOP)
