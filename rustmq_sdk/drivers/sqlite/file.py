@@ -13,6 +13,7 @@ import anyio
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
 from rustmq_sdk.drivers.sqlite.lookout import open_lookout
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
@@ -65,6 +66,8 @@ class LogFile:
         """Opens the file, or creates it."""
         with translated(self.path, slot="source", operation="open"):
             await self._writer.open()
+
+        warn_of_network(self.path)
 
     async def close(self) -> None:
         """Interrupts what runs and closes the file; takes at most :data:`CLOSE_SECONDS`."""
