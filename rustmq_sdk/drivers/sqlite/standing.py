@@ -40,7 +40,7 @@ class Standing:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._paths = {suffix: Path(f"{path}{suffix}") for suffix in ("", *COMPANIONS)}
         self._lock = threading.Lock()
         self._known: dict[str, _Inode] = {}
         self._look_at = 0.0
@@ -106,7 +106,7 @@ class Standing:
                 self._fail(suffix)
 
     def _fail(self, suffix: str) -> NoReturn:
-        self._gone = f"{self._path}{suffix}"
+        self._gone = str(self._paths[suffix])
         raise FileGone(self._gone)
 
     def _raise_if_gone(self) -> None:
@@ -115,7 +115,7 @@ class Standing:
 
     def _inode_of(self, suffix: str) -> _Inode | None:
         try:
-            return _inode(Path(f"{self._path}{suffix}"))
+            return _inode(self._paths[suffix])
         except OSError:  # it cannot be looked at now: no reason to think anything of it
             return self._known.get(suffix)
 
