@@ -80,6 +80,11 @@ class Broker:
 
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def connections(self) -> int:
+        """How many were made."""
+        return len(self._tasks)
+
     def shut(self) -> None:
         """Lets batches wait."""
         self.gate.clear()
@@ -137,6 +142,7 @@ class Broker:
         brokers = [(1, "127.0.0.1", self._port, None)]
         topics = []
         for name in request.topics or []:
+            self.exists = self.exists or request.allow_auto_topic_creation
             leaders: list[Any] = [(0, number, self.leader, [1], [1], []) for number in range(self.partitions)]
             topics.append((0, name, False, leaders) if self.exists else (3, name, False, []))
 

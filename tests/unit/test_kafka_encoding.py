@@ -70,6 +70,7 @@ def test_cut_keeps_all_in_order_and_below_the_limit(sizes: list[int], most: int)
     payloads = [b"x" * size for size in sizes]
     parts = cut(Payloads(payloads), most)
     assert [index for part in parts for index in part] == list(range(len(sizes)))
+    assert all(parts), "none is empty"
     for part in parts:
         assert len(part) == 1 or sum(sizes[index] + 21 for index in part) <= most
 

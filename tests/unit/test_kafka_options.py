@@ -62,6 +62,11 @@ def test_what_is_given_wins_over_the_url_and_that_over_the_environment() -> None
     assert (options.client_id, options.thread) == ("given", True)
 
 
+def test_a_user_that_is_given_wins_over_the_one_before_the_at() -> None:
+    options = read("kafka://u:p@a?sasl=PLAIN", {"user": "v", "password": "q"})
+    assert (options.user, options.password) == ("v", "q")
+
+
 def test_the_password_may_stand_in_the_environment_alone() -> None:
     options = read("kafka://team@a?sasl=PLAIN", environment={"RUSTMQ_KAFKA_PASSWORD": "hush"})
     assert (options.user, options.password) == ("team", "hush")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
 
-from rustmq_sdk.drivers.kafka import patience, producing
+from rustmq_sdk.drivers.kafka import lanes, patience, producing
 from rustmq_sdk.drivers.kafka.cluster import Cluster
+from rustmq_sdk.drivers.kafka.encoding import NOBODY, encode
+from rustmq_sdk.drivers.kafka.failures import Unanswered
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
 from rustmq_sdk.drivers.kafka.producing import Producing
 from rustmq_sdk.drivers.kafka.settings import client_settings
@@ -152,6 +156,110 @@ async def test_a_broker_that_has_lost_count_gets_new_numbers() -> None:
 
     assert broker.log[0] == [b"0", b"1", b"2", b"3"]
     assert broker.names == 2
+
+
+async def test_a_broker_that_has_lost_count_after_a_lost_answer_leaves_the_outcome_unknown() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = ["cut", 45]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(0), ProducerSequence(b"p", 0))
+
+
+async def test_an_append_that_is_repeated_later_is_answered_from_memory() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        sent = [await sink.append("t", 0, payloads(number), ProducerSequence(b"p", number)) for number in range(3)]
+        requests = len(broker.requests)
+        for number in range(3):
+            assert await sink.append("t", 0, payloads(number), ProducerSequence(b"p", number)) == sent[number]
+
+    assert len(broker.requests) == requests
+
+
+async def test_an_append_of_more_batches_than_a_broker_remembers_goes_on_where_it_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(9)])
+    async with connected(broker, batch_bytes=1) as sink:
+        monkeypatch.setattr(producing, "APPEND", 0.2)
+        broker.acts = [*[0] * 8, *[19] * 1000]
+        with pytest.raises(OutcomeUnknown, match=r"min\.insync"):  # for some of it is stored
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+        broker.acts = []
+        monkeypatch.setattr(producing, "APPEND", 9.0)
+        sent = await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == list(messages.bodies)
+    assert [one.offset for one in sent] == list(range(9))
+
+
+async def test_a_connection_whose_answer_is_late_is_not_used_again() -> None:
+    broker = Broker()
+    async with broker.serving() as server:
+        cluster = Cluster(client_settings(KafkaOptions(servers=(server,))))
+        await cluster.open()
+        broker.acts = ["hang"]
+        data = encode(payloads(1), codec=0, now_ms=1, identity=NOBODY, sequence=-1)
+        with pytest.raises(Unanswered, match="did not answer within"):
+            await cluster.ask(1, ProduceRequest(None, -1, 1000, [("t", [(0, data)])]), 0.05)
+
+        assert (await cluster.describe("t")).leaders == {0: 1, 1: 1}
+        assert broker.connections == 2
+        cluster.close()
+
+
+async def test_a_lane_sends_one_batch_of_a_partition_at_a_time_and_none_overtakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests: list[list[tuple[int, bytes]]] = []
+    monkeypatch.setattr(lanes, "MOST", 10)
+
+    async def ask(request: Any) -> Any:
+        ((_, partitions),) = request._topics
+        requests.append(partitions)
+        answers = [(number, 0, 7, -1, 0) for number, _ in partitions]
+        return ProduceResponse_v7([("t", answers)], 0)
+
+    lane = lanes.Lane(ask)
+    batches = [(0, b"a" * 6), (1, b"b" * 6), (1, b"c"), (0, b"d"), (2, b"e" * 20), (3, b"f")]
+    async with asyncio.TaskGroup() as tasks:
+        for number, data in batches:
+            tasks.create_task(lane.send("t", number, data, lambda: None))
+
+    assert requests == [
+        [(0, b"a" * 6), (3, b"f")],
+        [(1, b"b" * 6), (0, b"d")],
+        [(1, b"c")],
+        [(2, b"e" * 20)],
+    ]
+
+
+async def test_an_answer_that_leaves_a_partition_out_is_none() -> None:
+    async def ask(request: Any) -> Any:
+        return ProduceResponse_v7([], 0)
+
+    with pytest.raises(Unanswered):
+        await lanes.Lane(ask).send("t", 0, b"", lambda: None)
+
+
+async def test_what_nobody_foresaw_ends_a_send_as_unanswered_and_the_lane_goes_on() -> None:
+    answers: list[Any] = [RuntimeError("odd"), ProduceResponse_v7([("t", [(0, 0, 5, -1, 0)])], 0)]
+
+    async def ask(request: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+
+        return answer
+
+    lane = lanes.Lane(ask)
+    with pytest.raises(Unanswered, match="odd"):
+        await lane.send("t", 0, b"", lambda: None)
+
+    assert (await lane.send("t", 0, b"", lambda: None)).base == 5
 
 
 async def test_an_append_is_divided_into_batches_and_repeated_from_where_it_was() -> None:
