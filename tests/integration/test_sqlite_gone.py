@@ -113,6 +113,31 @@ async def test_nothing_is_confirmed_once_the_files_are_gone(path: Path, happens:
             put_a_file(path)
 
 
+async def test_a_log_behind_a_symbolic_link_is_looked_up_as_well(path: Path) -> None:
+    link = path.parent.with_name("link.db")
+    link_to(link, path)
+    async with producer_of(link) as producer:
+        await producer.send(TOPIC, b"one")
+        await producer.send(TOPIC, b"two")
+        wal_deleted(path)
+        with pytest.raises(PermanentDriverError, match=r"log\.db-wal was deleted"):
+            await producer.send(TOPIC, b"after")
+
+    async with producer_of(link) as producer:
+        other = path.with_name("other.db")
+        async with producer_of(other):
+            pass
+
+        link_to(link, other)
+        with pytest.raises(PermanentDriverError, match=r"link\.db was deleted"):
+            await producer.send(TOPIC, b"after")
+
+
+def link_to(link: Path, path: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+
+
 @pytest.mark.parametrize("happens", [deleted, replaced, wal_deleted])
 async def test_a_waiting_consumer_hears_of_it(path: Path, happens: Callable[[Path], None]) -> None:
     async with producer_of(path) as producer:

@@ -40,7 +40,8 @@ class Standing:
     """
 
     def __init__(self, path: Path) -> None:
-        self._paths = {suffix: Path(f"{path}{suffix}") for suffix in ("", *COMPANIONS)}
+        # SQLite follows a symbolic link, and has the others beside what it leads to.
+        self._paths = {"": path} | {suffix: Path(f"{path.resolve()}{suffix}") for suffix in COMPANIONS}
         self._lock = threading.Lock()
         self._known: dict[str, _Inode] = {}
         self._look_at = 0.0
