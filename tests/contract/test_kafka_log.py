@@ -1,4 +1,4 @@
-"""Kafka keeps the promises of a log, on a real broker and on both loops: in the loop of asyncio, on a thread for trio."""
+"""Kafka keeps the promises of a log on a real broker: in the loop of asyncio, and on a thread for trio."""
 
 from __future__ import annotations
 
