@@ -1,9 +1,9 @@
 """Checkpoints that the broker has no room for, kept in a state store.
 
 Two places a partition take turns: the one that the committed checkpoint names stays as it is until a checkpoint that
-names the other one is committed. So a crash between the two writes costs nothing. Whatever else goes wrong (the store is
-down, somebody else wrote in between, the store was emptied) costs duplicates and nothing else: what is not remembered
-runs again.
+names the other one is committed. So a crash between the two writes costs nothing. Whatever else goes wrong (the store
+is down, somebody else wrote in between, the store was emptied) costs duplicates and nothing else: what is not
+remembered runs again.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def test_a_seek_is_written_even_where_the_position_stays() -> None:
     ledger = Ledger(Assignment(TP, None), 5)
     assert ledger.snapshot(None) is None
     ledger.must_write = True
-    assert write(ledger)[:4] == (Checkpoint(5), [], 0, False)
+    assert write(ledger) == Snapshot(Checkpoint(5), [], 0, pressed=False)
     assert ledger.snapshot(None) is None
 
 
