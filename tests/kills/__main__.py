@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from rustmq_sdk.drivers.sqlite import integrity_check
 from tests.kills.conductor import Conductor, Plan
 from tests.kills.crashing import sweep
+from tests.kills.sender import TOPIC
 
 
 def main() -> int:
@@ -20,6 +22,7 @@ def main() -> int:
         prog="python -m tests.kills",
         description="Kills producers and consumers at random and accounts for every message.",
     )
+    parser.add_argument("--url", help="of a server, as kafka://HOST:PORT (default: a log of its own, in a file)")
     parser.add_argument("--kills", type=int, default=100, help="blows with kill -9 (default: %(default)s)")
     parser.add_argument(
         "--stops", type=int, default=5, help="consumers that stand still for a while (default: %(default)s)"
@@ -27,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats the order of the blows")
     parser.add_argument("--lease", type=float, default=3.0, help="of the consumers, seconds (default: %(default)s)")
     parser.add_argument("--clock", choices=("steady", "jumping"), default="jumping", help="the workers' wall clocks")
+    parser.add_argument("--pause", type=float, help="longest time between two blows, seconds")
     parser.add_argument("--crashes", action="store_true", help="instead: a crash before each statement in turn")
     parser.add_argument("--keep", type=Path, help="a folder for the log and the journals, which stay there")
     chosen = parser.parse_args()
@@ -37,12 +41,24 @@ def main() -> int:
 
 
 def kill_at_random(folder: Path, chosen: argparse.Namespace) -> int:
-    plan = Plan(seed=chosen.seed, kills=chosen.kills, stops=chosen.stops, lease=chosen.lease, clock=chosen.clock)
+    plan = Plan(
+        seed=chosen.seed,
+        kills=chosen.kills,
+        stops=chosen.stops,
+        lease=chosen.lease,
+        clock=chosen.clock,
+        # A server remembers topics, and has other users.
+        topic=f"kills-{secrets.token_hex(4)}" if chosen.url else TOPIC,
+        # A group on Kafka waits for its dead as long as their lease: quicker, and nobody ever gets to work.
+        pause=chosen.pause or (2 * chosen.lease if chosen.url else Plan.pause),
+    )
     say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
     file = folder / "log.db"
     started = time.monotonic()
-    account = Conductor(f"sqlite:///{file}", folder, plan, say).run()
-    account.broken += map(str, integrity_check(file))
+    account = Conductor(chosen.url or f"sqlite:///{file}", folder, plan, say).run()
+    if chosen.url is None:
+        account.broken += map(str, integrity_check(file))
+
     say(f"\n{account}\n{'seconds':60s}{time.monotonic() - started:>9.0f}")
     return 0 if account.sound else 1
 

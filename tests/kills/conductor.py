@@ -20,7 +20,7 @@ from tests.kills.contents import contents
 from tests.kills.journal import Event, Journal, read
 from tests.kills.reckoning import Account, Place, reckon, unsettled
 from tests.kills.sender import TOPIC
-from tests.kills.worker import GROUP
+from tests.kills.worker import group_of
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
@@ -41,6 +41,7 @@ class Plan:
         lease: of the consumers, seconds.
         clock: ``steady`` or ``jumping``.
         sending_pause: seconds between two sends of a producer.
+        topic: a name that nobody else uses there.
     """
 
     seed: int = 0
@@ -50,6 +51,7 @@ class Plan:
     lease: float = 3.0
     clock: str = "steady"
     sending_pause: float = 0.01
+    topic: str = TOPIC
 
 
 class Child:
@@ -98,7 +100,7 @@ class Child:
 
 
 class Conductor:
-    """One run."""
+    """One run, on whatever the URL names."""
 
     def __init__(self, url: str, folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
         self._url = url
@@ -202,11 +204,13 @@ class Conductor:
             if event.who.startswith(f"{name}.") and event.what == "sending"
         ]
         first, pause = max(ends, default=0), self._plan.sending_pause
-        return ["tests.kills.sender", self._url, str(self._folder), who, str(first), str(pause)]
+        return ["tests.kills.sender", self._url, self._plan.topic, str(self._folder), who, str(first), str(pause)]
 
     def _worker(self, who: str) -> list[str]:
         loop = "trio" if who.startswith("w1") else "asyncio"
-        return ["tests.kills.worker", self._url, str(self._folder), who, loop, str(self._plan.lease), self._plan.clock]
+        plan = self._plan
+        told = [self._url, plan.topic, str(self._folder), who, loop, str(plan.lease), plan.clock]
+        return ["tests.kills.worker", *told]
 
     # Looking
 
@@ -232,14 +236,15 @@ class Conductor:
 
     async def _create(self) -> None:
         async with rustmq_sdk.Client(self._url) as client:
-            await client.create_topic(TOPIC, partitions=PARTITIONS)
+            await client.create_topic(self._plan.topic, partitions=PARTITIONS)
 
     async def _contents(self) -> dict[str, list[Place]]:
         async with rustmq_sdk.Client(self._url) as client:
-            return await contents(client, PARTITIONS)
+            return await contents(client, PARTITIONS, self._plan.topic)
 
     async def _lag(self) -> int:
-        async with rustmq_sdk.Client(self._url) as client, client.consumer(TOPIC, group=GROUP) as newcomer:
+        topic = self._plan.topic
+        async with rustmq_sdk.Client(self._url) as client, client.consumer(topic, group=group_of(topic)) as newcomer:
             with anyio.fail_after(PATIENCE):
                 while len(newcomer.assigned_partitions) < PARTITIONS:  # noqa: ASYNC110  # others have gone: soon
                     await anyio.sleep(LOOK)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from tests.kills.journal import Event
 
@@ -26,6 +27,8 @@ class Account:
     """What came of a run.
 
     Attributes:
+        remembered: messages that were settled above a watermark, by the last commit before their consumer was killed:
+            without what is written beside the watermark they would run again.
         again: why messages were handled once more, and how often for that reason.
         broken: promises that were not kept, in words.
     """
@@ -35,6 +38,7 @@ class Account:
     stored: int = 0
     handled: int = 0
     durable: int = 0
+    remembered: int = 0
     kills: int = 0
     stops: int = 0
     lost: list[str] = field(default_factory=list)
@@ -55,6 +59,7 @@ class Account:
             ("stored", self.stored),
             ("handled", self.handled),
             ("acked durably", self.durable),
+            ("remembered above the watermark of a killed one", self.remembered),
             *((f"handled again: {reason}", count) for reason, count in sorted(self.again.items())),
             ("lost", len(self.lost)),
             ("promises broken", len(self.broken)),
@@ -73,6 +78,7 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
     account = Account(stored=len(stored))
     _sends(account, events, stored)
     lives = Lives(events)
+    account.remembered = lives.remembered
     account.kills, account.stops = len(lives.killed), sum(map(len, lives.stopped.values()))
     by_message = _by_message(events)
     for message in stored:
@@ -107,20 +113,39 @@ def unsettled(events: Sequence[Event], stored: Iterable[str]) -> list[str]:
     return sorted(set(stored) - settled)
 
 
+class Commit(NamedTuple):
+    """What the broker has confirmed of a partition."""
+
+    at: int
+    who: str
+    watermark: int
+    above: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, event: Event) -> Commit:
+        """Of a line ``committed PARTITION WATERMARK FIRST-END FIRST-END …``."""
+        runs = [text.split("-") for text in event.details[2:]]
+        return cls(event.at, event.who, int(event.details[1]), tuple((int(first), int(end)) for first, end in runs))
+
+    def covers(self, offset: int) -> bool:
+        """Whether it says that this message is settled."""
+        return offset < self.watermark or any(first <= offset < end for first, end in self.above)
+
+
 class Lives:
     """When processes were killed and stopped, and what was committed when."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.killed: dict[str, int] = {}
         self.stopped: dict[str, list[int]] = defaultdict(list)
-        self.committed: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.committed: dict[int, list[Commit]] = defaultdict(list)
         for event in events:
             if event.what == "killed":
                 self.killed[event.details[0]] = event.at
             elif event.what == "stopped":
                 self.stopped[event.details[0]].append(event.at)
             elif event.what == "committed":
-                self.committed[int(event.details[0])].append((event.at, int(event.details[1])))
+                self.committed[int(event.details[0])].append(Commit.of(event))
 
     def was_killed(self, who: str, before: int) -> bool:
         """Whether a process did not live to see that time."""
@@ -133,7 +158,19 @@ class Lives:
     def is_covered(self, place: Place, before: int) -> bool:
         """Whether a commit was confirmed before that time that says the message is settled."""
         partition, offset = place
-        return any(at < before and position > offset for at, position in self.committed[partition])
+        return any(commit.at < before and commit.covers(offset) for commit in self.committed[partition])
+
+    @property
+    def remembered(self) -> int:
+        """Messages above the watermark in the last commits of consumers that were killed, before anybody else's."""
+        count = 0
+        for who, at in self.killed.items():
+            for commits in self.committed.values():
+                last = max((commit for commit in commits if commit.at < at), default=None)
+                if last is not None and last.who == who:
+                    count += sum(end - first for first, end in last.above)
+
+        return count
 
 
 def _sends(account: Account, events: Iterable[Event], stored: Mapping[str, Sequence[Place]]) -> None:

@@ -1,7 +1,7 @@
 """A producer that is killed: sends numbered messages in every way there is, and notes what it knows.
 
-Arguments: the URL, the folder of journals, its name, the number of its first message, seconds between two sends.
-SIGTERM ends it.
+Arguments: the URL, the topic, the folder of journals, its name, the number of its first message, seconds between two
+sends. SIGTERM ends it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ MOST = 30
 class Sender:
     """Sends ``name:number`` for ascending numbers."""
 
-    def __init__(self, producer: rustmq_sdk.Producer, journal: Journal, name: str, first: int) -> None:
+    def __init__(
+        self, producer: rustmq_sdk.Producer, journal: Journal, name: str, first: int, topic: str = TOPIC
+    ) -> None:
         self._producer = producer
+        self._topic = topic
         self._journal = journal
         self._name = name.split(".", maxsplit=1)[0]
         self._next = first
@@ -55,24 +58,24 @@ class Sender:
         way = self._rng.randrange(3)
         if way == 0:
             for message in messages:
-                await self._producer.send(TOPIC, message.payload, key=message.key)
+                await self._producer.send(self._topic, message.payload, key=message.key)
         elif way == 1:
-            await self._producer.send_batch(TOPIC, messages)
+            await self._producer.send_batch(self._topic, messages)
         else:
             for message in messages:
-                self._producer.send_nowait(TOPIC, message.payload, key=message.key)
+                self._producer.send_nowait(self._topic, message.payload, key=message.key)
 
             await self._producer.flush()
 
 
-async def main(url: str, folder: Path, name: str, first: int, pause: float) -> None:
+async def main(url: str, topic: str, folder: Path, name: str, first: int, pause: float) -> None:
     journal = Journal(folder / f"{name}.journal")
     async with (
         rustmq_sdk.Client(url) as client,
         client.producer() as producer,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(Sender(producer, journal, name, first).run, pause)
+        tasks.start_soon(Sender(producer, journal, name, first, topic).run, pause)
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
             journal.note("ready")
             async for _ in signals:
@@ -80,5 +83,5 @@ async def main(url: str, folder: Path, name: str, first: int, pause: float) -> N
 
 
 if __name__ == "__main__":
-    url, folder, name, first, pause = sys.argv[1:]
-    anyio.run(main, url, Path(folder), name, int(first), float(pause))
+    url, topic, folder, name, first, pause = sys.argv[1:]
+    anyio.run(main, url, topic, Path(folder), name, int(first), float(pause))

@@ -1,6 +1,6 @@
 """A consumer that is killed: handles, fails now and then, acks durably now and then, and notes each step.
 
-Arguments: the URL, the folder of journals, its name, the event loop, the lease in seconds, and ``steady`` or
+Arguments: the URL, the topic, the folder of journals, its name, the event loop, the lease in seconds, and ``steady`` or
 ``jumping``: whether its wall clock jumps by up to an hour several times a second. SIGTERM ends it in good order.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import anyio
 
 import rustmq_sdk
+from rustmq_sdk._core.checkpoint import decode
 from rustmq_sdk.values import AckResult, Checkpoint, TopicPartition
 from tests.kills.journal import Journal
 from tests.kills.sender import TOPIC
@@ -33,7 +34,9 @@ class Observer:
 
     def on_committed(self, checkpoints: Mapping[TopicPartition, Checkpoint]) -> None:
         for tp, checkpoint in checkpoints.items():
-            self._journal.note("committed", tp.partition, checkpoint.offset)
+            above = decode(checkpoint.offset, checkpoint.extra).settled
+            runs = [f"{first}-{end}" for first, end in above]
+            self._journal.note("committed", tp.partition, checkpoint.offset, *runs)
 
     def on_rebalanced(
         self, assigned: Collection[TopicPartition], lost: Collection[TopicPartition], reason: str
@@ -100,10 +103,10 @@ def jump(rng: random.Random) -> None:
     time.time = lambda: jumping() / 1e9
 
 
-def settings(*, lease: float, commit_interval: float) -> rustmq_sdk.ConsumerOptions:
+def settings(*, lease: float, commit_interval: float, group: str = GROUP) -> rustmq_sdk.ConsumerOptions:
     """Of a consumer that is to survive."""
     return rustmq_sdk.ConsumerOptions(
-        group=GROUP,
+        group=group,
         lease=lease,
         commit_timeout=lease * 0.7,
         close_timeout=lease * 0.9,
@@ -112,11 +115,17 @@ def settings(*, lease: float, commit_interval: float) -> rustmq_sdk.ConsumerOpti
     )
 
 
-async def main(url: str, folder: Path, name: str, lease: float) -> None:
+def group_of(topic: str) -> str:
+    """Of the workers: servers that others use as well remember groups longer than topics."""
+    return GROUP if topic == TOPIC else f"{GROUP}-of-{topic}"
+
+
+async def main(url: str, topic: str, folder: Path, name: str, lease: float) -> None:
     journal = Journal(folder / f"{name}.journal")
+    chosen = settings(lease=lease, commit_interval=0.2, group=group_of(topic))
     async with (
         rustmq_sdk.Client(url) as client,
-        client.consumer(TOPIC, observers=[Observer(journal)], **settings(lease=lease, commit_interval=0.2)) as consumer,
+        client.consumer(topic, observers=[Observer(journal)], **chosen) as consumer,
         anyio.create_task_group() as tasks,
     ):
         journal.note("ready")
@@ -134,8 +143,8 @@ async def stop_on_signal(consumer: rustmq_sdk.Consumer) -> None:
 
 
 if __name__ == "__main__":
-    url, folder, name, loop, lease, clock = sys.argv[1:]
+    url, topic, folder, name, loop, lease, clock = sys.argv[1:]
     if clock == "jumping":
         jump(random.Random(name))
 
-    anyio.run(main, url, Path(folder), name, float(lease), backend=loop)
+    anyio.run(main, url, topic, Path(folder), name, float(lease), backend=loop)
