@@ -6,9 +6,11 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rustmq_sdk import Client
+from rustmq_sdk._settings import meaning_of
 from rustmq_sdk._urls import locate
 from rustmq_sdk.drivers import kafka
 from rustmq_sdk.drivers.kafka.options import OPTIONS, KafkaOptions
@@ -217,3 +219,10 @@ def test_options_can_be_copied_with_their_secrets() -> None:
     for twin in (copy.copy(options), copy.deepcopy(options), pickle.loads(pickle.dumps(options))):
         assert twin == options
         assert "hush" not in repr(twin)
+
+
+def test_the_page_about_kafka_has_every_option_with_its_default_and_meaning() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kafka.md").read_text(encoding="utf-8")
+    for option in msgspec.structs.fields(KafkaOptions):
+        row = f"| `{option.name}` | `{option.default!r}` | {meaning_of(KafkaOptions, option.name)} |"
+        assert row in page or option.name == "servers"

@@ -122,7 +122,7 @@ _PERMANENT: dict[type[Exception], str] = {
     kafka.RecordListTooLargeError: "a batch is larger than a segment of the topic. Lower batch_bytes",
     kafka.InvalidRequiredAcksError: "the broker refuses acks=all. Use Kafka 0.11 or later",
     kafka.UnsupportedForMessageFormatError: "the topic's message format is older than headers. Use Kafka 0.11 or later",
-    kafka.IncompatibleBrokerVersion: "the broker is too old for this. Use Kafka 2.1 or later",
+    kafka.IncompatibleBrokerVersion: "the broker is too old for this. Use Kafka 2.4 or later",
     kafka.UnsupportedVersionError: "the broker and this client share no version of the request. Upgrade the older one",
     kafka.UnsupportedCodecError: "the messages are compressed. Run: pip install cramjam",
     kafka.InvalidTimestampError: "a timestamp is outside of what the topic takes (message.timestamp.before.max.ms and "
