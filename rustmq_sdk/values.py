@@ -228,12 +228,15 @@ class Gone(NamedTuple):
         first: the first lost offset.
         end: one past the last one.
         reason: in the driver's words.
+        restart: the log itself ends below the position, because it was made anew: reading can go on here, after a seek.
+            ``first`` and ``end`` are the position then, and how much was lost is not known.
     """
 
     tp: TopicPartition
     first: int
     end: int
     reason: str
+    restart: int | None = None
 
 
 class Broken(NamedTuple):

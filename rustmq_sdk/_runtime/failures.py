@@ -23,7 +23,7 @@ from rustmq_sdk._runtime.redelivery import Redelivery, Retry
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import OPEN, STALE, Message, Settler
-from rustmq_sdk.values import Broken, DeadLetter, Gone
+from rustmq_sdk.values import DeadLetter, TopicPartition
 
 STACK_BYTES = 8192
 """Of a traceback that travel in a dead letter's header: enough to see, small beside Kafka's 1 MiB a record."""
@@ -32,21 +32,18 @@ NO_ROUTE = (
     "consumer.resume_partitions(…) to try the message again"
 )
 
-NO_ROUTE_FOR_BROKEN = (
-    "Give the consumer dead_letter_topic=… or dead_letters=… and restart it: then its bytes are kept in a letter. "
-    "consumer.resume_partitions(…) gives the record up and goes on behind it"
-)
-
 
 @dataclass(slots=True, eq=False)
 class Stuck:
     """A message that its partition stopped for, and what resuming the partition does about it."""
 
-    kind: Literal["retry", "letter", "accept"]
+    kind: Literal["retry", "letter", "accept", "restart"]
     parent: InFlight
     index: int
     message: Message | None = None
     letter: Letter | None = None
+    restart: int | None = None
+    """Where the partition's log begins now."""
 
     @property
     def is_over(self) -> bool:
@@ -69,6 +66,7 @@ class Failures:
         self._settler: Settler
         self._settle_slot: Callable[[InFlight, int], None]
         self._tell_soon: Callable[[], None]
+        self.start_over: Callable[[TopicPartition, int], None]
 
     def connect(
         self,
@@ -78,13 +76,19 @@ class Failures:
         settler: Settler,
         settle_slot: Callable[[InFlight, int], None],
         tell_soon: Callable[[], None],
+        start_over: Callable[[TopicPartition, int], None],
     ) -> None:
-        """``letters`` is None where there is no route; ``tell_soon`` has a queue know soon of what goes back."""
+        """Introduces the neighbours.
+
+        Args to name: ``letters`` is None where there is no route; ``tell_soon`` has a queue know soon of what goes
+        back; ``start_over`` has a partition read from another offset on.
+        """
         self._redelivery = redelivery
         self._letters = letters
         self._settler = settler
         self._settle_slot = settle_slot
         self._tell_soon = tell_soon
+        self.start_over = start_over
 
     # From handlers
 
@@ -163,7 +167,7 @@ class Failures:
         piece.ledger.take(piece, 0)
         piece.ledger.attempts[piece.offsets[0]] = attempt
         reason = f"not settled before {limit} ran out, attempt {attempt}"
-        self._bury(piece, 0, message, reason, None, attempt, stop=self._stop_there)
+        self._bury(piece, 0, message, reason, None, attempt, stop=self.stop_there)
 
     def evicted(self, retry: Retry) -> None:
         """The cache has let its body go. A queue cannot be read by offset, but it still has the message."""
@@ -199,84 +203,12 @@ class Failures:
         stop: Stop | None = None,
     ) -> None:
         if self._letters is None:
-            stop = stop or self._stop
+            stop = stop or self.stop
             stop(parent.ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
             return
 
-        letter = self._letter(parent, index, message, reason, error, attempt)
+        letter = self.letter_for(parent, index, message, reason, error, attempt)
         self._letters.add(Letter(letter, parent, index))
-
-    # From the log
-
-    def broken(self, lane: Lane, broken: Broken) -> None:
-        """A record that could not be decoded: dead-lettered with its raw bytes, or its partition stops there."""
-        piece = self._hold_place(lane, broken.offset)
-        if piece is not None:
-            self._route_broken(piece, 0, broken, self._stop_there)
-
-    def broken_retry(self, retry: Retry, broken: Broken) -> None:
-        """The same, found when the body was read again."""
-        self._route_broken(retry.parent, retry.index, broken, self._stop)
-
-    def gone(self, lane: Lane, gone: Gone) -> None:
-        """The log has lost messages before they were delivered."""
-        if isinstance(lane.ledger, LeaseBook):
-            # Never leased, so there is no slot to hold back and nothing that could still be handled.
-            self._report_gone(gone)
-            return
-
-        first = max(gone.first, lane.ledger.scanned)
-        piece = self._hold_place(lane, first) if first < gone.end else None
-        if piece is not None:
-            # The rest of the range needs no slots: one that is not settled holds the watermark.
-            lane.ledger.pass_over(gone.end)
-            self._route_gone(piece, 0, gone._replace(first=first), self._stop_there)
-
-    def gone_retry(self, retry: Retry, gone: Gone) -> None:
-        """The log has lost a message that waited for its next attempt, and the cache had let it go."""
-        offset = retry.offset
-        self._route_gone(retry.parent, retry.index, gone._replace(first=offset, end=offset + 1), self._stop)
-
-    def _hold_place(self, lane: Lane, offset: int) -> InFlight | None:
-        ledger = lane.ledger
-        piece, _ = ledger.admit((offset,), offset + 1, size=0, largest=0, owner=self._settler)
-        if piece is not None:
-            ledger.take(piece, 0)
-
-        return piece
-
-    def _route_broken(self, parent: InFlight, index: int, broken: Broken, stop: Stop) -> None:
-        reason = f"could not be decoded: {broken.error}"
-        body = Message(broken.raw, None, (), broken.offset, self._session.wall(), parent, index)
-        if self._letters is None:
-            stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE_FOR_BROKEN)
-            return
-
-        letter = self._letter(parent, index, body, reason, broken.error, parent.ledger.attempts.get(broken.offset, 0))
-        self._letters.add(Letter(letter, parent, index))
-
-    def _route_gone(self, parent: InFlight, index: int, gone: Gone, stop: Stop) -> None:
-        session = self._session
-        reason = self._report_gone(gone)
-        if session.config.on_lost == "dead_letter" and self._letters is not None:
-            body = Message(None, None, (), gone.first, session.wall(), parent, index)
-            letter = self._letter(parent, index, body, reason, None, parent.ledger.attempts.get(gone.first, 0))
-            self._letters.add(Letter(letter, parent, index))
-            return
-
-        fix = (
-            "consumer.resume_partitions(…) accepts the loss and goes on behind it; on_lost='dead_letter' writes a "
-            "letter instead of stopping"
-        )
-        stop(parent.ledger, Stuck("accept", parent, index), reason, fix)
-
-    def _report_gone(self, gone: Gone) -> str:
-        session = self._session
-        session.counts.lost += gone.end - gone.first
-        session.observers("lost", gone)
-        reason = f"offsets {gone.first} to {gone.end - 1} are gone: {gone.reason}"
-        log(logging.ERROR, "lost", "%s: %s", gone.tp, reason)
-        return reason
 
     # Letters that cannot be written, partitions that stop
 
@@ -284,14 +216,14 @@ class Failures:
         """The dead-letter route refused it for good."""
         fix = "Repair the dead-letter route and call consumer.resume_partitions(…) to write the letter again"
         stuck = Stuck("letter", letter.parent, letter.index, letter=letter)
-        self._stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix)
+        self.stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix)
 
-    def _stop_there(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
+    def stop_there(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         """Stops when what was fetched before it is handed out, not when it is fetched."""
-        reached = partial(self._stop, ledger, stuck, reason, fix)
+        reached = partial(self.stop, ledger, stuck, reason, fix)
         self._session.buffer.push(Obstacle(stuck.parent, reached))
 
-    def _stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
+    def stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         session = self._session
         lane = session.buffer.lanes.get(ledger)
         # Lost meanwhile: the message comes again, to whoever has the partition, or the lease, then.
@@ -317,7 +249,9 @@ class Failures:
             if stuck.is_over:
                 continue
 
-            if stuck.kind == "accept":
+            if stuck.restart is not None:
+                self.start_over(lane.ledger.assignment.tp, stuck.restart)
+            elif stuck.kind == "accept":
                 self._settle_slot(stuck.parent, stuck.index)
             elif stuck.letter is not None and self._letters is not None:
                 self._letters.add(stuck.letter)
@@ -331,7 +265,7 @@ class Failures:
         if self._letters is not None:
             self._letters.forget_lost()
 
-    def _letter(
+    def letter_for(
         self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempts: int
     ) -> DeadLetter:
         now = self._session.wall()

@@ -14,6 +14,7 @@ from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Put
 from rustmq_sdk._runtime.delivery import Delivery
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.fetcher import Fetcher
+from rustmq_sdk._runtime.holes import Holes
 from rustmq_sdk._runtime.leases import LeaseKeeper
 from rustmq_sdk._runtime.partitions import Partitions
 from rustmq_sdk._runtime.redelivery import Redelivery
@@ -40,6 +41,7 @@ class Parts:
         self.session = session
         self.partitions = partitions = Partitions(session)
         self.failures = failures = Failures(session)
+        self.holes = Holes(session, failures)
         self.writer = self._writer()
         self.acknowledger = Acknowledger(session, ledgers=partitions.ownership.current, writer=self.writer)
         self.settler = LedgerSettler(
@@ -53,8 +55,8 @@ class Parts:
         self.watch = Watch(session, take_back=self._take_back)
         self.redelivery = Redelivery(
             session,
-            on_gone=failures.gone_retry,
-            on_broken=failures.broken_retry,
+            on_gone=self.holes.gone_retry,
+            on_broken=self.holes.broken_retry,
             on_exhausted=failures.exhausted,
             on_evicted=failures.evicted,
             inspect=self.watch,
@@ -63,8 +65,8 @@ class Parts:
             session,
             settler=self.settler,
             find_lane=partitions.lane,
-            on_broken=failures.broken,
-            on_gone=failures.gone,
+            on_broken=self.holes.broken,
+            on_gone=self.holes.gone,
             on_spent=failures.spent,
             on_taken_in=self._taken_in,
             press_commit=self.acknowledger.press,
@@ -84,7 +86,9 @@ class Parts:
             settler=self.settler,
             settle_slot=self.settler.settle_slot,
             tell_soon=self.acknowledger.tell_soon,
+            start_over=self.partitions.seek,
         )
+        self.holes.connect(letters=self.letters, settler=self.settler)
         self.partitions.connect(
             acknowledger=self.acknowledger,
             settler=self.settler,

@@ -8,7 +8,6 @@ from aiokafka import TopicPartition as KafkaPartition
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.offsets import OffsetQueries
 from rustmq_sdk.drivers.kafka.records import build
-from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone
 
@@ -26,11 +25,7 @@ class Gaps:
         self._corrupt: dict[KafkaPartition, tuple[int, int]] = {}
 
     async def out_of_range(self, assignment: Assignment, partition: KafkaPartition) -> Fetched | None:
-        """The position is below the first offset, or beyond the end.
-
-        Raises:
-            PermanentDriverError: beyond the end, where nothing says what of the log is new.
-        """
+        """The position is below the first offset, or beyond the end."""
         tp, at = assignment.tp, self._holdings.position(assignment)
         start = (await self._offsets.start([tp]))[tp]
         end = (await self._offsets.end([tp]))[tp]
@@ -39,12 +34,11 @@ class Gaps:
             return None
 
         if at > end:
-            raise PermanentDriverError(
-                f"{tp}: the position is {at} and the log ends at {end}: the topic was deleted and created again, or "
-                "the broker has lost its end. Seek to where reading shall go on, or take another group",
-                slot="source",
-                operation="fetch",
+            reason = (
+                f"the position is {at} and the log has only offsets {start} to {end}: the topic was deleted and "
+                "created again, or the broker has lost its end"
             )
+            return Fetched(assignment, (), (), build, at, 0, gone=(Gone(tp, at, at, reason, restart=start),))
 
         self._move(assignment, partition, max(at, start))
         if start <= at:
