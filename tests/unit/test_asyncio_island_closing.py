@@ -149,6 +149,69 @@ async def test_what_refuses_to_end_is_named_and_left_behind(caplog: pytest.LogCa
     assert not its_threads()
 
 
+async def test_whoever_waits_for_what_refuses_to_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    begun = Reply[None]()
+    errors: list[IslandClosed] = []
+
+    async def refuse() -> None:
+        begun.set(None)
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+
+    async def ask() -> None:
+        try:
+            await island.run(refuse)
+        except IslandClosed as error:
+            errors.append(error)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, closing_island() as island:
+            tasks.start_soon(ask)
+            await begun.wait()
+
+    assert "was closed" in str(errors[0])
+
+
+async def test_a_call_that_comes_in_the_very_moment_of_the_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with closing_island() as island:
+        pass
+
+    assert island._thread is not None
+    monkeypatch.setattr(island._thread, "_must_take_calls", lambda: None)  # it looked just before the end
+    with anyio.fail_after(5), pytest.raises(IslandClosed):
+        await island.run(asyncio.sleep, 0)
+
+
+async def test_a_call_that_was_sent_before_the_end_and_arrives_after_it_is_not_begun() -> None:
+    blocked, released, waiting = Reply[None](), threading.Event(), Waiting()
+    errors: list[IslandClosed] = []
+
+    def block() -> None:
+        blocked.set(None)
+        assert released.wait(10)
+
+    async def ask() -> None:
+        try:
+            await island.run(waiting)
+        except IslandClosed as error:
+            errors.append(error)
+
+    async with closing_island() as island, anyio.create_task_group() as tasks:
+        island.post(block)
+        await blocked.wait()
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert island._thread is not None
+        island._thread._closed = "was closed"
+        released.set()
+
+    assert not waiting.ended
+    assert errors
+
+
 async def test_a_blocked_loop_is_abandoned_and_it_is_said_where_it_is_blocked(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
