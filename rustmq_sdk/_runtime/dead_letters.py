@@ -6,13 +6,13 @@ A message's slot is settled only after its letter is durable, so no position pas
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import anyio
 
-from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
@@ -75,7 +75,7 @@ class DeadLetterWriter:
         # meanwhile are forgotten at once.
         self._waiting: list[Letter] = []
         self._failures = 0
-        self._empty: anyio.Event | None = None
+        self._moved: anyio.Event | None = None
         self.failing_since: float | None = None
 
     @property
@@ -95,10 +95,23 @@ class DeadLetterWriter:
     async def written(self) -> None:
         """Returns when no letter waits."""
         while self.waiting:
-            if self._empty is None:
-                self._empty = anyio.Event()
+            await self._wait()
 
-            await self._empty.wait()
+    async def written_of(self, ledgers: Collection[Ledger]) -> None:
+        """Returns when no letter of these partitions waits, or the route is down and they may wait for long."""
+        while self.failing_since is None and any(letter.parent.ledger in ledgers for letter in self._waiting):
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self._moved is None:
+            self._moved = anyio.Event()
+
+        await self._moved.wait()
+
+    def _tell(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     async def run(self) -> None:
         """Writes letters until cancelled."""
@@ -108,10 +121,7 @@ class DeadLetterWriter:
                 await self._write(self._waiting[:BATCH])
                 continue
 
-            if self._empty is not None:
-                self._empty.set()
-                self._empty = None
-
+            self._tell()
             await self._bell.wait(None)
 
     async def _write(self, batch: list[Letter]) -> None:
@@ -165,6 +175,7 @@ class DeadLetterWriter:
         # while the route was asked has taken others away.
         done = set(map(id, batch))
         self._waiting = [letter for letter in self._waiting if id(letter) not in done]
+        self._tell()
 
     async def _pause_after(self, error: Exception) -> None:
         first, most = PAUSE
@@ -173,6 +184,7 @@ class DeadLetterWriter:
         if self.failing_since is None:
             self.failing_since = self._session.clock()
 
+        self._tell()
         log(
             logging.WARNING,
             "dead_letters_failed",

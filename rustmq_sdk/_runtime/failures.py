@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, cast
@@ -258,6 +258,11 @@ class Failures:
             elif stuck.message is not None:
                 attempt = lane.ledger.attempts.get(stuck.parent.offsets[stuck.index], 0)
                 self._redelivery.at_once(stuck.message, stuck.parent, stuck.index, attempt=attempt + 1)
+
+    async def letters_written(self, ledgers: Collection[Ledger]) -> None:
+        """Returns when no letter of these partitions is on its way, or the route is down."""
+        if self._letters is not None:
+            await self._letters.written_of(ledgers)
 
     def forget(self, ledger: Ledger) -> None:
         """The partition is somebody else's."""

@@ -168,6 +168,8 @@ class Partitions:
             if not session.closing:
                 with anyio.move_on_after(budget * DRAIN_SHARE) as self._drain:
                     await self.drained(lanes)
+                    # Each stands for a message that the next owner would handle, although it is in the dead letters.
+                    await self._failures.letters_written(self._ledgers(assignments))
 
             if not session.closing:
                 with anyio.move_on_after(budget * (1 - DRAIN_SHARE)):

@@ -415,5 +415,55 @@ class TestWhatTheLogLost:
         assert stage.committed() == 10
 
 
+class TestOnTheirWayWhenPartitionsMove:
+    @pytest.mark.parametrize("seconds", [2.0, 1000.0])
+    async def test_a_letter_that_is_being_written_arrives_first(self, stage: Stage, seconds: float) -> None:
+        stage.create(2)
+        stage.send(1, partition=0)
+        stage.send(1, partition=1)
+        written: list[str] = []
+
+        async def write(letters: Sequence[DeadLetter]) -> None:
+            await anyio.sleep(seconds)
+            written.extend(letter.id for letter in letters)
+
+        options = {"dead_letters": write, "close_timeout": 20}
+        async with stage.consumer(**options) as first:
+            for message in await take(first, 2):
+                await message.reject()
+
+            start = anyio.current_time()
+            async with stage.consumer(**options) as second:
+                await until(lambda: second.assigned_partitions)
+                moved = anyio.current_time() - start
+                handled = offsets(await take_all(second))
+
+        if seconds < 20:
+            assert (len(written), handled) == (2, [])
+        else:
+            # The route hangs: the move does not wait for longer than for handlers.
+            assert moved <= 20
+            assert len(handled) == 1
+
+    async def test_a_route_that_is_down_holds_up_no_move(self, stage: Stage) -> None:
+        stage.create(2)
+        stage.send(1, partition=0)
+        stage.send(1, partition=1)
+
+        async def refuse(letters: Sequence[DeadLetter]) -> None:
+            raise TransientDriverError("it is down", slot="dead_letters", operation="put")
+
+        async with stage.consumer(dead_letters=refuse) as first:
+            for message in await take(first, 2):
+                await message.reject()
+
+            await passes(1)
+            start = anyio.current_time()
+            async with stage.consumer(dead_letters=refuse) as second:
+                await until(lambda: second.assigned_partitions)
+                assert anyio.current_time() - start < 2
+                assert len(await take_all(second)) == 1
+
+
 def offsets_of(letters: Sequence[DeadLetter]) -> list[int | None]:
     return [letter.offset for letter in letters]
