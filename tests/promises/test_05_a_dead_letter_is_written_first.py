@@ -427,7 +427,7 @@ class TestOnTheirWayWhenPartitionsMove:
             await anyio.sleep(seconds)
             written.extend(letter.id for letter in letters)
 
-        options = {"dead_letters": write, "close_timeout": 20}
+        options: dict[str, Any] = {"dead_letters": write, "close_timeout": 20}
         async with stage.consumer(**options) as first:
             for message in await take(first, 2):
                 await message.reject()
