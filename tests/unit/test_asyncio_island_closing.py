@@ -18,11 +18,13 @@ import pytest
 from rustmq_sdk._asyncio_island import Island, IslandClosed
 from rustmq_sdk._threads import Reply
 
-PATIENCE = 0.05
-
 
 def closing_island() -> Island:
-    return Island("under test", thread=True, patience=PATIENCE)
+    return Island("under test", thread=True, patience=5.0)
+
+
+def impatient_island() -> Island:
+    return Island("under test", thread=True, patience=0.05)
 
 
 def its_threads() -> list[threading.Thread]:
@@ -138,7 +140,7 @@ async def test_what_refuses_to_end_is_named_and_left_behind(caplog: pytest.LogCa
         asyncio.current_task().kept = asyncio.ensure_future(refuse())  # type: ignore[union-attr]
 
     with anyio.fail_after(5):
-        async with closing_island() as island:
+        async with impatient_island() as island:
             await island.run(start)
             await begun.wait()
 
@@ -168,7 +170,7 @@ async def test_whoever_waits_for_what_refuses_to_end_is_told(caplog: pytest.LogC
             errors.append(error)
 
     with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks, closing_island() as island:
+        async with anyio.create_task_group() as tasks, impatient_island() as island:
             tasks.start_soon(ask)
             await begun.wait()
 
@@ -231,7 +233,7 @@ async def test_a_blocked_loop_is_abandoned_and_it_is_said_where_it_is_blocked(
 
     async with anyio.create_task_group() as tasks:
         with anyio.fail_after(5):
-            async with closing_island() as island:
+            async with impatient_island() as island:
                 island.post(block_here)
                 await begun.wait()
                 tasks.start_soon(ask)
@@ -358,7 +360,7 @@ async def test_when_its_loop_dies_all_who_wait_and_all_who_come_are_told(
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_callers_loop_that_died_does_not_harm_the_island(backend: str) -> None:
-    island = closing_island()
+    island = impatient_island()
     released = asyncio.Event()
 
     async def refuse() -> None:
