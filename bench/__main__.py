@@ -14,6 +14,7 @@ COMMANDS = {
     "checkpoints": "bytes and time of what is written beside a position",
     "parts": "where the time of one message goes",
     "peers": "the same work by other queues on this machine",
+    "compare": "the same work by other clients of Kafka on this machine",
 }
 
 

@@ -25,8 +25,8 @@ def both(url: str, loop: str, rate: int, seconds: float) -> dict[str, float]:
     return anyio.run(_both, url, rate, seconds, backend=loop)
 
 
-def sender(url: str, loop: str, rate: int, seconds: float) -> dict[str, float]:
-    return anyio.run(_sender, url, rate, seconds, backend=loop)
+def sender(url: str, loop: str, rate: int, seconds: float, topic: str = TOPIC) -> dict[str, float]:
+    return anyio.run(_sender, url, rate, seconds, topic, backend=loop)
 
 
 def receiver(url: str, loop: str, rate: int, seconds: float) -> dict[str, float]:
@@ -64,9 +64,9 @@ async def _both(url: str, rate: int, seconds: float) -> dict[str, float]:
     return found
 
 
-async def _sender(url: str, rate: int, seconds: float) -> dict[str, float]:
+async def _sender(url: str, rate: int, seconds: float, topic: str) -> dict[str, float]:
     async with rustmq_sdk.Client(url) as client, client.producer(linger=0) as producer:
-        return await _send(producer, rate, seconds)
+        return await _send(producer, rate, seconds, topic)
 
 
 async def _receiver(url: str, rate: int, seconds: float) -> dict[str, float]:
@@ -88,14 +88,14 @@ async def _settle_down(consumer: rustmq_sdk.Consumer) -> None:
             await anyio.sleep(0.01)
 
 
-async def _send(producer: rustmq_sdk.Producer, rate: int, seconds: float) -> dict[str, float]:
+async def _send(producer: rustmq_sdk.Producer, rate: int, seconds: float, topic: str = TOPIC) -> dict[str, float]:
     """Keeps to the timetable: what is late is sent at once, and waits for nobody."""
     took: list[int] = []
     total = int(rate * seconds)
 
     async def send_one() -> None:
         began = monotonic_ns()
-        await producer.send(TOPIC, _stamped(began))
+        await producer.send(topic, _stamped(began))
         took.append(monotonic_ns() - began)
 
     begin = monotonic_ns()
@@ -107,7 +107,7 @@ async def _send(producer: rustmq_sdk.Producer, rate: int, seconds: float) -> dic
                 if rate <= ONE_BY_ONE:
                     tasks.start_soon(send_one)
                 else:
-                    producer.send_nowait(TOPIC, _stamped(monotonic_ns()))
+                    producer.send_nowait(topic, _stamped(monotonic_ns()))
 
             sent = max(sent, due)
             await anyio.sleep(max(0.0, (begin + sent * 1_000_000_000 / rate - monotonic_ns()) / 1e9))
