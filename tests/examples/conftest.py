@@ -20,9 +20,16 @@ def run(tmp_path: Path) -> Run:
     """Runs Python with these arguments in an empty folder; fails the test if it does not exit as expected."""
 
     def run_python(
-        *arguments: str | Path, backend: str = "asyncio", exits: int = 0, options: Sequence[str] = ("-W", "error")
+        *arguments: str | Path,
+        backend: str = "asyncio",
+        exits: int = 0,
+        options: Sequence[str] = ("-W", "error"),
+        url: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         settings = {name: value for name, value in os.environ.items() if not name.startswith("RUSTMQ_")}
+        if url is not None:
+            settings["RUSTMQ_URL"] = url
+
         found = subprocess.run(
             [sys.executable, *options, *map(str, arguments)],
             env={**settings, "BACKEND": backend, "PYTHONPATH": str(ROOT)},

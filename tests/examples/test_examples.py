@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rustmq_sdk.testing import BACKENDS
+from tests.services.kafka_server import KafkaServer
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
 
@@ -44,6 +45,13 @@ committed: 6
 {'offset': 0}
 {'offset': 1}
 mailed: ['ada', 'grace']
+""",
+    "11_kafka_in_key_order": """\
+order 7: placed, paid, (nobody to pack), packed, shipped
+order 8: placed, paid, (nobody to pack), packed, shipped
+order 9: placed, paid, (nobody to pack), packed, shipped
+order 10: placed, paid, (nobody to pack), packed, shipped
+order 11: placed, paid, (nobody to pack), packed, shipped
 """,
 }
 
@@ -106,6 +114,16 @@ def test_an_example_says_what_it_shows(example: Path, backend: str, run: Callabl
         assert ended.stdout == SAYS[example.stem]
     else:
         CHECKS[example.stem](ended.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_program_runs_on_kafka(backend: str, run: Callable[..., Any], kafka: KafkaServer) -> None:
+    (example,) = (path for path in EXAMPLES if path.stem.startswith("11_"))
+    for _ in range(2):  # the second time the topic is there, and the group has a position in it
+        ended = run(example, backend=backend, url=f"kafka://{kafka.bootstrap}")
+        assert ended.stderr == ""
+        assert ended.stdout == SAYS[example.stem]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
