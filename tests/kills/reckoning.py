@@ -1,12 +1,14 @@
 """The account: what became of every message, from the journals and the log itself. Pure.
 
 A message may be handled twice for a reason: its attempt failed; whoever had it was killed before it was settled, or
-after its ack and before the next commit; whoever had it was stopped for so long that others took over; or it was
-rejected, and its partition moved before its letter was written. Everything else is a broken promise, and named.
+after its ack and before the next commit; whoever had it was stopped for so long that others took over, or cancelled;
+or it was rejected, and its partition moved before its letter was written. Everything else is a broken promise, and
+named.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +100,7 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
         f"{message} at {stored[message][0]} was stored, and nobody has settled it"
         for message in unsettled(events, stored)
     ]
-    account.broken += _shared_epochs(events)
+    account.broken += [*_shared_epochs(events), *_late_owners(events, lives), *_passed_over(events, stored)]
     return account
 
 
@@ -133,15 +135,18 @@ class Commit(NamedTuple):
 
 
 class Lives:
-    """When processes were killed and stopped, and what was committed when."""
+    """When processes were killed, cancelled and stopped, and what was committed when."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.killed: dict[str, int] = {}
+        self.cancelled: dict[str, int] = {}
         self.stopped: dict[str, list[int]] = defaultdict(list)
         self.committed: dict[int, list[Commit]] = defaultdict(list)
         for event in events:
             if event.what == "killed":
                 self.killed[event.details[0]] = event.at
+            elif event.what == "cancelled":
+                self.cancelled[event.details[0]] = event.at
             elif event.what == "stopped":
                 self.stopped[event.details[0]].append(event.at)
             elif event.what == "committed":
@@ -150,6 +155,10 @@ class Lives:
     def was_killed(self, who: str, before: int) -> bool:
         """Whether a process did not live to see that time."""
         return self.killed.get(who, before) < before
+
+    def was_cancelled(self, who: str, before: int) -> bool:
+        """Whether everything of a consumer was cancelled before that time, its handlers included."""
+        return self.cancelled.get(who, before) < before
 
     def was_stopped(self, who: str, since: int, before: int) -> bool:
         """Whether a process stood still at some time between the two."""
@@ -237,8 +246,10 @@ def _reason(before: Event, after: Event, fate: Event | None, lives: Lives) -> st
     if stopped:
         return "in the hands of a process that had stood still"
 
-    if lives.was_killed(before.who, after.at):
-        return "acked, not committed when killed" if fate is not None else "unsettled when killed"
+    killed = lives.was_killed(before.who, after.at)
+    if killed or lives.was_cancelled(before.who, after.at):
+        end = "killed" if killed else "cancelled"
+        return f"acked, not committed when {end}" if fate is not None else f"unsettled when {end}"
 
     moved = fate is not None and fate.what == "rejected" and _epoch(before) != _epoch(after)
     nothing = f"!handled by {before.who} and by {after.who} for no reason"
@@ -258,3 +269,44 @@ def _shared_epochs(events: Iterable[Event]) -> Iterator[str]:
     for (partition, epoch), names in sorted(owners.items()):
         if len(names) > 1:
             yield f"partition {partition} had several owners in epoch {epoch}: {', '.join(sorted(names))}"
+
+
+def _late_owners(events: Iterable[Event], lives: Lives) -> Iterator[str]:
+    """Who began to handle messages of a partition after the next owner had."""
+    newest: dict[str, tuple[int, str]] = {}
+    for event in events:
+        if event.what != "handling" or not _epoch(event).isdigit():
+            continue
+
+        partition, epoch = event.details[1], int(_epoch(event))
+        last, owner = newest.get(partition, (-1, ""))
+        if epoch < last and not lives.was_stopped(event.who, 0, event.at):
+            yield f"partition {partition} was handled by {event.who} in epoch {epoch} after {owner} in epoch {last}"
+
+        if epoch > last:
+            newest[partition] = epoch, event.who
+
+
+def _passed_over(events: Iterable[Event], stored: Mapping[str, Sequence[Place]]) -> Iterator[str]:
+    """Messages that a commit says are settled, and nobody had begun to settle."""
+    missing: dict[int, list[int]] = defaultdict(list)
+    for partition, offset in sorted(place for places in stored.values() for place in places):
+        missing[partition].append(offset)
+
+    settled: set[Place] = set()
+    for event in events:
+        if event.what == "acking" or event.what in SETTLED:
+            settled.add((int(event.details[1]), int(event.details[2])))
+        elif event.what == "committed":
+            partition, commit = int(event.details[0]), Commit.of(event)
+            left = missing[partition]
+            covered = bisect_left(left, commit.watermark)
+            for offset in left[:covered]:
+                if (partition, offset) not in settled:
+                    yield f"a commit of {event.who} passed the unsettled offset {offset} of partition {partition}"
+
+            del left[:covered]
+            for first, end in commit.above:
+                for offset in left[bisect_left(left, first) : bisect_left(left, end)]:
+                    if (partition, offset) not in settled:
+                        yield f"a commit of {event.who} has the unsettled offset {offset} of partition {partition}"

@@ -54,17 +54,19 @@ class Worker:
         journal: to note it in.
         rng: decides.
         rejects: how many of them are rejected, from 0 to 1.
+        slowest: seconds that the slowest takes.
     """
 
-    def __init__(self, journal: Journal, rng: random.Random, rejects: float = 0.0) -> None:
+    def __init__(self, journal: Journal, rng: random.Random, rejects: float = 0.0, *, slowest: float = 0.05) -> None:
         self._journal = journal
         self._rng = rng
         self._rejects = rejects
+        self._slowest = slowest
 
     async def handle(self, message: rustmq_sdk.Message) -> None:
         told = (message.text(), message.partition, message.offset)
         self._journal.note("handling", *told, message.fence, message.attempt)
-        await anyio.sleep(self._rng.random() ** 8 * 0.05)  # most are quick, a few are not
+        await anyio.sleep(self._rng.random() ** 8 * self._slowest)  # most are quick, a few are not
         chance = self._rng.random()
         if chance < 0.03:
             self._journal.note("failed", *told)

@@ -1,0 +1,125 @@
+"""A network that is cut, slow, or half-open: the circuit opens and closes, nothing is lost, and nothing hangs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+import rustmq_sdk
+from tests.kafka.reading import SOON, Events, consuming, send_numbers, settle, until
+from tests.services.kafka_server import KafkaServer
+from tests.services.proxy import OFFSET_COMMIT, Proxy, failed_commit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+TIMES = "rebalance_timeout=3&request_timeout=4"
+"""A half-open connection is given up when an answer is overdue."""
+LEASE, CLOSE = 3.0, 2.0
+
+
+def reasons(consumer: rustmq_sdk.Consumer) -> set[str]:
+    return {reason.code for reason in consumer.health().reasons}
+
+
+@pytest.mark.parametrize("trouble", [Proxy.cut, Proxy.freeze], ids=["cut", "half-open"])
+async def test_a_lost_network_opens_the_circuit_and_nothing_is_lost(
+    kafka: KafkaServer, network: Proxy, trouble: Callable[[Proxy], None]
+) -> None:
+    topic = await kafka.new_topic("network", partitions=2)
+    direct, through = f"kafka://{kafka.bootstrap}", f"kafka://{network.bootstrap}?{TIMES}"
+    events = Events()
+    await send_numbers(direct, topic, range(50))
+    async with consuming(
+        through, topic, group=topic, observers=[events], lease=LEASE, close_timeout=CLOSE, commit_timeout=1.0
+    ) as consumer:
+        seen = await settle(consumer, 50)
+        await consumer.commit()
+        trouble(network)
+        await send_numbers(direct, topic, range(50, 100))
+        await until(lambda: "circuit_open" in reasons(consumer))
+        assert not consumer.health().ok
+
+        network.mend()
+        while set(seen) < set(range(100)):
+            seen += await settle(consumer, 1)
+
+        await consumer.commit()
+        await until(lambda: set(consumer.statistics().circuits.values()) == {"closed"})
+        assert consumer.health().ok
+
+    assert sorted(seen) == list(range(100)), "what was committed is not run again"
+    assert ("source.fetch", "open") in events.circuits
+
+
+async def test_a_slow_network_costs_time_and_nothing_else(kafka: KafkaServer, network: Proxy) -> None:
+    topic = await kafka.new_topic("slow", partitions=2)
+    network.slow_down(0.3)
+    await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(50))
+    events = Events()
+    async with consuming(f"kafka://{network.bootstrap}", topic, group=topic, observers=[events]) as consumer:
+        assert sorted(await settle(consumer, 50)) == list(range(50))
+        await consumer.commit()
+
+    assert events.circuits == []
+
+
+async def test_commits_that_fail_open_the_circuit_though_fetches_answer_nothing(
+    kafka: KafkaServer, network: Proxy
+) -> None:
+    topic = await kafka.new_topic("quiet")
+    await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(20))
+    events = Events()
+    async with consuming(
+        f"kafka://{network.bootstrap}", topic, group=topic, observers=[events], commit_timeout=0.3
+    ) as consumer:
+        await settle(consumer, 10)
+        await consumer.commit()
+        # COORDINATOR_LOAD_IN_PROGRESS: aiokafka tries again for as long as it is told that.
+        network.change(OFFSET_COMMIT, failed_commit(14))
+        await settle(consumer, 10)
+        await until(lambda: ("source.settle", "open") in events.circuits)
+        assert {"circuit_open", "commit_failing"} <= reasons(consumer)
+        assert not consumer.health().ok
+        with anyio.fail_after(SOON), pytest.raises((rustmq_sdk.CircuitOpen, rustmq_sdk.TransientDriverError)):
+            await consumer.commit()
+
+        network.mend()
+        await until(lambda: set(consumer.statistics().circuits.values()) == {"closed"})
+        with anyio.fail_after(SOON):
+            await consumer.commit()
+
+        assert await consumer.committed_offset(topic, 0) == 20
+        assert consumer.health().ok
+
+
+@pytest.mark.parametrize("trouble", [Proxy.cut, Proxy.freeze], ids=["cut", "half-open"])
+async def test_closing_ends_inside_its_deadline_though_nobody_answers(
+    kafka: KafkaServer, network: Proxy, trouble: Callable[[Proxy], None]
+) -> None:
+    topic = await kafka.new_topic("close", partitions=2)
+    await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(20))
+    async with consuming(
+        f"kafka://{network.bootstrap}", topic, group=topic, close_timeout=4.0, commit_interval=60.0
+    ) as consumer:
+        await settle(consumer, 20)
+        trouble(network)
+        began = time.monotonic()
+
+    # The last commit may take 30 %, leaving 10 %; the client closes its connections behind that.
+    assert time.monotonic() - began < 4.0
+
+
+@pytest.mark.parametrize("trouble", [Proxy.cut, Proxy.freeze], ids=["cut", "half-open"])
+async def test_entering_through_a_lost_network_is_an_error_and_no_hang(
+    kafka: KafkaServer, network: Proxy, trouble: Callable[[Proxy], None]
+) -> None:
+    topic = await kafka.new_topic("entering")
+    url = f"kafka://{network.bootstrap}?{TIMES}"
+    async with rustmq_sdk.Client(url) as client:
+        trouble(network)
+        with anyio.fail_after(SOON), pytest.raises(rustmq_sdk.TransientDriverError):
+            async with client.consumer(topic, group=topic, lease=LEASE, close_timeout=CLOSE):
+                pass
