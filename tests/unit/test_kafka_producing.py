@@ -138,6 +138,19 @@ async def test_an_append_that_cannot_be_made_in_time_says_why(monkeypatch: pytes
         assert "0.1 s" in str(late.value)
 
 
+async def test_who_is_in_a_hurry_is_told_at_once_that_nothing_was_sent_unless_something_was() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = [6]
+        with pytest.raises(TransientDriverError, match="NotLeaderForPartition"):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0), hurried=True)
+
+        broker.acts = ["cut", 6, 6]
+        await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0), hurried=True)
+
+    assert broker.log[0] == [b"1"]
+
+
 async def test_an_error_behind_a_lost_answer_does_not_say_that_nothing_is_stored() -> None:
     broker = Broker()
     async with connected(broker) as sink:
@@ -420,8 +433,8 @@ async def test_a_topic_that_was_there_may_be_missing_for_a_moment() -> None:
     async with connected(broker) as sink:
         await sink.append("t", 0, payloads(0), None)
         broker.exists = False
-        broker.acts = [3]
-        append = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        sink._leaders.forget("t")
+        append = asyncio.create_task(sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0), hurried=True))
         await asyncio.sleep(0.01)
         broker.exists = True
         await append

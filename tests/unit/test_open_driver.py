@@ -90,7 +90,7 @@ def test_an_unknown_scheme_is_refused_with_the_nearest_known_one() -> None:
     with pytest.raises(ConfigurationError, match=r"no driver answers to sqlit://\. Did you mean sqlite://"):
         open_driver("sqlit:///x.db")
 
-    with pytest.raises(ConfigurationError, match=r"Known are memory://.*sqlite://"):
+    with pytest.raises(ConfigurationError, match=r"Known are kafka://, memory://.*sqlite://"):
         open_driver("xyzzy://")
 
 

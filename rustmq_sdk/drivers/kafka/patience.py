@@ -20,6 +20,7 @@ class Patience:
         slot: for errors.
         operation: for errors.
         is_closed: whether there is any use in trying on.
+        hurried: gives up at the first error that may heal, as long as nothing was sent, for somebody who repeats it.
 
     Attributes:
         slot: as given.
@@ -27,10 +28,11 @@ class Patience:
         unanswered: something was sent and its answer lost, so no error may say that nothing is stored.
     """
 
-    def __init__(self, slot: str, operation: str, is_closed: Callable[[], bool]) -> None:
+    def __init__(self, slot: str, operation: str, is_closed: Callable[[], bool], *, hurried: bool = False) -> None:
         self.slot = slot
         self.operation = operation
         self._is_closed = is_closed
+        self._hurried = hurried
         self._pauses = 0
         self._last: RustMQError | None = None
         self.unanswered = False
@@ -66,10 +68,12 @@ class Patience:
 
         Raises:
             AuthenticationFailed, PermanentDriverError: no attempt will succeed.
+            TransientDriverError: nothing was sent, and somebody wants to know that soon.
         """
         self._last = self.translated(error)
         healable = isinstance(self._last, TransientDriverError) or not isinstance(error, NotSent | Unanswered)
-        if not healable or self._is_closed():
+        enough = self._hurried and not self.unanswered and isinstance(self._last, TransientDriverError)
+        if not healable or self._is_closed() or enough:
             raise self.failure(self._last) from error
 
         self._pauses += 1

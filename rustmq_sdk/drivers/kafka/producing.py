@@ -59,10 +59,25 @@ class Producing:
             return len((await self._leaders.topic(name, patience)).leaders)
 
     async def append(
-        self, topic: str, partition: int, messages: Sequence[OutgoingMessage], sequence: ProducerSequence | None
+        self,
+        topic: str,
+        partition: int,
+        messages: Sequence[OutgoingMessage],
+        sequence: ProducerSequence | None,
+        *,
+        hurried: bool = False,
     ) -> Sequence[SentMessage]:
-        """As :meth:`rustmq_sdk.slots.Sink.append`, of at least one message."""
-        patience = self._patience("append")
+        """As :meth:`rustmq_sdk.slots.Sink.append`, of at least one message.
+
+        Args:
+            topic: of the partition.
+            partition: where to.
+            messages: what.
+            sequence: their numbers.
+            hurried: somebody repeats it, and wants to know at once that nothing could be sent. Whoever gives up on an
+                attempt has to take its messages for stored or not.
+        """
+        patience = self._patience("append", hurried=hurried)
         async with patience.at_most(APPEND), self._locks[topic, partition]:
             if sequence is None:
                 pending = Pending(self._wall_clock_ms())
@@ -99,8 +114,8 @@ class Producing:
 
         return _sent(append, done)
 
-    def _patience(self, operation: str) -> Patience:
-        return Patience("sink", operation, lambda: self._closed)
+    def _patience(self, operation: str, *, hurried: bool = False) -> Patience:
+        return Patience("sink", operation, lambda: self._closed, hurried=hurried)
 
 
 def _sent(append: Append, done: list[tuple[range, Answer]]) -> Sequence[SentMessage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from rustmq_sdk._asyncio_island import Island
 from rustmq_sdk.drivers.kafka.producing import Producing
@@ -31,7 +32,8 @@ class KafkaSink:
         if not messages:
             return []
 
-        return await self._island.run(self._producing.append, topic, partition, messages, sequence)
+        append = partial(self._producing.append, hurried=sequence is not None)
+        return await self._island.run(append, topic, partition, messages, sequence)
 
 
 def _conforms(sink: KafkaSink) -> Sink:
