@@ -3,21 +3,22 @@
 
 SHELL := /bin/sh
 
-.PHONY: help setup demo test lint bench soak services services-down clean
+.PHONY: help setup demo demo-kafka test lint bench soak services services-down clean
 
 help:
-	@echo "make demo      a short tour on a local file, without a server"
-	@echo "make test      the tests, on asyncio and trio"
-	@echo "make lint      style, types, and who may import whom"
-	@echo "make bench     throughput and latency"
-	@echo "make soak      consumers under faults, for a long time"
-	@echo "make services  start Kafka and keep it for the next tests; make services-down ends it"
-	@echo "make clean     throw .venv and caches away"
+	@echo "make demo        a short tour on a local file, without a server"
+	@echo "make demo-kafka  the same tour on a Kafka, which is started for it"
+	@echo "make test        the tests, on asyncio and trio"
+	@echo "make lint        style, types, and who may import whom"
+	@echo "make bench       throughput and latency"
+	@echo "make soak        consumers under faults, for a long time"
+	@echo "make services    start Kafka and keep it for the next tests; make services-down ends it"
+	@echo "make clean       throw .venv and caches away"
 
 setup:
 	@scripts/setup $(ARGS)
 
-demo test lint bench soak:
+demo demo-kafka test lint bench soak:
 	@scripts/$@ $(ARGS)
 
 services:
