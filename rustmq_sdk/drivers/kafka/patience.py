@@ -11,6 +11,8 @@ from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds. A leader is elected within tens of milliseconds; Apache Kafka's clients wait 0.1 s, and at most 1 s."""
+ELECTION = 0.35
+"""Seconds of pauses after which an election takes too long for somebody in a hurry."""
 
 
 class Patience:
@@ -20,7 +22,7 @@ class Patience:
         slot: for errors.
         operation: for errors.
         is_closed: whether there is any use in trying on.
-        hurried: gives up at the first error that may heal, as long as nothing was sent, for somebody who repeats it.
+        hurried: somebody repeats it, and wants to know soon that nothing could be sent.
 
     Attributes:
         slot: as given.
@@ -72,8 +74,7 @@ class Patience:
         """
         self._last = self.translated(error)
         healable = isinstance(self._last, TransientDriverError) or not isinstance(error, NotSent | Unanswered)
-        enough = self._hurried and not self.unanswered and isinstance(self._last, TransientDriverError)
-        if not healable or self._is_closed() or enough:
+        if not healable or self._is_closed() or (self._hurried and self._is_enough(error)):
             raise self.failure(self._last) from error
 
         self._pauses += 1
@@ -91,6 +92,13 @@ class Patience:
         unknown = OutcomeUnknown(f"it was sent and may be stored or not: {error}")
         unknown.__cause__ = error
         return unknown
+
+    def _is_enough(self, error: Exception) -> bool:
+        if self.unanswered or not isinstance(self._last, TransientDriverError):
+            return False
+
+        # A broker that answers that it does not lead the partition (yet, or any more) soon knows better.
+        return isinstance(error, NotSent) or self.waited >= ELECTION
 
     def _pause(self, number: int) -> float:
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**number)
