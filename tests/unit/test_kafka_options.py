@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -226,3 +228,18 @@ def test_the_page_about_kafka_has_every_option_with_its_default_and_meaning() ->
     for option in msgspec.structs.fields(KafkaOptions):
         row = f"| `{option.name}` | `{option.default!r}` | {meaning_of(KafkaOptions, option.name)} |"
         assert row in page or option.name == "servers"
+
+
+def test_without_its_client_the_driver_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["aiokafka"] = None
+from rustmq_sdk import Client, MissingDriver
+try:
+    Client("kafka://team:hush@a")
+except MissingDriver as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install 'rustmq-sdk[kafka]'" in done.stdout
+    assert "hush" not in done.stdout
