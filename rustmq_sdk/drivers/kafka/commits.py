@@ -1,7 +1,9 @@
 """Commits of one consumer, beside everything else it does.
 
 aiokafka's ``commit()`` tries again for as long as an error may pass, under whatever generation there is by then, and
-has no deadline. So each runs in a task of its own that whoever waits can leave, and that a rebalance gives up.
+has no deadline. It also shields the request: one that was given up goes on, and when its answer comes late, an error
+about a generation that is over resets the present one. So the request is sent from here, in a task of its own that
+whoever waits can leave, and that a rebalance gives up.
 """
 
 from __future__ import annotations
@@ -11,12 +13,23 @@ from collections.abc import Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+from aiokafka.errors import (
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from aiokafka.structs import OffsetAndMetadata
 
 from rustmq_sdk.drivers.kafka import metadata
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
+
+RETRY_PAUSE = 0.1
+"""Seconds before a commit that failed for a reason that may pass is sent again: aiokafka's own."""
+_OUT_OF_TURN = (RebalanceInProgressError, IllegalGenerationError, UnknownMemberIdError)
 
 
 class OffsetCommits:
@@ -60,10 +73,10 @@ class OffsetCommits:
 
     async def _commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> CommitOutcome:
         offsets = {
-            KafkaPartition(*assignment.tp): (checkpoint.offset, metadata.as_text(checkpoint.extra))
+            KafkaPartition(*assignment.tp): OffsetAndMetadata(checkpoint.offset, metadata.as_text(checkpoint.extra))
             for assignment, checkpoint in checkpoints.items()
         }
-        task = asyncio.create_task(self._consumer.commit(offsets), name="rustmq-kafka-commit")
+        task = asyncio.create_task(self._until_answered(offsets), name="rustmq-kafka-commit")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
@@ -74,18 +87,37 @@ class OffsetCommits:
 
         return CommitOutcome.RETRY if task.cancelled() else _outcome(task.exception())
 
+    async def _until_answered(self, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> None:
+        coordinator, generation = self._consumer._coordinator, self._generation()
+        subscription = self._consumer._subscription.subscription
+        while True:
+            await coordinator.ensure_coordinator_known()
+            assignment = subscription.assignment
+            if assignment is None or not offsets.keys() <= assignment.tps or self._generation() != generation:
+                raise IllegalStateError("a rebalance was quicker")
+
+            try:
+                async with coordinator._commit_lock:
+                    return await coordinator._do_commit_offsets(assignment, offsets)  # type: ignore[no-any-return]
+            except _OUT_OF_TURN:
+                raise
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+
+            await asyncio.sleep(RETRY_PAUSE)
+
 
 def _outcome(error: BaseException | None) -> CommitOutcome:
     if error is None:
         return CommitOutcome.COMMITTED
 
-    if isinstance(error, CommitFailedError):
-        # A rebalance that has only begun may give everything back; any other reason is that the group has gone on.
-        passes = isinstance(error.__cause__, RebalanceInProgressError)
-        return CommitOutcome.RETRY if passes else CommitOutcome.FENCED
-
-    if isinstance(error, IllegalStateError):  # not in aiokafka's assignment any more: a rebalance was quicker
+    if isinstance(error, RebalanceInProgressError | IllegalStateError):
+        # It has only begun, and may give everything back; or it was quicker.
         return CommitOutcome.RETRY
+
+    if isinstance(error, _OUT_OF_TURN):
+        return CommitOutcome.FENCED
 
     if isinstance(error, KafkaError):
         raise translate(error, slot="source", operation="commit") from error

@@ -8,11 +8,12 @@ here one by one, each with a share of the time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import ConnectionGroup
+from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import LeaveGroupRequest
 
@@ -23,8 +24,16 @@ PART_SECONDS = 0.5
 async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     """Leaves the group, unless the membership is static, and closes all connections.
 
-    Raises nothing: a group that could not be told finds out when the session is over.
+    Raises nothing: a group that could not be told finds out when the session is over. Cancelled, because its own time
+    is over as well, it cuts the connections and is gone.
     """
+    try:
+        await _leave(consumer, static=static)
+    finally:
+        _cut_off(consumer)
+
+
+async def _leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     coordinator = consumer._coordinator
     if isinstance(coordinator, GroupCoordinator):
         await _end_membership(coordinator, static=static)
@@ -34,9 +43,36 @@ async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     if consumer._fetcher is not None:
         await _end(consumer._fetcher.close())
 
-    # What its stop() would do next; from now on it is stopped, and says nothing about it when it is collected.
-    consumer._closed = True
     await _end(consumer._client.close())
+
+
+def _cut_off(consumer: AIOKafkaConsumer) -> None:
+    """Ends what is left of it, without waiting for anything; nothing, after a close that was not disturbed."""
+    # It is stopped, and says nothing about it when it is collected.
+    consumer._closed = True
+    for task in _tasks_of(consumer):
+        task.cancel()
+
+    for connection in list(consumer._client._conns.values()):
+        writer = connection._writer
+        connection.close(reason=CloseReason.SHUTDOWN)
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _tasks_of(consumer: AIOKafkaConsumer) -> Iterator[asyncio.Task[object]]:
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    named = (
+        (coordinator, ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")),
+        (fetcher, ("_fetch_task",)),
+        (consumer._client, ("_sync_task",)),
+    )
+    for owner, names in named:
+        for name in names:
+            if (task := getattr(owner, name, None)) is not None:
+                yield task
+
+    yield from list(fetcher._pending_tasks) if fetcher is not None else ()
 
 
 async def _end_membership(coordinator: GroupCoordinator, *, static: bool) -> None:

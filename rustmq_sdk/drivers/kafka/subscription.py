@@ -83,9 +83,11 @@ class KafkaSubscription:
 
     async def close(self, *, static: bool) -> None:
         """Leaves the group, quickly and in any case."""
-        await self._commits.give_up()
-        await self._rereading.close()
-        await leave(self._consumer, static=static)
+        try:
+            await self._commits.give_up()
+            await self._rereading.close()
+        finally:
+            await leave(self._consumer, static=static)
 
     # The slot
 
