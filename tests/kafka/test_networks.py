@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import rustmq_sdk
-from tests.kafka.reading import SOON, Events, consuming, send_numbers, settle, until
+from tests.kafka.reading import SOON, Events, consuming, options, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 from tests.services.proxy import OFFSET_COMMIT, Proxy, failed_commit
 
@@ -121,5 +121,7 @@ async def test_entering_through_a_lost_network_is_an_error_and_no_hang(
     async with rustmq_sdk.Client(url) as client:
         trouble(network)
         with anyio.fail_after(SOON), pytest.raises(rustmq_sdk.TransientDriverError):
-            async with client.consumer(topic, group=topic, lease=LEASE, close_timeout=CLOSE):
+            async with client.consumer(
+                topic, **options(group=topic, lease=LEASE, close_timeout=CLOSE, commit_timeout=1.0)
+            ):
                 pass
