@@ -1,0 +1,184 @@
+"""A group in turmoil, and what users do in the middle of a rebalance: nothing is lost, and nothing hangs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+import rustmq_sdk
+from tests.kafka.crowd import Crowd, Turmoil
+from tests.kafka.reading import SOON, Events, consuming, send_numbers, settle, until
+from tests.services.kafka_server import KafkaServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+
+async def test_nothing_is_lost_while_members_join_and_leave(kafka: KafkaServer, tmp_path: Path) -> None:
+    topic = await kafka.new_topic("turmoil", partitions=6)
+    crowd = Crowd(f"kafka://{kafka.bootstrap}", tmp_path, Turmoil(topic, seconds=10))
+    account = await crowd.run()
+    assert account.sound, str(account)
+    assert crowd.changes > 6
+    assert account.stored > 1000
+    assert set(account.again) <= {"its attempt had failed", "unsettled when cancelled"}
+
+
+class Group:
+    """A member with messages in hand, and a way to begin a rebalance that waits for them.
+
+    The second member's JoinGroup takes all partitions from the first one, whose callback waits for what ``receive()``
+    has handed out.
+    """
+
+    def __init__(self, url: str, topic: str) -> None:
+        self.url = url
+        self.topic = topic
+
+    async def rebalance(self, tasks: anyio.abc.TaskGroup, first: rustmq_sdk.Consumer) -> anyio.Event:
+        """Begins one; answers what ends the second member."""
+        done = anyio.Event()
+        tasks.start_soon(self._second, done)
+        await until(lambda: any(reason.code == "rebalancing" for reason in first.health().reasons))
+        return done
+
+    async def _second(self, done: anyio.Event) -> None:
+        async with consuming(self.url, self.topic, group=self.topic) as second:
+            while not done.is_set():
+                with anyio.move_on_after(0.2):
+                    await (await second.receive()).ack()
+
+
+@pytest.fixture
+async def group(kafka: KafkaServer) -> Group:
+    topic = await kafka.new_topic("interrupted", partitions=2)
+    url = f"kafka://{kafka.bootstrap}"
+    for partition in range(2):
+        await send_numbers(url, topic, range(100 * partition, 100 * partition + 20), partition=partition)
+
+    return Group(url, topic)
+
+
+async def test_a_stop_in_the_middle_of_a_rebalance_ends_at_once(group: Group) -> None:
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            async with consuming(group.url, group.topic, group=group.topic) as first:
+                message = await first.receive()
+                done = await group.rebalance(tasks, first)
+                first.stop()
+                with pytest.raises(rustmq_sdk.ConsumerClosed):
+                    await first.receive()
+
+                began = anyio.current_time()
+                await message.ack()
+
+            assert anyio.current_time() - began < 2
+            done.set()
+
+
+async def test_a_scope_that_is_cancelled_in_the_middle_of_a_rebalance_leaves_at_once(group: Group) -> None:
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                async with consuming(group.url, group.topic, group=group.topic) as first:
+                    await first.receive()
+                    done = await group.rebalance(tasks, first)
+                    scope.cancel()
+                    began = anyio.current_time()
+                    await first.receive()
+
+            assert scope.cancelled_caught
+            assert anyio.current_time() - began < 2
+            done.set()
+
+
+async def test_a_commit_in_the_middle_of_a_rebalance_returns(group: Group) -> None:
+    with anyio.fail_after(SOON):
+        async with (
+            anyio.create_task_group() as tasks,
+            consuming(group.url, group.topic, group=group.topic, commit_interval=60.0) as first,
+        ):
+            held, acked = await first.receive(), await first.receive()
+            done = await group.rebalance(tasks, first)
+            await acked.ack()
+            with anyio.fail_after(4):
+                await first.commit()
+
+            assert await held.ack(durable=True) is rustmq_sdk.AckResult.DURABLE
+            done.set()
+
+
+async def test_a_seek_in_the_middle_of_a_rebalance_is_obeyed(group: Group) -> None:
+    with anyio.fail_after(SOON):
+        async with consuming(group.url, group.topic, group=group.topic) as first, anyio.create_task_group() as tasks:
+            first.pause_partitions([(group.topic, 1)])
+            held = await first.receive()
+            done = await group.rebalance(tasks, first)
+            await first.seek(group.topic, 0, 15)
+            assert await held.ack() is rustmq_sdk.AckResult.STALE
+            # Nothing is in hand any more, so the rebalance goes on; the second member leaves, and all comes back.
+            done.set()
+            first.resume_partitions([(group.topic, 1)])
+            await until(lambda: len(first.assigned_partitions) == 2)
+            await until(
+                lambda: first.statistics().partitions[rustmq_sdk.TopicPartition(group.topic, 0)].watermark >= 15
+            )
+
+
+async def test_a_pause_survives_a_rebalance(group: Group) -> None:
+    with anyio.fail_after(SOON):
+        async with consuming(group.url, group.topic, group=group.topic) as first, anyio.create_task_group() as tasks:
+            await until(lambda: len(first.assigned_partitions) == 2)
+            both = first.assigned_partitions
+            first.pause_partitions(both)
+            async with consuming(group.url, group.topic, group=group.topic) as second:
+                await until(lambda: len(first.assigned_partitions) == len(second.assigned_partitions) == 1)
+                assert first.paused_partitions == both
+                with pytest.raises(TimeoutError):
+                    await first.receive(timeout=1)
+
+                await settle(second, 20)
+
+            await until(lambda: len(first.assigned_partitions) == 2)
+            with pytest.raises(TimeoutError):
+                await first.receive(timeout=1)
+
+            first.resume_partitions(both)
+            assert len(await settle(first, 20)) == 20
+            tasks.cancel_scope.cancel()
+
+
+async def test_what_runs_in_a_kept_partition_is_adopted_and_not_run_twice(group: Group) -> None:
+    """Handlers that take longer than the rebalance waits: those of the partition that comes back go on."""
+    events, begun, release = Events(), list[int](), anyio.Event()
+
+    async def handle(message: rustmq_sdk.Message) -> None:
+        begun.append(int(message.text()))
+        await release.wait()
+
+    with anyio.fail_after(SOON + 10):
+        async with (
+            consuming(group.url, group.topic, group=group.topic, observers=[events], close_timeout=2.0) as first,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def run() -> None:
+                await first.run(handle, concurrency=24, ordering="none")
+
+            tasks.start_soon(run)
+            await until(lambda: len(begun) == 24)
+            done = await group.rebalance(tasks, first)
+            # The revoke budget is over; one partition is the other member's now, and one has come back.
+            await until(lambda: len(first.assigned_partitions) == 1)
+            done.set()
+            await until(lambda: len(first.assigned_partitions) == 2)
+            release.set()
+            await until(lambda: first.statistics().in_flight == 0)
+            first.stop()
+
+    lost = {tp.partition for _, tps, _ in events.rebalances for tp in tps}
+    assert len(lost) == 1, events.rebalances
+    kept = [number for number in begun if number // 100 not in lost]
+    assert set(kept) & set(begun[:24]), "some of both partitions were at work"
+    assert len(kept) == len(set(kept)), "run once"
