@@ -77,7 +77,8 @@ class TestOnItsOwnThread(OnKafka, LogSourceContract):
     options = "?thread=true"
 
     @pytest.fixture(scope="class")
-    def anyio_backend(self) -> str:
+    @classmethod
+    def anyio_backend(cls) -> str:
         return "asyncio"
 
 
