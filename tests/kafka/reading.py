@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Unpack
 
 import anyio
+import pytest
 
 import rustmq_sdk
 from rustmq_sdk.values import Gone, OutgoingMessage, TopicPartition
@@ -14,6 +15,10 @@ from rustmq_sdk.values import Gone, OutgoingMessage, TopicPartition
 SOON = 25.0
 """Seconds that anything may take here; what takes longer hangs."""
 LOOK = 0.02
+
+# What takes long, because a server does, and has little to do with the loop, runs on one of them.
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
 
 
 async def send_numbers(url: str, topic: str, numbers: Iterable[int], *, partition: int | None = None) -> None:

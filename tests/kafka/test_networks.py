@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import rustmq_sdk
-from tests.kafka.reading import SOON, Events, consuming, options, send_numbers, settle, until
+from tests.kafka.reading import SOON, Events, consuming, on_trio, options, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 from tests.services.proxy import OFFSET_COMMIT, Proxy, failed_commit
 
@@ -24,7 +24,9 @@ def reasons(consumer: rustmq_sdk.Consumer) -> set[str]:
     return {reason.code for reason in consumer.health().reasons}
 
 
-@pytest.mark.parametrize("trouble", [Proxy.cut, Proxy.freeze], ids=["cut", "half-open"])
+@pytest.mark.parametrize(
+    ("trouble", "anyio_backend"), [(Proxy.cut, "asyncio"), (Proxy.freeze, "trio")], ids=["cut", "half-open"]
+)
 async def test_a_lost_network_opens_the_circuit_and_nothing_is_lost(
     kafka: KafkaServer, network: Proxy, trouble: Callable[[Proxy], None]
 ) -> None:
@@ -54,6 +56,7 @@ async def test_a_lost_network_opens_the_circuit_and_nothing_is_lost(
     assert ("source.fetch", "open") in events.circuits
 
 
+@on_trio
 async def test_a_slow_network_costs_time_and_nothing_else(kafka: KafkaServer, network: Proxy) -> None:
     topic = await kafka.new_topic("slow", partitions=2)
     network.slow_down(0.3)

@@ -38,13 +38,22 @@ def brokers(port: int) -> set[int]:
 def has_coordinator(port: int, group: str) -> bool:
     """Whether some broker coordinates this group. The first question makes the cluster create its topic of offsets.
 
+    Raises as :func:`coordinator`.
+    """
+    return coordinator(port, group) is not None
+
+
+def coordinator(port: int, group: str) -> int | None:
+    """The number of the broker that coordinates this group; None while there is none.
+
     Raises:
         OSError: nobody listens, or nobody answers within two seconds.
         EOFError: it hung up.
     """
     answer = _ask(port, FIND_COORDINATOR, 1, struct.pack(f">h{len(group)}sb", len(group), group.encode(), 0))
     _throttle, error = _take(answer, ">ih")
-    return error == 0
+    _string(answer)
+    return None if error else _take(answer, ">i")[0]
 
 
 def _ask(port: int, question: int, version: int, body: bytes) -> io.BytesIO:
