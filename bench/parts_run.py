@@ -7,7 +7,7 @@ import gc
 import threading
 from collections import defaultdict
 from time import perf_counter, process_time, thread_time
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -28,7 +28,11 @@ BATCH = 500
 RUN = 50
 """Messages that are timed together: short, so that most such runs have nothing else among them."""
 
-PARTS: tuple[tuple[str, Any, str], ...] = (
+Part: TypeAlias = "tuple[str, Any, str]"
+"""What it is called, and the function: where it stands, and its name."""
+
+OF_KAFKA = "kafka:"
+PARTS: tuple[Part, ...] = (
     ("build the messages, put them at hand", Buffer, "load"),
     ("decide what to fetch", Fetcher, "_demand"),
     ("driver: whose turn it is", fetching.Fetching, "_busy"),
@@ -42,14 +46,37 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
 )
 
 
+def parts(url: str) -> tuple[Part, ...]:
+    """Those that a log may have."""
+    if not url.startswith(OF_KAFKA):
+        return PARTS
+
+    from aiokafka.conn import AIOKafkaConnection
+    from aiokafka.consumer.fetcher import Fetcher as KafkaFetcher
+
+    from rustmq_sdk.drivers.kafka import bare, polling
+
+    return (
+        *PARTS,
+        ("driver: whose turn it is", polling.Polling, "_in_turn"),
+        ("driver: cut and decode pieces", bare, "take"),
+        ("driver: sizes of the records", polling, "piece_of"),
+        ("aiokafka: answers, as far as the records", AIOKafkaConnection, "_handle_frame"),
+        ("aiokafka: what to ask for", KafkaFetcher, "_get_actions_per_node"),
+    )
+
+
 class Meter:
     """Adds up the processor time of functions, each without what it calls of the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self.names = list(dict.fromkeys(name for name, _, _ in parts))
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside = threading.local()
+        for part in parts:
+            self._wrap(*part)
 
-    def wrap(self, part: str, place: Any, name: str) -> None:
+    def _wrap(self, part: str, place: Any, name: str) -> None:
         function = getattr(place, name)
 
         @functools.wraps(function)
@@ -67,24 +94,23 @@ class Meter:
         setattr(place, name, timed)
 
 
-def measure(url: str, messages: int, loop: str, fill: bool) -> dict[str, float]:
-    meter = Meter()
-    for part, place, name in PARTS:
-        meter.wrap(part, place, name)
-
-    return anyio.run(_measure, url, messages, fill, meter, backend=loop)
+def measure(url: str, messages: int, loop: str, fill: bool, topic: str = TOPIC) -> dict[str, float]:
+    """``fill``: the topic is not there yet, or it lives in this process."""
+    meter = Meter(parts(url))
+    return anyio.run(_measure, url, topic, messages, fill, meter, backend=loop)
 
 
-async def _measure(url: str, messages: int, fill: bool, meter: Meter) -> dict[str, float]:
+async def _measure(url: str, topic: str, messages: int, fill: bool, meter: Meter) -> dict[str, float]:
     async with rustmq_sdk.Client(url) as client:
-        await client.create_topic(TOPIC, PARTITIONS)
         if fill:
+            await client.create_topic(topic, PARTITIONS)
             await _fill(client, messages)
 
-        receiving, acking = await _apart(client, messages // 3)
+        receiving, acking = await _apart(client, topic, messages // 3)
         gc.collect()
         gc.freeze()
-        return {"receive()": receiving, "ack()": acking} | await _whole(client, messages, meter, receiving + acking)
+        at_hand = {"receive()": receiving, "ack()": acking}
+        return at_hand | await _whole(client, topic, messages, meter, receiving + acking)
 
 
 async def _fill(client: rustmq_sdk.Client, messages: int) -> None:
@@ -94,10 +120,10 @@ async def _fill(client: rustmq_sdk.Client, messages: int) -> None:
             await producer.send_batch(TOPIC, batch)
 
 
-async def _apart(client: rustmq_sdk.Client, messages: int) -> tuple[float, float]:
+async def _apart(client: rustmq_sdk.Client, topic: str, messages: int) -> tuple[float, float]:
     """Nanoseconds of a receive() and of an ack() that find nothing special."""
     receiving, acking = [], []
-    async with client.consumer(TOPIC, group=None) as consumer:
+    async with client.consumer(topic, group=None) as consumer:
         for _ in range(messages // RUN):
             held = []
             began = perf_counter()
@@ -115,8 +141,10 @@ async def _apart(client: rustmq_sdk.Client, messages: int) -> tuple[float, float
     return percentile(receiving, 25) / RUN * 1e9, percentile(acking, 25) / RUN * 1e9
 
 
-async def _whole(client: rustmq_sdk.Client, messages: int, meter: Meter, at_hand: float) -> dict[str, float]:
-    async with client.consumer(TOPIC, group=f"g{perf_counter()}") as consumer:
+async def _whole(
+    client: rustmq_sdk.Client, topic: str, messages: int, meter: Meter, at_hand: float
+) -> dict[str, float]:
+    async with client.consumer(topic, group=f"g{perf_counter()}") as consumer:
         await (await consumer.receive()).ack()
         meter.seconds.clear()
         began, cpu = perf_counter(), process_time()
@@ -126,9 +154,7 @@ async def _whole(client: rustmq_sdk.Client, messages: int, meter: Meter, at_hand
 
         took, cpu = perf_counter() - began, process_time() - cpu
 
-    names = (part for part, _, _ in PARTS)
-    parts = {part: meter.seconds[part] / messages * 1e9 for part in names if part in meter.seconds}
+    found = {part: meter.seconds[part] / messages * 1e9 for part in meter.names if part in meter.seconds}
     whole = cpu / messages * 1e9
-    rest = whole - at_hand - sum(parts.values())
-    parts["the loop, task switches, crossings"] = rest
-    return {**parts, "all threads": whole, "by the clock": took / messages * 1e9}
+    found["the loop, task switches, crossings"] = whole - at_hand - sum(found.values())
+    return {**found, "all threads": whole, "by the clock": took / messages * 1e9}

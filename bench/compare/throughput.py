@@ -69,6 +69,8 @@ def main(options: argparse.Namespace, chosen: Sequence[Contender], address: str)
             HEADER,
             [_row(contender, results) for contender in chosen],
         )
+        for name, problem in results.problems.items():
+            print(f"\n{name}: {problem}")
 
     show(
         "What was meant to be reached: the ratio of two rates",
@@ -94,7 +96,7 @@ def _once(contender: Contender, address: str, name: str, results: Results) -> No
 
 def _row(contender: Contender, results: Results) -> list[str]:
     if contender.name in results.problems:
-        return [contender.name, results.problems[contender.name], "", "", ""]
+        return [contender.name, *["-"] * 4]
 
     rate = results.of(contender.name, "rate")
     return [

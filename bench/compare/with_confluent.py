@@ -60,9 +60,12 @@ def _consume(consumer: Consumer, race: Race) -> int:
                 commits += 1
                 committed = received
 
-    consumer.commit(asynchronous=False)
+    if received > committed:  # it is an error where there is nothing to commit
+        consumer.commit(asynchronous=False)
+        commits += 1
+
     race.stop(received, size)
-    return commits + 1
+    return commits
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from demo_parts.journal import Line
 from demo_parts.screen import Screen
 from demo_parts.tally import Tally, table, verdict
 from rustmq_sdk.testing import BACKENDS
+from tests.services.kafka_server import KafkaServer
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
@@ -55,6 +56,19 @@ def test_the_tour_accounts_for_every_event(
     assert shares is not None
     assert killed.start() < taken_over.start() < back.start() < shares.start()
     assert killed[1] != back[1], "it is another process"
+
+
+@pytest.mark.slow
+def test_the_tour_accounts_for_every_event_on_kafka(run: Callable[..., Any], kafka: KafkaServer) -> None:
+    url = f"kafka://{kafka.bootstrap}"
+    ended = run(DEMO, "--backend", "trio", "--seconds", "1", "--url", url, options=())
+    counts = account(ended.stdout)
+    assert counts["published"] == 1707
+    assert counts["handled"] == 1679
+    assert counts["dead-lettered"] == 28
+    assert counts["lost"] == counts["lag"] == 0
+    assert re.search(r"consumer B \(process \d+\) is killed \(-9\)", ended.stdout)
+    assert re.search(r"ms later consumer A has its partitions \d\+\d\n", ended.stdout)
 
 
 def test_a_url_that_nobody_answers_to_is_explained(run: Callable[..., Any]) -> None:
