@@ -114,7 +114,8 @@ class GroupMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         gone = [each for each in self._holdings.released if each.tp not in ours]
         if gone:
             self._holdings.drop(gone)
-            await self._listener.lost(gone, reason="moved")
+            deleted = any(not self._consumer.partitions_for_topic(each.tp.topic) for each in gone)
+            await self._listener.lost(gone, reason="topics_changed" if deleted else "moved")
 
         starts = await self._listener.assigned(list(ours), generation)
         for partition, offset in self._holdings.take(starts, generation).items():

@@ -65,6 +65,9 @@ class KafkaOptions(Schema, frozen=True, kw_only=True):
     ] = None
     max_partition_fetch_bytes: Annotated[int, about("Most bytes of a partition in one fetch.", ge=1)] = MIB
     fetch_max_wait: Annotated[float, about("How long a broker keeps a fetch that finds nothing.", gt=0)] = 0.5
+    metadata_max_age: Annotated[
+        float, about("How often a group looks for new partitions, and for topics that match its pattern.", gt=0)
+    ] = 30.0
     compression: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"],
         about("Of what is sent. All but none and gzip need the package cramjam."),

@@ -88,8 +88,7 @@ class KafkaSource:
             raise translate(error, slot="source", operation="subscribe") from error
 
     async def _find_topics(self, consumer: AIOKafkaConsumer) -> None:
-        names = sorted({*self._wanted.names, *(partition.topic for partition in self._wanted.partitions)})
-        missing = [name for name in names if not await _exists(consumer, name)]
+        missing = [name for name in self._wanted.topics if not await _exists(consumer, name)]
         if missing and self._options.create:
             await self._create(missing)
             missing = [name for name in missing if not await _exists(consumer, name)]
@@ -120,6 +119,7 @@ class KafkaSource:
             rebalance_timeout_ms=int(timing.rebalance * 1000),
             max_poll_interval_ms=int(timing.max_poll_interval * 1000),
             max_partition_fetch_bytes=options.max_partition_fetch_bytes,
+            metadata_max_age_ms=int(options.metadata_max_age * 1000),
             fetch_max_wait_ms=int(options.fetch_max_wait * 1000),
         )
 

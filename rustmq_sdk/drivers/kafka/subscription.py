@@ -16,6 +16,7 @@ from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.liveness import CoordinatorWatch
 from rustmq_sdk.drivers.kafka.manual import ManualAssignment
+from rustmq_sdk.drivers.kafka.missing import MissingTopics
 from rustmq_sdk.drivers.kafka.offsets import OffsetQueries
 from rustmq_sdk.drivers.kafka.polling import Polling
 from rustmq_sdk.drivers.kafka.rereading import Rereading
@@ -59,6 +60,7 @@ class KafkaSubscription:
             on_out_of_range=gaps.out_of_range,
             on_corrupt=gaps.corrupt,
         )
+        self._missing = MissingTopics(consumer, wanted.topics)
         self._watch = CoordinatorWatch(consumer, patience=timing.session, clock=asyncio.get_running_loop().time)
         interrupt = self._polling.interrupt
         self._membership: GroupMembership | ManualAssignment
@@ -76,10 +78,10 @@ class KafkaSubscription:
 
         if self._wanted.pattern is not None:
             self._consumer.subscribe(pattern=self._wanted.pattern.pattern, listener=self._membership)
-        else:
-            self._consumer.subscribe(self._wanted.names, listener=self._membership)
+            return None
 
-        return None
+        self._consumer.subscribe(self._wanted.names, listener=self._membership)
+        return asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics")
 
     async def close(self, *, static: bool) -> None:
         """Leaves the group, quickly and in any case."""
@@ -104,8 +106,8 @@ class KafkaSubscription:
 
     @property
     def missing_topics(self) -> Collection[str]:
-        """None: a topic that does not exist is an ``UnknownTopic``."""
-        return ()
+        """Those that were deleted since: one that never was is an ``UnknownTopic``."""
+        return self._missing.names
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         if self._group is None:

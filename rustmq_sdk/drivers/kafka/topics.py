@@ -22,6 +22,11 @@ class Wanted:
     pattern: re.Pattern[str] | None = None
     partitions: Sequence[KafkaPartition] = ()
 
+    @property
+    def topics(self) -> Sequence[str]:
+        """The topics that have to exist; none for a pattern."""
+        return sorted({*self.names, *(partition.topic for partition in self.partitions)})
+
 
 def read_topics(topics: Sequence[str]) -> Wanted:
     """Tells the three apart: a pattern begins with ``^``, as librdkafka has it, and a partition is ``topic[number]``.
