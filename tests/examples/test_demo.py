@@ -23,6 +23,7 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 def account(said: str) -> dict[str, float]:
     """The table at the end."""
     _, _, rows = said.rpartition("     published")
+    rows, _, _ = rows.partition("\n\n")
     return {
         words[0]: float(words[1].replace(",", "")) for words in map(str.split, f"published{rows}".splitlines()) if words
     }
