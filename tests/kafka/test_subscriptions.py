@@ -1,0 +1,162 @@
+"""What a consumer may be subscribed to: topics that grow, patterns, partitions by hand, static members, odd logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewPartitions
+
+import rustmq_sdk
+from rustmq_sdk.values import TopicPartition
+from tests.kafka.reading import Events, consuming, send_numbers, settle, until
+from tests.services.kafka_server import KafkaServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+async def test_a_static_member_comes_back_without_a_rebalance(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic("static", partitions=2)
+    url = f"kafka://{kafka.bootstrap}"
+    await send_numbers(url, topic, range(20))
+    events = Events()
+    async with consuming(url, topic, group=topic, observers=[events]) as stays:
+        async with consuming(f"{url}?group_instance_id=one", topic, group=topic) as static:
+            await until(lambda: len(stays.assigned_partitions) == len(static.assigned_partitions) == 1)
+            theirs = static.assigned_partitions
+
+        before = len(events.rebalances)
+        async with consuming(f"{url}?group_instance_id=one", topic, group=topic) as static:
+            await until(lambda: static.assigned_partitions == theirs)
+            assert len(await settle(static, 1)) == 1
+
+        assert len(events.rebalances) == before, "the others have noticed nothing"
+        assert len(stays.assigned_partitions) == 1
+
+
+async def test_a_pattern_picks_up_a_topic_that_is_made_later(kafka: KafkaServer) -> None:
+    first = await kafka.new_topic("pattern")
+    url = f"kafka://{kafka.bootstrap}"
+    async with consuming(f"{url}?metadata_max_age=1", f"^{first}.*", group=first) as consumer:
+        await until(lambda: consumer.assigned_partitions == {TopicPartition(first, 0)})
+        async with rustmq_sdk.Client(url) as client:
+            await client.create_topic(f"{first}-later")
+
+        await send_numbers(url, f"{first}-later", [1])
+        assert await settle(consumer, 1) == [1]
+        assert consumer.assigned_partitions == {TopicPartition(first, 0), TopicPartition(f"{first}-later", 0)}
+
+
+async def test_partitions_are_assigned_by_hand_and_committed(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic("by-hand", partitions=3)
+    url = f"kafka://{kafka.bootstrap}"
+    for partition in range(3):
+        await send_numbers(url, topic, range(10 * partition, 10 * partition + 3), partition=partition)
+
+    chosen = f"{topic}[0]", f"{topic}[2]"
+    async with consuming(url, *chosen, group=topic) as consumer:
+        assert sorted(await settle(consumer, 6)) == [0, 1, 2, 20, 21, 22]
+        await consumer.commit()
+        assert consumer.assigned_partitions == {TopicPartition(topic, 0), TopicPartition(topic, 2)}
+
+    await send_numbers(url, topic, [23], partition=2)
+    async with consuming(url, *chosen, group=topic) as consumer:
+        assert await settle(consumer, 1) == [23]
+
+
+@pytest.mark.parametrize("group", [True, False])
+async def test_partitions_that_are_added_are_read_as_well(kafka: KafkaServer, group: bool) -> None:
+    topic = await kafka.new_topic("grows")
+    url = f"kafka://{kafka.bootstrap}?metadata_max_age=1"
+    await send_numbers(url, topic, range(10))
+    events = Events()
+    async with consuming(url, topic, group=topic if group else None, observers=[events]) as consumer:
+        assert len(await settle(consumer, 10)) == 10
+
+        async def grow() -> None:
+            async with kafka.admin() as admin:
+                await admin.create_partitions({topic: NewPartitions(3)})
+
+        await anyio.to_thread.run_sync(asyncio.run, grow())
+        await until(lambda: len(consumer.assigned_partitions) == 3)
+        for partition in range(1, 3):
+            await send_numbers(url, topic, [partition], partition=partition)
+
+        # Of the first partition nothing comes again.
+        assert sorted(await settle(consumer, 2)) == [1, 2]
+
+
+async def test_a_compacted_topic_has_gaps_and_the_position_passes_them(kafka: KafkaServer) -> None:
+    """Every segment but the last is cleaned at once; that one begins when the one before is 50 ms old."""
+    configs = {
+        "cleanup.policy": "compact",
+        "segment.ms": "50",
+        "min.cleanable.dirty.ratio": "0.001",
+        "max.compaction.lag.ms": "50",
+    }
+    topic = await kafka.new_topic("compacted", configs=configs)
+    url = f"kafka://{kafka.bootstrap}"
+    async with rustmq_sdk.Client(url) as client, client.producer() as producer:
+        for number in range(30):
+            await producer.send(topic, str(number), key=str(number % 3))
+            await anyio.sleep(0.02)
+
+        with anyio.fail_after(40):
+            while len(left := await everything(url, topic)) == 30:
+                await producer.send(topic, "30", key="again")
+                await anyio.sleep(0.5)
+
+    assert {"27", "28", "29", "30"} <= set(left)
+    async with consuming(url, topic, group=topic) as consumer:
+        assert [str(number) for number in await settle(consumer, len(left))] == left
+        await consumer.commit()
+        await until(lambda: consumer.health().ok)
+        assert sum((await consumer.get_lag()).values()) == 0
+
+
+async def everything(url: str, topic: str) -> Sequence[str]:
+    found: list[str] = []
+    async with consuming(url, topic, group=None) as consumer:
+        with suppress(TimeoutError):
+            while True:
+                message = await consumer.receive(timeout=1)
+                found.append(message.text())
+                await message.ack()
+
+    return found
+
+
+async def transactions(kafka: KafkaServer, topic: str) -> None:
+    """One that is committed between two that are aborted, with messages outside of any."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic)
+    await producer.start()
+    try:
+        for number, commits in enumerate((False, True, False)):
+            await producer.begin_transaction()
+            for value in range(10 * number, 10 * number + 5):
+                await producer.send(topic, b"%d" % value)
+
+            await producer.flush()
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+    finally:
+        await producer.stop()
+
+
+async def test_only_what_is_committed_is_read_where_that_is_asked_for(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic("transactions")
+    url = f"kafka://{kafka.bootstrap}"
+    await anyio.to_thread.run_sync(asyncio.run, transactions(kafka, topic))
+    await send_numbers(url, topic, [100])
+    async with consuming(f"{url}?isolation=read_committed", topic, group=topic) as consumer:
+        assert await settle(consumer, 6) == [10, 11, 12, 13, 14, 100]
+        await consumer.commit()
+        assert sum((await consumer.get_lag()).values()) == 0
+        with pytest.raises(TimeoutError):
+            await consumer.receive(timeout=0.5)
+
+    async with consuming(url, topic, group=None) as consumer:
+        assert len(await settle(consumer, 16)) == 16
