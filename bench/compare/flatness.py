@@ -8,8 +8,7 @@ from typing import Any
 
 from bench.children import ChildFailed, run
 from bench.compare.contenders import Contender
-from bench.compare.server import topic
-from bench.compare.throughput import MORE
+from bench.compare.server import more, topic
 from bench.memory import mib
 from bench.tables import machine, median, number, progress, show
 
@@ -20,7 +19,7 @@ PARTS = 100
 def main(options: argparse.Namespace, chosen: Sequence[Contender], address: str) -> None:
     size = options.sizes[0]
     rows = []
-    with topic(address, options.messages + MORE, size) as name:
+    with topic(address, options.messages + more(size), size) as name:
         for contender in [one for one in chosen if one.long]:
             progress(f"compare: memory, {contender.name}")
             what = {"address": address, "topic": name, "messages": options.messages, "size": size, "parts": PARTS}

@@ -19,6 +19,14 @@ PARTITIONS = 4
 BATCH = 500
 
 
+def more(size: int) -> int:
+    """Messages of so many bytes to have beyond those that are counted, so that nobody comes to the end of a partition.
+
+    Who does waits half a second for more, and aiokafka asks that broker for nothing else meanwhile.
+    """
+    return 16 * 2**20 // size
+
+
 @contextmanager
 def server(url: str | None) -> Iterator[str]:
     """Its addresses, host:port,host:port; one that was started for this is stopped afterwards."""

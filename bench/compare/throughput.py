@@ -9,14 +9,12 @@ from typing import Any, TypeAlias
 
 from bench.children import ChildFailed, run
 from bench.compare.contenders import GETMANY, GOALS, Contender, Goal
-from bench.compare.server import topic
+from bench.compare.server import more, topic
 from bench.tables import machine, median, number, progress, show
 
 SMALL = 100
 LEAST = 500
 """Messages that also the slowest ones read."""
-MORE = 1_000
-"""Messages beyond those that are counted: the first ones only begin a race."""
 HEADER = ("", "k msg/s", "us of CPU a message", "commits a million", "relative to the first")
 
 Rounds: TypeAlias = "list[dict[str, Any]]"
@@ -54,7 +52,7 @@ def main(options: argparse.Namespace, chosen: Sequence[Contender], address: str)
         for size in options.sizes:
             results = Results(size, options.messages if size <= SMALL else options.messages // 2)
             progress(f"compare: {results.messages:,} messages of {size} bytes")
-            runs.append((results, topics.enter_context(topic(address, results.messages + MORE, size))))
+            runs.append((results, topics.enter_context(topic(address, results.messages + more(size), size))))
 
         for turn in range(options.rounds):
             for results, name in runs:
