@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -70,12 +71,19 @@ class Crowd:
         self._stored: Mapping[str, Sequence[Place]] = {}
         self.changes = 0
 
-    async def run(self) -> Account:
-        """Turmoil, quiet, and the account."""
+    async def run(self, meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Account:
+        """Turmoil, quiet, and the account.
+
+        Args:
+            meanwhile: what else happens in the turmoil; it is cancelled then, and has to leave the servers well.
+        """
         async with anyio.create_task_group() as members:
             await self._join(members)
             async with rustmq_sdk.Client(self._url) as client, anyio.create_task_group() as sending:
                 sending.start_soon(self._send, client)
+                if meanwhile is not None:
+                    sending.start_soon(meanwhile)
+
                 with anyio.move_on_after(self._turmoil.seconds):
                     while True:
                         await anyio.sleep(self._turmoil.every)

@@ -2,8 +2,8 @@
 
 A message may be handled twice for a reason: its attempt failed; whoever had it was killed before it was settled, or
 after its ack and before the next commit; whoever had it was stopped for so long that others took over, or cancelled;
-or it was rejected, and its partition moved before its letter was written. Everything else is a broken promise, and
-named.
+or was cut off; or it was rejected, and its partition moved before its letter was written. Everything else is a broken
+promise, and named.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import NamedTuple
 from tests.kills.journal import Event
 
 SETTLED = ("recorded", "durable", "pending", "rejected")
+EXPIRED = ("expired", "fenced")
+"""Why a partition goes that is taken away without being asked for."""
 FATES = ("acking", *SETTLED, "failed", "stale", "duplicate")
 
 Place = tuple[int, int]
@@ -141,12 +143,15 @@ class Lives:
         self.killed: dict[str, int] = {}
         self.cancelled: dict[str, int] = {}
         self.stopped: dict[str, list[int]] = defaultdict(list)
+        self.expired: dict[str, list[int]] = defaultdict(list)
         self.committed: dict[int, list[Commit]] = defaultdict(list)
         for event in events:
             if event.what == "killed":
                 self.killed[event.details[0]] = event.at
             elif event.what == "cancelled":
                 self.cancelled[event.details[0]] = event.at
+            elif event.what == "rebalanced" and event.details[2] in EXPIRED:
+                self.expired[event.who].append(event.at)
             elif event.what == "stopped":
                 self.stopped[event.details[0]].append(event.at)
             elif event.what == "committed":
@@ -159,6 +164,10 @@ class Lives:
     def was_cancelled(self, who: str, before: int) -> bool:
         """Whether everything of a consumer was cancelled before that time, its handlers included."""
         return self.cancelled.get(who, before) < before
+
+    def was_expired(self, who: str, since: int, before: int) -> bool:
+        """Whether the others took a living process for dead at some time between the two: nobody heard of it."""
+        return any(since < at < before for at in self.expired[who])
 
     def was_stopped(self, who: str, since: int, before: int) -> bool:
         """Whether a process stood still at some time between the two."""
@@ -251,9 +260,16 @@ def _reason(before: Event, after: Event, fate: Event | None, lives: Lives) -> st
         end = "killed" if killed else "cancelled"
         return f"acked, not committed when {end}" if fate is not None else f"unsettled when {end}"
 
+    return _excuse(before, after, fate, lives) or f"!handled by {before.who} and by {after.who} for no reason"
+
+
+def _excuse(before: Event, after: Event, fate: Event | None, lives: Lives) -> str | None:
+    """Why a partition moved while somebody who lived on had the message."""
+    if lives.was_expired(before.who, before.at, after.at):
+        return "in the hands of a process that nobody could hear"
+
     moved = fate is not None and fate.what == "rejected" and _epoch(before) != _epoch(after)
-    nothing = f"!handled by {before.who} and by {after.who} for no reason"
-    return "rejected, its letter not written when its partition moved" if moved else nothing
+    return "rejected, its letter not written when its partition moved" if moved else None
 
 
 def _epoch(handling: Event) -> str:

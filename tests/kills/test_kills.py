@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.kills.conductor import Conductor, Plan
 from tests.kills.crashing import sweep
 from tests.kills.journal import Event, Journal, read
 from tests.kills.reckoning import Account, reckon
+from tests.services.kafka_server import KafkaServer
 
 
 def conduct(folder: Path, plan: Plan) -> Account:
@@ -31,6 +33,19 @@ def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path, clock: str) -
     assert account.confirmed > 500
     assert account.durable > 50
     # What a kill brings again is what was at work, or acked since the last commit 0.2 s before: not the whole run.
+    assert sum(account.again.values()) - account.again["its attempt had failed"] < account.stored / 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_nothing_is_lost_on_kafka_when_processes_are_killed(tmp_path: Path, kafka: KafkaServer) -> None:
+    plan = Plan(seed=1, kills=8, lease=2.0, pause=2.0, topic=f"kills-{secrets.token_hex(4)}")
+    account = Conductor(f"kafka://{kafka.bootstrap}", tmp_path, plan, print).run()
+    assert account.sound, str(account)
+    assert account.kills == 8
+    assert account.durable > 50
+    # Settled out of order, committed beside the watermark, and not run again: that would not be sound.
+    assert account.remembered > 0
     assert sum(account.again.values()) - account.again["its attempt had failed"] < account.stored / 4
 
 
@@ -176,3 +191,33 @@ def test_a_journal_has_whole_lines_in_order(tmp_path: Path) -> None:
     assert (first.who, second.who) == (A, B)
     assert first.at < second.at
     assert first[2:] == ("handling", ("s0:0", "2"))
+
+
+def test_a_commit_passes_nothing_that_is_unsettled() -> None:
+    assert "passed the unsettled offset 7" in Tale().note(A, "committed", 2, 8).handled(A).account().broken[0]
+    assert "has the unsettled offset 7" in Tale().note(A, "committed", 2, 5, "6-8").handled(A).account().broken[0]
+    assert Tale().handled(A).note(A, "committed", 2, 5, "6-8").account().sound
+    assert Tale().note(A, "committed", 2, 5, "6-7").handled(A).account().sound
+
+
+def test_what_is_committed_above_a_watermark_is_final_as_well() -> None:
+    tale = Tale().handled(A).note(A, "committed", 2, 5, "6-8").note("conductor", "killed", A)
+    account = tale.account()
+    assert account.sound
+    assert account.remembered == 2
+    assert "a commit had covered it" in tale.handled(B, epoch=2).account().broken[0]
+
+
+def test_an_owner_that_was_followed_handles_nothing_more() -> None:
+    (broken,) = Tale().note(B, "handling", "s0:1", 2, 8, 2, 1).handled(A).account().broken
+    assert broken == "partition 2 was handled by w0.0 in epoch 1 after w1.0 in epoch 2"
+    assert Tale().note("conductor", "stopped", A).note(B, "handling", "s0:1", 2, 8, 2, 1).handled(A).account().sound
+
+
+def test_what_was_in_the_hands_of_the_cancelled_and_of_the_unheard_runs_again() -> None:
+    cancelled = Tale().handled(A, None).note("crowd", "cancelled", A).handled(B, epoch=2).account()
+    assert cancelled.again == {"unsettled when cancelled": 1}
+    unheard = Tale().handled(A).note(A, "rebalanced", "+[]", "-[2]", "expired").handled(B, epoch=2).account()
+    assert unheard.again == {"in the hands of a process that nobody could hear": 1}
+    asked = Tale().handled(A).note(A, "rebalanced", "+[]", "-[2]", "moved").handled(B, epoch=2).account()
+    assert "for no reason" in asked.broken[0]
