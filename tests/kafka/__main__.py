@@ -125,8 +125,7 @@ def networks(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop
             finally:
                 network.mend()
 
-        url = f"kafka://{network.bootstrap}?request_timeout=12"
-        return _turmoil(url, folder, chosen, loop, every=5.0, disturb=disturb)
+        return _turmoil(f"kafka://{network.bootstrap}", folder, chosen, loop, every=5.0, disturb=disturb)
 
 
 RUNS = {run.__name__: run for run in (kills, rebalances, brokers, networks)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -125,18 +126,29 @@ class Crowd:
     async def _member(self, name: str, slowest: float) -> None:
         presence = self._present[name]
         journal = Journal(self._folder / f"{name}.journal")
-        topic = self._turmoil.topic
-        options = settings(lease=LEASE, commit_interval=0.2, group=f"crowd-of-{topic}")
         worker = Worker(journal, random.Random(name), slowest=slowest)
         with presence.scope:
-            async with (
-                rustmq_sdk.Client(self._url) as client,
-                client.consumer(topic, observers=[Observer(journal)], **options) as consumer,
-                anyio.create_task_group() as tasks,
-            ):
+            while not presence.leave.is_set() and not await self._take_part(presence, journal, worker):  # noqa: ASYNC110
+                await anyio.sleep(0.5)
+
+    async def _take_part(self, presence: Presence, journal: Journal, worker: Worker) -> bool:
+        """Until it is to leave; False if it could not even enter, as happens where networks are cut."""
+        topic = self._turmoil.topic
+        options = settings(lease=LEASE, commit_interval=0.2, group=f"crowd-of-{topic}")
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(rustmq_sdk.Client(self._url))
+                consumer = client.consumer(topic, observers=[Observer(journal)], **options)
+                await stack.enter_async_context(consumer)
+            except rustmq_sdk.TransientDriverError:
+                return False
+
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_stop_when, presence.leave, consumer)
                 await consumer.run(worker.handle, concurrency=8)
                 tasks.cancel_scope.cancel()
+
+        return True
 
     async def _send(self, client: rustmq_sdk.Client) -> None:
         journal = Journal(self._folder / "s0.0.journal")

@@ -170,3 +170,25 @@ async def test_a_topic_that_is_deleted_under_its_reader_is_named(kafka: KafkaSer
         await until(lambda: "unknown_topic" in {reason.code for reason in consumer.health().reasons})
         assert not consumer.health().ok
         assert ([], [TopicPartition(topic, 0)], "topics_changed") in events.rebalances
+
+
+async def test_a_position_behind_the_end_of_the_log_is_said(kafka: KafkaServer) -> None:
+    """As it is when the topic was made again, and its groups' positions were kept or copied."""
+    topic = await kafka.new_topic("behind")
+    url = f"kafka://{kafka.bootstrap}"
+    await send_numbers(url, topic, range(5))
+    async with consuming(url, topic, group=topic) as consumer:
+        await until(lambda: consumer.assigned_partitions)
+        await consumer.seek(topic, 0, 30)
+        await consumer.commit()
+
+    events = Events()
+    async with consuming(url, topic, group=topic, observers=[events]) as consumer:
+        with anyio.fail_after(SOON), pytest.raises(rustmq_sdk.PartitionStopped, match="30"):
+            await consumer.receive()
+
+        assert [(gone.first, gone.end, gone.restart) for gone in events.gone] == [(30, 30, 0)]
+        consumer.resume_partitions([(topic, 0)])
+        assert await settle(consumer, 5) == list(range(5))
+        await consumer.commit()
+        assert await consumer.committed_offset(topic, 0) == 5
