@@ -56,6 +56,19 @@ async def test_a_lost_network_opens_the_circuit_and_nothing_is_lost(
     assert ("source.fetch", "open") in events.circuits
 
 
+async def test_an_idle_reader_on_a_half_open_connection_does_not_look_healthy(
+    kafka: KafkaServer, network: Proxy
+) -> None:
+    """A request that is overdue would tell as well, 17 s after it was sent."""
+    topic = await kafka.new_topic("idle")
+    hasty = options(group=topic, lease=2.0, close_timeout=1.5, commit_timeout=1.0)
+    async with consuming(f"kafka://{network.bootstrap}", topic, **hasty) as consumer:
+        await until(lambda: consumer.assigned_partitions)
+        network.freeze()
+        await until(lambda: not consumer.health().ok, within=12)
+        assert "heartbeat" in consumer.health().reasons[0].text
+
+
 @on_trio
 async def test_a_slow_network_costs_time_and_nothing_else(kafka: KafkaServer, network: Proxy) -> None:
     topic = await kafka.new_topic("slow", partitions=2)

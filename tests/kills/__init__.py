@@ -2,6 +2,7 @@
 
     python -m tests.kills                       the long form, with a line for each blow and the account at the end
     python -m tests.kills --seed 7              the same blows in the same order again
+    python -m tests.kills --url kafka://…       on a server instead of a file
     python -m tests.kills --crashes             a crash before each statement of SQL that a program runs
 
 ``sender.py`` and ``worker.py`` are the programs, each with a journal of its own (``journal.py``) that a kill cannot

@@ -1,16 +1,20 @@
-"""Noticing that a group has no coordinator: aiokafka looks for one for ever, and an idle consumer looks healthy."""
+"""Noticing that nobody coordinates the group: aiokafka looks for one for ever, and an idle consumer looks healthy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from rustmq_sdk.errors import TransientDriverError
 
 
 class CoordinatorWatch:
-    """Complains once the coordinator is unknown for as long as a session lasts.
+    """Complains once no coordinator is known, or it answers no heartbeat, for as long as a session lasts.
+
+    A half-open connection takes heartbeats and answers none. aiokafka gives it up when the request is overdue, which is
+    longer than a session: the group has expired us by then.
 
     Args:
         patience: that long, in seconds.
@@ -22,22 +26,42 @@ class CoordinatorWatch:
         self._patience = patience
         self._clock = clock
         self._unknown_since: float | None = None
+        self._heard = clock()
+        coordinator = consumer._coordinator
+        if isinstance(coordinator, GroupCoordinator):
+            self._beat = coordinator._do_heartbeat
+            coordinator._do_heartbeat = self._listen
+
+    async def _listen(self) -> bool:
+        heard = bool(await self._beat())
+        if heard:
+            self._heard = self._clock()
+
+        return heard
 
     def check(self) -> None:
         """Raises ``TransientDriverError``."""
-        now = self._clock()
-        if self._consumer._coordinator.coordinator_id is not None:
+        now, coordinator = self._clock(), self._consumer._coordinator
+        beating = getattr(coordinator, "_heartbeat_task", None)
+        if beating is None or beating.done():
+            # A rebalance: its JoinGroup stands for the heartbeats.
+            self._heard = now
+
+        if coordinator.coordinator_id is not None:
             self._unknown_since = None
+            self._complain(now - self._heard, "the coordinator has not answered a heartbeat")
             return
 
         if self._unknown_since is None:
             self._unknown_since = now
 
-        silent = now - self._unknown_since
+        self._complain(now - self._unknown_since, "no broker says that it coordinates the group")
+
+    def _complain(self, silent: float, what: str) -> None:
         if silent > self._patience:
             raise TransientDriverError(
-                f"no broker says for {silent:.0f} s that it coordinates the group "
-                f"{self._consumer._group_id!r}. Look whether the brokers are up and reachable",
+                f"{what} for {silent:.0f} s (group {self._consumer._group_id!r}). Look whether the brokers are up and "
+                "reachable",
                 slot="source",
                 operation="fetch",
             )
