@@ -119,6 +119,7 @@ class Life:
         self._session.wake_receivers()
         if self.parts is not None and not self._session.closing:
             self.parts.fetcher.kick()
+            self.parts.redelivery.look()
 
     def refuse_other_task(self) -> None:
         """Raises ``ConsumerStateError`` in another task than the one that entered."""

@@ -119,6 +119,10 @@ class Redelivery:
         heapq.heapify(self._heap)
         self.cache.forget(ledger)
 
+    def look(self) -> None:
+        """Has it inspect now."""
+        self._bell.kick()
+
     def arm(self) -> None:
         """Something is in flight: from now on somebody has to look whether it is settled."""
         if self._resting:

@@ -21,6 +21,7 @@ from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.settlements import QueueSettlements
 from rustmq_sdk._runtime.settler import LedgerSettler
+from rustmq_sdk._runtime.shutdown import IN_FLIGHT
 from rustmq_sdk._runtime.watch import Watch
 from rustmq_sdk._runtime.workers import Workers
 
@@ -59,7 +60,7 @@ class Parts:
             on_broken=self.holes.broken_retry,
             on_exhausted=failures.exhausted,
             on_evicted=failures.evicted,
-            inspect=self.watch,
+            inspect=self._inspect,
         )
         self.fetcher = Fetcher(
             session,
@@ -152,6 +153,13 @@ class Parts:
 
     # The callbacks that cross from one part to another. They look the other part up when they are called, because some
     # of them are needed before it exists.
+
+    def _inspect(self, now: float) -> float | None:
+        if self.session.stopping and self.workers is not None:
+            # As long as close() would give them: whoever sent the signal waits no longer than close_timeout.
+            self.workers.end_by(now + self.session.config.close_timeout * IN_FLIGHT)
+
+        return self.watch(now)
 
     def _room(self) -> None:
         self.fetcher.room()

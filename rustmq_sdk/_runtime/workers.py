@@ -85,6 +85,11 @@ class Workers:
         if self._error is not None:
             raise self._error
 
+    def end_by(self, deadline: float) -> None:
+        """The consumer was stopped: handlers have until then (loop time), and then their messages are released."""
+        if self._scope is not None and deadline < self._scope.deadline:
+            self._scope.deadline = deadline
+
     def cancel(self) -> None:
         """Handlers had their time: their messages are released."""
         if self._scope is not None:

@@ -336,6 +336,30 @@ class TestOrder:
 
         assert (stage.committed(0), stage.committed(1)) == (1, 3)
 
+    async def test_a_handler_has_no_longer_after_a_stop_than_when_closing(self, either: Stage) -> None:
+        either.send(2)
+        ended: list[str] = []
+
+        async def handle(message: Message) -> None:
+            if message.text() == "m1":
+                consumer.stop()
+
+            try:
+                await anyio.sleep(3600 if message.text() == "m0" else 5)
+            finally:
+                ended.append(message.text())
+
+        start = anyio.current_time()
+        async with either.consumer(close_timeout=10) as consumer:
+            await consumer.run(handle, concurrency=2, ordering="none")
+            assert anyio.current_time() - start == pytest.approx(6, abs=0.5)
+
+        assert anyio.current_time() - start <= 10
+        assert ended == ["m1", "m0"], "who needs less time has it"
+        async with either.consumer() as again:
+            message = await again.receive(60)
+            assert (message.text(), message.attempt) == ("m0", 1)
+
     async def test_no_handler_gets_a_message_after_the_stop(self, either: Stage) -> None:
         either.send(50)
         started: list[str] = []
