@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -22,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+aside = Console(stderr=True)
+"""For what is said beside the output, which may go into a pipe."""
 
 Url = Annotated[str | None, typer.Option("--url", "-u", envvar="RUSTMQ_URL", help="For example sqlite:///events.db")]
 SEND_TOGETHER = 500
@@ -108,6 +111,7 @@ def send(
     async def program() -> None:
         sent = 0
         async with connected(url, create=True) as client, client.producer() as producer:
+            known = await _topics_of(client)
             if payload is not None:
                 await producer.send(topic, payload, key=key)
                 sent = 1
@@ -116,9 +120,18 @@ def send(
                     messages = [rustmq_sdk.OutgoingMessage(line, key.encode() if key else None) for line in batch]
                     sent += len(await producer.send_batch(topic, messages))
 
-        console.print(f"{sent} message{'s' if sent != 1 else ''} sent to {topic}.")
+        is_new = sent and known is not None and topic not in known
+        console.print(f"{sent} message{'s' if sent != 1 else ''} sent to {topic}{' (new topic)' if is_new else ''}.")
 
     run(program)
+
+
+async def _topics_of(client: rustmq_sdk.Client) -> Collection[str] | None:
+    """Their names; None where the driver cannot list them."""
+    try:
+        return await client.topics()
+    except rustmq_sdk.Unsupported:
+        return None
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -148,6 +161,7 @@ def tail(
         left = count
         where = int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start)
         async with connected(url, create=False) as client, client.consumer(topic, start=where) as consumer:
+            _say_what_is_missing(topic, await _topics_of(client))
             with rustmq_sdk.stop_on_signals(consumer):
                 while left is None or left > 0:
                     try:
@@ -160,6 +174,17 @@ def tail(
                     left = left - 1 if left is not None else None
 
     run(program)
+
+
+def _say_what_is_missing(topic: str, known: Collection[str] | None) -> None:
+    if known is None or topic in known:
+        return
+
+    nearest = difflib.get_close_matches(topic, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    aside.print(
+        f"There is no topic {topic!r} yet; waiting for it.{hint}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:

@@ -45,13 +45,27 @@ def test_what_was_sent_is_listed_and_shown(url: str) -> None:
 
 def test_lines_that_are_not_text_are_sent_as_they_are(url: str) -> None:
     result = CliRunner().invoke(app, ["send", "orders"], input=b"\xff\xfe\n")
-    assert result.output == "1 message sent to orders.\n"
+    assert result.output == "1 message sent to orders (new topic).\n"
     assert "\\xff\\xfe" in rustmq("tail", "orders", "--start", "earliest", "--count", "1")[1]
 
 
 def test_tail_stops_where_nothing_comes(url: str) -> None:
     rustmq("send", "orders", "only")
     assert rustmq("tail", "orders", "--start", "latest", "--wait", "0.05") == (0, "")
+
+
+def test_sending_to_a_topic_that_was_not_there_says_so(url: str) -> None:
+    assert rustmq("send", "ordres", "typo") == (0, "1 message sent to ordres (new topic).\n")
+    assert rustmq("send", "ordres", "typo") == (0, "1 message sent to ordres.\n")
+    assert rustmq("send", "nothing", stdin="") == (0, "0 messages sent to nothing.\n")
+
+
+def test_tail_says_beside_its_output_which_topic_it_waits_for(url: str) -> None:
+    rustmq("create", "orders")
+    result = CliRunner().invoke(app, ["tail", "orderz", "--wait", "0.05"])
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == "There is no topic 'orderz' yet; waiting for it. Did you mean 'orders'?\n"
 
 
 def test_a_topic_that_does_not_fit_is_refused_in_one_line(url: str) -> None:
