@@ -15,6 +15,7 @@ import pytest
 import rustmq_sdk
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import housekeeping, integrity, integrity_check
+from rustmq_sdk.drivers.sqlite.__main__ import main
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence
 from tests.integration.others import PATIENCE
 
@@ -150,3 +151,18 @@ def deleted(path: Path) -> bool:
     """Whether retention has come as far as to what was sent meanwhile."""
     with opened(path) as connection:
         return bool(connection.execute("SELECT max(start) > 60 FROM partition").get)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["--what"], 2)])
+def test_the_module_says_how_it_is_called(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == code
+    written = capsys.readouterr()
+    said, silent = (written.err, written.out) if code else (written.out, written.err)
+    assert said.startswith("usage: python -m rustmq_sdk.drivers.sqlite [-h] FILE [FILE ...]")
+    assert silent == ""

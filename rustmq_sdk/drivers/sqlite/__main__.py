@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from rustmq_sdk.drivers.sqlite.integrity import integrity_check
 from rustmq_sdk.errors import RustMQError
 
 
-def main(paths: list[str]) -> int:
-    """Prints what is wrong with each file."""
-    damaged = not paths
-    for path in paths:
+def main(arguments: Sequence[str]) -> int:
+    """Prints what is wrong with each file; without one it exits with 2 and says how it is called."""
+    damaged = False
+    for path in _paths(arguments):
         try:
             problems = integrity_check(path)
         except RustMQError as error:
@@ -22,6 +24,16 @@ def main(paths: list[str]) -> int:
             sys.stdout.write(f"{path}: {line}\n")
 
     return int(damaged)
+
+
+def _paths(arguments: Sequence[str]) -> list[str]:
+    parser = argparse.ArgumentParser(
+        prog="python -m rustmq_sdk.drivers.sqlite",
+        description="Checks files of the embedded log: structure, checksums, offsets. Exits with 1 if one is damaged.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="a file of the embedded log; it may be in use")
+    paths: list[str] = parser.parse_args(arguments).paths
+    return paths
 
 
 if __name__ == "__main__":
