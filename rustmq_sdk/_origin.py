@@ -34,9 +34,9 @@ class Origin(NamedTuple):
         """Merges the settings with keyword arguments and those of the URL; see :func:`rustmq_sdk.config.load`."""
         section = self.consumer if schema is ConsumerConfig else self.producer
         try:
-            return load(schema, given, url=url, file=section)
+            return load(schema, given, url=url, file=section, file_name=self.file)
         except ConfigurationError as error:
-            if self.file is not None:
+            if self.file is not None and not any(self.file in note for note in getattr(error, "__notes__", ())):
                 error.add_note(f"Settings were also read from {self.file}")
 
             raise
@@ -76,8 +76,8 @@ def _names_a_file(text: str) -> bool:
 
 def _from_sections(sections: Mapping[str, Any], from_environment: str | None, *, file: str | None) -> Origin:
     try:
-        for name in sections:
-            check_known(name, _SECTIONS)
+        for name, section in sections.items():
+            check_known(name, _SECTIONS, value=redact(section) if isinstance(section, str) else section)
 
         for name in ("consumer", "producer"):
             _check_section(name, sections.get(name))

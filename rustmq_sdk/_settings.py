@@ -29,8 +29,8 @@ class _SpellsItsNames(msgspec.StructMeta):
     if not TYPE_CHECKING:  # type checkers know the arguments from the fields, as long as they see no other call
 
         def __call__(cls, *positional: object, **given: object) -> object:  # noqa: N805  # of a metaclass
-            for name in given:
-                check_known(name, cls.__struct_fields__, cls.prefix)
+            for name, value in given.items():
+                check_known(name, cls.__struct_fields__, cls.prefix, value=value)
 
             return super().__call__(*positional, **given)
 
@@ -64,14 +64,21 @@ def about(description: str, **bounds: Any) -> msgspec.Meta:
     return msgspec.Meta(description=description, **bounds)
 
 
-def check_known(name: object, known: Collection[str], prefix: str = "") -> None:
-    """Raises ``ConfigurationError`` with the nearest known name for a name nobody knows."""
+def check_known(name: object, known: Collection[str], prefix: str = "", *, value: object) -> None:
+    """Raises ``ConfigurationError`` with the nearest known name for a name nobody knows.
+
+    Args:
+        name: that somebody gave.
+        known: the names there are.
+        prefix: stands before all of them in the error.
+        value: what was given under that name, as the error may show it.
+    """
     if name in known:
         return
 
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     fix = f"Did you mean {prefix + nearest[0]!r}?" if nearest else f"Known are {', '.join(known)}"
-    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=name, fix=fix)
+    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=value, fix=fix)
 
 
 def meaning_of(schema: type[msgspec.Struct], name: str) -> str:

@@ -7,7 +7,7 @@ query, environment (``RUSTMQ_CONSUMER_<FIELD>``, ``RUSTMQ_PRODUCER_<FIELD>``), f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -192,6 +192,7 @@ def load(
     url: Mapping[str, str] | None = None,
     file: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    file_name: str | None = None,
 ) -> Settings:
     """Merges the five places a setting can come from, and validates the result.
 
@@ -204,6 +205,7 @@ def load(
         url: the options of the URL that belong to this schema.
         file: the section of a file.
         environment: ``os.environ`` if None.
+        file_name: where ``file`` was read from, for errors.
 
     Raises:
         ConfigurationError: an unknown name (with the nearest known one), values of the wrong type or out of range, or
@@ -214,14 +216,22 @@ def load(
     try:
         return _merged(schema, given, url or {}, variables, file or {})
     except ConfigurationError as error:
-        _name_variables(error, prefix, variables.keys() - given.keys() - (url or {}).keys())
+        above = given.keys() | (url or {}).keys()
+        places = {name: f"the environment variable {prefix}{name.upper()}" for name in variables}
+        if file_name is not None:
+            section = "consumer" if schema is ConsumerConfig else "producer"
+            places = {str(name): f"{file_name}, section {section}" for name in file or {}} | places
+
+        _name_places(error, {name: place for name, place in places.items() if name not in above})
         raise
 
 
-def _name_variables(error: ConfigurationError, prefix: str, decisive: Collection[str]) -> None:
+def _name_places(error: ConfigurationError, places: Mapping[str, str]) -> None:
+    """Notes where each wrong setting was read. One that stands in the program needs none: the traceback shows it."""
     for wrong in (error, *error.also):
-        if wrong.field in decisive:
-            error.add_note(f"Read from the environment variable {prefix}{wrong.field.upper()}")
+        place = places.get(wrong.field.partition(".")[0])
+        if place is not None:
+            error.add_note(f"{wrong.field}: read from {place}" if error.also else f"Read from {place}")
 
 
 def _merged(
@@ -234,16 +244,16 @@ def _merged(
     known = fields_of(schema)
     settings: dict[str, Any] = {}
     for name, value in file.items():
-        check_known(name, known)
+        check_known(name, known, value=value)
         settings[name] = value
 
     for layer in (variables, url):
         for name, text in layer.items():
-            check_known(name, known)
+            check_known(name, known, value=text)
             settings[name] = from_text(schema, name, text)
 
     for name, value in given.items():
-        check_known(name, known)
+        check_known(name, known, value=value)
         settings[name] = value
 
     if isinstance(settings.get("retry"), Mapping):
@@ -257,8 +267,8 @@ def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, 
 
 
 def _retry_policy(section: Mapping[str, Any]) -> RetryPolicy:
-    for name in section:
-        check_known(name, fields_of(RetryPolicy), "retry.")
+    for name, value in section.items():
+        check_known(name, fields_of(RetryPolicy), "retry.", value=value)
 
     return RetryPolicy(**section)
 

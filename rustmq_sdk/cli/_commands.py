@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import rustmq_sdk
@@ -33,11 +34,12 @@ SEND_TOGETHER = 500
 
 @contextmanager
 def said_plainly() -> Iterator[None]:
-    """Errors of ours are for reading, not for debugging: one line, exit code 1."""
+    """Errors of ours are for reading, not for debugging: the message, where it comes from, exit code 1."""
     try:
         yield
     except (rustmq_sdk.RustMQError, TimeoutError) as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        said = "\n".join((str(error), *getattr(error, "__notes__", ())))
+        console.print(f"[red]{type(error).__name__}[/]: {escape(said)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

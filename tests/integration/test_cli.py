@@ -98,6 +98,16 @@ def test_a_wrong_url_is_refused_in_one_line() -> None:
     assert "sqlite" in said
 
 
+def test_an_error_of_the_settings_shows_the_value_and_where_it_was_read(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUSTMQ_CONSUMER_GOUP", "billing")
+    code, said = rustmq("topics")
+    assert code == 1
+    assert "goup='billing': there is no such setting. Did you mean 'group'?" in said
+    assert "Read from the environment variable RUSTMQ_CONSUMER_GOUP" in said
+
+
 def test_check_finds_a_sound_file_and_a_missing_one(url: str, tmp_path: Path) -> None:
     rustmq("send", "orders", "first")
     assert rustmq("check", f"{tmp_path}/log.db")[0] == 0

@@ -314,7 +314,7 @@ class TestUnknownNames:
         ],
     )
     def test_a_misspelt_name_is_refused_with_the_nearest_known_one(self, places: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match="Did you mean 'prefetch'"):
+        with pytest.raises(ConfigurationError, match=r"^prefech='?5'?: .*Did you mean 'prefetch'"):
             load(ConsumerConfig, **{"environment": {}, **places})
 
     def test_a_name_like_no_other_is_refused_with_all_known_ones(self) -> None:
@@ -336,9 +336,10 @@ class TestUnknownNames:
             schema(**{misspelt: 3})
 
         assert caught.value.field.endswith(misspelt)
+        assert caught.value.value == 3
 
     def test_a_name_in_a_file_that_is_no_text_is_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match="1=1"):
+        with pytest.raises(ConfigurationError, match="1=2"):
             consumer(file={1: 2})
 
     def test_a_misspelt_part_of_the_retry_policy_is_refused(self) -> None:
@@ -393,6 +394,36 @@ def test_an_error_from_the_environment_names_the_variable(variable: str) -> None
         load(ConsumerConfig, {}, environment={variable: "-3"})
 
     assert caught.value.__notes__ == [f"Read from the environment variable {variable}"]
+
+
+def test_an_error_within_a_variable_names_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"retry\.max_attempt=3") as caught:
+        load(ConsumerConfig, {}, environment={"RUSTMQ_CONSUMER_RETRY": '{"max_attempt": 3}'})
+
+    assert caught.value.__notes__ == ["Read from the environment variable RUSTMQ_CONSUMER_RETRY"]
+
+
+def test_an_error_from_a_file_names_file_and_section() -> None:
+    with pytest.raises(ConfigurationError, match=r"^goup='billing': ") as caught:
+        load(ConsumerConfig, {}, file={"goup": "billing"}, file_name="settings.toml", environment={})
+
+    assert caught.value.__notes__ == ["Read from settings.toml, section consumer"]
+
+
+def test_of_several_errors_each_names_its_place() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(
+            ConsumerConfig,
+            {"lease": -1},
+            file={"prefetch": 0, "cache_ttl": 0, "lease": 30},
+            file_name="settings.toml",
+            environment={"RUSTMQ_CONSUMER_PREFETCH": "-3"},
+        )
+
+    assert sorted(caught.value.__notes__) == [
+        "cache_ttl: read from settings.toml, section consumer",
+        "prefetch: read from the environment variable RUSTMQ_CONSUMER_PREFETCH",
+    ]
 
 
 def test_an_error_that_overrules_the_environment_does_not_blame_it() -> None:

@@ -36,7 +36,7 @@ def read_options(
     options: dict[str, str] = {}
     for text in (_from_environment(os.environ if environment is None else environment), location.options, given or {}):
         for name in text:
-            check_known(name, OPTIONS)
+            check_known(name, OPTIONS, value="***")  # it may be a misspelt password
 
         options.update(text)
 

@@ -54,8 +54,8 @@ def open(url: str, options: Mapping[str, str] | None = None) -> MemoryDriver:  #
     """
     location = locate(url)
     options = {**location.options, **(options or {})}
-    for option in options:
-        check_known(option, OPTIONS)
+    for option, value in options.items():
+        check_known(option, OPTIONS, value=value)
 
     name = _broker_name(location.bare)
     limit = _number("max_messages", options, least=1)
@@ -145,7 +145,7 @@ def _capabilities(options: Mapping[str, str]) -> Capabilities:
 
     optional = tuple(item.name for item in fields(Capabilities) if getattr(capabilities, item.name) is True)
     for name in filter(None, options.get("without", "").split(",")):
-        check_known(name, optional)
+        check_known(name, optional, value=options["without"])
         capabilities = replace(capabilities, **{name: False})  # type: ignore[arg-type]  # only the boolean ones
 
     return capabilities

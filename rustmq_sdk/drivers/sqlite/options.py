@@ -68,7 +68,7 @@ def _checked(schema: type[Retention], given: Mapping[str, Any]) -> dict[str, Any
     hints = get_type_hints(schema, include_extras=True)
     checked = {}
     for name, value in given.items():
-        check_known(name, schema.__struct_fields__)
+        check_known(name, schema.__struct_fields__, value=value)
         try:
             checked[name] = msgspec.convert(value, hints[name], strict=not isinstance(value, str))
         except msgspec.ValidationError as error:
