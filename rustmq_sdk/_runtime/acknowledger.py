@@ -73,6 +73,7 @@ class Acknowledger:
         self._every = self._tell_at = config.commit_every
         self._fresh = 0
         self._asked = False
+        self._over = False
         self._soon = False
         self._forced: list[anyio.Event] = []
         self._round = anyio.Event()
@@ -196,6 +197,9 @@ class Acknowledger:
         if self._commits_nothing or not self._session.config.auto_commit or not ledgers:
             return
 
+        if self._over:
+            return
+
         done = anyio.Event()
         self._forced.append(done)
         self.inbox.kick()
@@ -218,6 +222,15 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Commits when it is due, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            # Who closes must not wait for somebody who is not there any more.
+            self._over = True
+            for done in self._forced:
+                done.set()
+
+    async def _run(self) -> None:
         while True:
             await self.inbox.wait(self._due_in())
             self._look()

@@ -82,15 +82,18 @@ def health(session: Session, parts: Parts | None) -> Health:
 def explain(session: Session) -> str:
     """What a receiver that gets nothing is waiting for, in one line."""
     missing = [reason.text for reason in _missing_topics(session)]
-    reasons = [*(reason.text for reason in _circuit_reasons(session)), *missing]
-    if not session.lanes and not missing:
+    reasons = [*(reason.text for reason in _circuit_reasons(session)), *_last_errors(session), *missing]
+    in_flight = sum(lane.ledger.in_flight for lane in session.lanes)
+    if not session.lanes and not reasons:
         reasons.append(
-            "no partition is assigned (other members of the group have all of them; one that was killed keeps its "
-            f"share for lease={session.config.lease:g} s)"
+            "no partition is assigned (other members of the group have all of them; one that does not answer any more "
+            f"keeps its share for up to lease={session.config.lease:g} s)"
         )
+    elif not reasons and in_flight >= session.config.max_in_flight:
+        reasons.append(_unsettled(session, in_flight))
     elif not reasons:
         partitions = ", ".join(str(lane.ledger.assignment.tp) for lane in session.lanes)
-        reasons.append(f"{partitions}: no message behind the start position")
+        reasons.append(f"{partitions}: no message behind the position")
 
     return "; ".join(reasons)
 
@@ -113,6 +116,17 @@ def _reasons(session: Session, parts: Parts) -> Iterator[Reason]:
     yield from _lane_reasons(session, parts)
     yield from _trouble(session, parts)
     yield from _pressure(session, parts)
+
+
+def _last_errors(session: Session) -> Iterator[str]:
+    """Of calls that have failed since they last worked, and are tried on."""
+    for name, breaker in session.circuits.items():
+        if breaker.state == "closed" and breaker.last_error:
+            yield f"{name} fails: {breaker.last_error}"
+
+
+def _unsettled(session: Session, in_flight: int) -> str:
+    return f"{in_flight} messages are unsettled (max_in_flight={session.config.max_in_flight}): ack some of them"
 
 
 def _circuit_reasons(session: Session) -> Iterator[Reason]:

@@ -239,3 +239,12 @@ class TestWhatIsForgotten:
             lane = next(iter(consumer._session.lanes))
             assert len(lane.ledger.busy) < 2500
             consumer.stop()
+
+
+@pytest.mark.virtual_time
+async def test_who_waits_beside_a_full_bound_is_told_so(stage: Stage) -> None:
+    stage.send(30)
+    async with stage.consumer(max_in_flight=10, prefetch=10) as consumer:
+        await take(consumer, 10)
+        with pytest.raises(TimeoutError, match="10 messages are unsettled"):
+            await consumer.receive(timeout=3)

@@ -30,6 +30,7 @@ from rustmq_sdk import (
     stop_on_signals,
 )
 from rustmq_sdk.drivers.memory import MemoryDriver
+from rustmq_sdk.drivers.memory.log_source import MemoryLogSubscription
 from rustmq_sdk.slots import AssignmentListener, Capabilities, SourceRequest
 from rustmq_sdk.testing import Fault
 from rustmq_sdk.values import Assignment, OutgoingMessage
@@ -359,6 +360,22 @@ class TestOrder:
         async with either.consumer() as again:
             message = await again.receive(60)
             assert (message.text(), message.attempt) == ("m0", 1)
+
+    async def test_a_consumer_that_has_failed_for_good_waits_for_no_commit(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refuse(*_args: object) -> None:
+            raise PermanentDriverError("the file is gone", slot="source", operation="commit")
+
+        stage.send(5)
+        with pytest.raises(PermanentDriverError):  # noqa: PT012  # it is raised by leaving the block
+            async with stage.consumer() as consumer:
+                await ack(*await take(consumer, 3))
+                monkeypatch.setattr(MemoryLogSubscription, "commit", refuse)
+                await passes(5)
+                start = anyio.current_time()
+
+        assert anyio.current_time() - start < 1
 
     async def test_no_handler_gets_a_message_after_the_stop(self, either: Stage) -> None:
         either.send(50)

@@ -29,6 +29,7 @@ class Members:
         self._stir = stir
         self._nudged = nudged
         self._failure: Exception | None = None
+        self._trouble: TransientDriverError | None = None
 
     @property
     def member(self) -> bytes:
@@ -59,9 +60,13 @@ class Members:
             self.nudge()
 
     def check(self) -> None:
-        """Raises what made it stop, if it did."""
+        """Raises what made it stop, or, once, what keeps it from keeping up: the file is full, or locked."""
         if self._failure is not None:
             raise self._failure
+
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
     async def confirm(self) -> None:
         """After a silence of ours: nothing is delivered that became somebody else's."""
@@ -79,8 +84,12 @@ class Members:
             self._nudged.rearm()
             try:
                 await self._ours.round()
-            except (TransientDriverError, OutcomeUnknown):
-                # Fetches meet the same trouble and say so; here the next look repeats what is left to do.
+            except (TransientDriverError, OutcomeUnknown) as error:
+                # The next look repeats what is left to do. A full disk lets everybody read on: only here is it met.
+                if isinstance(error, TransientDriverError):
+                    self._trouble = error
+                    self._stir.leave()
+
                 await anyio.sleep(self._ours.interval)
                 continue
 
