@@ -243,6 +243,22 @@ class TestTopics:
             with pytest.raises(ConfigurationError):
                 await client.create_topic("orders", 4)
 
+    @pytest.mark.parametrize("misspelt", ["partition", "num_partitions", "partions"])
+    @pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/log.db"])
+    async def test_a_misspelt_number_of_partitions_is_refused_with_its_name(
+        self, url: str, misspelt: str, tmp_path: Path
+    ) -> None:
+        async with Client(url.format(tmp_path)) as client:
+            with pytest.raises(ConfigurationError, match=f"^{misspelt}=3: .*Did you mean 'partitions'"):
+                await client.create_topic("orders", **{misspelt: 3})
+
+            assert await client.topics() == {}
+
+    async def test_a_misspelt_setting_of_the_driver_is_refused_with_the_drivers_name(self, tmp_path: Path) -> None:
+        async with Client(f"sqlite:///{tmp_path}/log.db") as client:
+            with pytest.raises(ConfigurationError, match="Did you mean 'retention_age'"):
+                await client.create_topic("orders", retention_aged=60)
+
     async def test_deleting_a_topic_that_is_not_there_is_refused(self) -> None:
         async with Client("memory://") as client:
             with pytest.raises(UnknownTopic):
