@@ -11,6 +11,7 @@ together share one wake-up of the loop. A loop that has died meanwhile is nobody
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -112,6 +113,10 @@ class ThreadClosed(RuntimeError):
     """The thread takes no more calls."""
 
 
+class ThreadForked(ThreadClosed):
+    """The thread is another process's: a fork takes no threads along, and a call would wait for ever."""
+
+
 class DaemonThread:
     """One daemon thread that makes blocking calls one after another, in the order they came.
 
@@ -123,6 +128,7 @@ class DaemonThread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._process: int | None = None
         self._closed = False
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -132,6 +138,7 @@ class DaemonThread:
 
         Raises:
             ThreadClosed: after :meth:`close`.
+            ThreadForked: in a child that was forked since the first call.
         """
         reply: Reply[T] = Reply()
         self.submit(partial(_answer, reply, partial(function, *args, **kwargs)))
@@ -142,12 +149,17 @@ class DaemonThread:
 
         What it raises goes to ``threading.excepthook``, and the thread goes on.
         """
+        # Before the lock, which another thread of the parent may have held when it forked.
+        if self._process not in (None, os.getpid()):
+            raise ThreadForked(f"the thread {self._name!r} belongs to process {self._process}")
+
         with self._lock:
             if self._closed:
                 raise ThreadClosed(f"the thread {self._name!r} is closed: make calls before close()")
 
             self._calls.put(call)
             if self._thread is None:
+                self._process = os.getpid()
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
 

@@ -264,7 +264,7 @@ class Producer:
 
         error = _copy_of(ticket.error)
         if len(messages) > 1:
-            error.add_note(f"Of these {len(messages)} messages {ticket.stored} are stored.")
+            error.add_note(f"Of these {len(messages)} messages {ticket.stored} are known to be stored.")
 
         raise error
 

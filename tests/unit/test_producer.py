@@ -543,7 +543,7 @@ class TestFailures:
             with pytest.raises(PermanentDriverError) as caught:
                 await producer.send_batch("wide", messages)
 
-        assert caught.value.__notes__ == ["Of these 10 messages 5 are stored."]
+        assert caught.value.__notes__ == ["Of these 10 messages 5 are known to be stored."]
 
     async def test_callers_who_shared_an_append_each_get_an_error_of_their_own(self, bench: Bench) -> None:
         bench.wire.fail(forbid)
@@ -561,7 +561,7 @@ class TestFailures:
 
         assert len(bench.wire.appends) == 1
         assert len({id(error) for error in errors}) == 3
-        assert [error.__notes__ for error in errors] == [["Of these 2 messages 0 are stored."]] * 3
+        assert [error.__notes__ for error in errors] == [["Of these 2 messages 0 are known to be stored."]] * 3
         assert {
             (type(error), str(error), error.slot) for error in errors if isinstance(error, PermanentDriverError)
         } == {(PermanentDriverError, "sink append: too large", "sink")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import anyio
 import pytest
 
 from rustmq_sdk import _threads
-from rustmq_sdk._threads import DaemonThread, Mailbox, Reply, ThreadClosed, run_in_daemon_thread
+from rustmq_sdk._threads import DaemonThread, Mailbox, Reply, ThreadClosed, ThreadForked, run_in_daemon_thread
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 
@@ -265,3 +266,15 @@ async def main():
 anyio.run(main)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+async def test_a_forked_child_is_told_instead_of_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = DaemonThread("parents")
+    assert await thread.run(int, "7") == 7
+    ours = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: ours + 1)
+    with pytest.raises(ThreadForked, match=f"'parents' belongs to process {ours}"):
+        await thread.run(int, "8")
+
+    monkeypatch.undo()
+    thread.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from rustmq_sdk._threads import ThreadClosed
+from rustmq_sdk._threads import ThreadClosed, ThreadForked
 from rustmq_sdk.errors import ConsumerStateError, PermanentDriverError, RustMQError, TransientDriverError
 
 BUSY = (apsw.BusyError, apsw.LockedError)
@@ -72,6 +72,11 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
         raise translate(error, path, slot=slot, operation=operation) from error
     except FileGone as error:
         raise PermanentDriverError(_gone(path, error), slot=slot, operation=operation) from error
+    except ThreadForked as error:
+        raise ConsumerStateError(
+            f"{path}: {operation} by a client of the process that this one was forked from: "
+            "open a Client of its own in each process"
+        ) from error
     except ThreadClosed as error:
         raise ConsumerStateError(
             f"{path}: {operation} after the client was closed: use it inside its context"
