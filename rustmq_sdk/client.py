@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection, Mapping
 from types import TracebackType
@@ -76,12 +77,13 @@ class Client:
         await self._driver.__aexit__(kind, error, trace)
 
     async def create_topic(self, name: str, partitions: int = 1, **settings: Any) -> None:
-        """Creates a topic; does nothing if it exists with as many partitions.
+        """Creates a topic; does nothing if it exists with as many partitions and the settings given.
 
         Args:
             name: of the topic.
             partitions: how many, at least 1.
-            settings: the driver's own, for example its retention.
+            settings: the driver's own, for example its retention. An embedded log gives them to a topic that exists
+                with others, with a warning, and leaves those that are not given as they are.
 
         Raises:
             ConfigurationError: it exists with another number of partitions, or a setting is wrong.
@@ -94,7 +96,16 @@ class Client:
                 "expected a whole number of at least 1", field="partitions", value=partitions, fix="Give 1 or more"
             )
 
-        await self._driver.admin().create_topic(name, partitions, settings)
+        try:
+            await self._driver.admin().create_topic(name, partitions, settings)
+        except ConfigurationError as error:
+            # A driver looks for the nearest among its own settings; the argument it cannot know.
+            if error.field in settings and difflib.get_close_matches(error.field, ["partitions"], cutoff=0.75):
+                raise ConfigurationError(
+                    error.problem, field=error.field, value=error.value, fix="Did you mean 'partitions'?"
+                ) from error
+
+            raise
 
     async def delete_topic(self, name: str) -> None:
         """Deletes a topic and everything in it.

@@ -367,6 +367,32 @@ async def test_what_an_active_group_has_not_settled_is_spared(driver: SqliteDriv
     assert await start_of(driver) == 4, "the group was not seen for a week"
 
 
+async def test_other_settings_for_a_topic_that_exists_are_taken_and_said(
+    driver: SqliteDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = driver.admin()
+    await admin.create_topic(TOPIC, 1, {"retention_age": 60, "retention_bytes": 1000})
+    await admin.create_topic(TOPIC, 1, {"retention_age": 60})
+    assert not caplog.records
+
+    await admin.create_topic(TOPIC, 1, {"retention_age": 30, "retention_bytes": 1000})
+    (record,) = caplog.records
+    assert record.__dict__["event"] == "topic_settings_changed"
+    assert record.getMessage().endswith("other settings from now on: retention_age=30.0 (was 60.0)")
+
+
+async def test_who_gives_no_settings_leaves_those_of_a_topic_that_exists(
+    driver: SqliteDriver, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await driver.admin().create_topic(TOPIC, 1, {"retention_age": 60})
+    await driver.admin().create_topic(TOPIC, 1, {})
+    settings = await driver._file().read(
+        "admin", "topics", lambda queries: queries.row("SELECT retention_age, retention_bytes FROM topic")
+    )
+    assert settings == (60.0, None)
+    assert not caplog.records
+
+
 async def test_retention_that_overtakes_is_named_to_the_group(driver: SqliteDriver, clock: Clock) -> None:
     for number in range(4):
         await append(driver, b"%d" % number)

@@ -173,7 +173,8 @@ class TestText:
 
     @pytest.mark.parametrize(("name", "value"), [("prefetch", "5"), ("lease", "60"), ("auto_commit", "true")])
     def test_text_is_no_number_in_python_or_in_a_file(self, name: str, value: str) -> None:
-        for place in ({"given": {name: value}}, {"given": {}, "file": {name: value}}):
+        places: tuple[dict[str, Any], ...] = ({"given": {name: value}}, {"given": {}, "file": {name: value}})
+        for place in places:
             with pytest.raises(ConfigurationError, match=name):
                 load(ConsumerConfig, environment={}, **place)
 

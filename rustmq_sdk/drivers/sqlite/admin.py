@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from rustmq_sdk.drivers.sqlite import topics
 from rustmq_sdk.drivers.sqlite.file import LogFile
-from rustmq_sdk.drivers.sqlite.options import read_settings
+from rustmq_sdk.drivers.sqlite.options import Retention, read_settings
 from rustmq_sdk.slots import Admin
 
 
@@ -19,13 +20,28 @@ class SqliteAdmin:
 
     async def create_topic(self, name: str, partitions: int, settings: Mapping[str, Any]) -> None:
         retention = read_settings(settings)
-        await self._file.write("admin", "create_topic", topics.create, name, partitions, retention)
+        before = await self._file.write(
+            "admin", "create_topic", topics.ensure, name, partitions, retention, settings.keys()
+        )
+        if before is not None:
+            _warn_of_change(name, before, {setting: getattr(retention, setting) for setting in settings})
 
     async def delete_topic(self, name: str) -> None:
         await self._file.write("admin", "delete_topic", topics.delete, name)
 
     async def topics(self) -> Mapping[str, int]:
         return await self._file.read("admin", "topics", topics.counts)
+
+
+def _warn_of_change(topic: str, before: Retention, given: Mapping[str, Any]) -> None:
+    """Two programs that ask for different retention would overrule each other at each start, unseen."""
+    changed = {name: value for name, value in given.items() if value != getattr(before, name)}
+    logging.getLogger("rustmq_sdk").warning(
+        "topic %s exists, and has other settings from now on: %s",
+        topic,
+        ", ".join(f"{name}={value!r} (was {getattr(before, name)!r})" for name, value in changed.items()),
+        extra={"event": "topic_settings_changed"},
+    )
 
 
 def _conforms(admin: SqliteAdmin) -> Admin:

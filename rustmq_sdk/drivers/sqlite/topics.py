@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
+import msgspec
+
 from rustmq_sdk.drivers.sqlite.options import Retention
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.wake import TOPICS, group_key
@@ -53,7 +55,7 @@ def place_for_append(transaction: Transaction, topic: str, partition: int) -> Pl
         return place
 
     if partition == 0 and partition_count(transaction, topic) is None:
-        create(transaction, topic, 1, Retention())
+        _create(transaction, topic, 1, Retention())
         place = place_of(transaction, topic, partition)
 
     if place is None:
@@ -78,13 +80,18 @@ def partitions_for_send(transaction: Transaction, topic: str) -> int:
     """The number of a topic's partitions; a topic nobody knows is created, with one."""
     known = partition_count(transaction, topic)
     if known is None:
-        create(transaction, topic, 1, Retention())
+        _create(transaction, topic, 1, Retention())
 
     return known or 1
 
 
-def create(transaction: Transaction, topic: str, partitions: int, settings: Retention) -> None:
-    """Creates a topic; on one that exists with as many partitions the settings are brought up to date.
+def ensure(
+    transaction: Transaction, topic: str, partitions: int, settings: Retention, given: Collection[str]
+) -> Retention | None:
+    """Creates a topic, or gives one that exists with as many partitions those settings that were ``given``.
+
+    Returns the settings that it had, if they are others now. What was not given stays as it is: a program that only
+    wants the topic to exist must not lift the retention that somebody has set.
 
     Raises:
         ConfigurationError: it exists with another number of partitions, or there would be none.
@@ -92,8 +99,13 @@ def create(transaction: Transaction, topic: str, partitions: int, settings: Rete
     if partitions < 1:
         raise ConfigurationError("a topic has partitions", field="partitions", value=partitions, fix="Give 1 or more")
 
-    known = partition_count(transaction, topic)
-    if known not in (None, partitions):
+    row = transaction.row("SELECT partitions, retention_age, retention_bytes FROM topic WHERE name = ?", topic)
+    if row is None:
+        _create(transaction, topic, partitions, settings)
+        return None
+
+    known, age, size = row
+    if known != partitions:
         raise ConfigurationError(
             f"topic {topic!r} exists with {known} partition(s)",
             field="partitions",
@@ -101,9 +113,19 @@ def create(transaction: Transaction, topic: str, partitions: int, settings: Rete
             fix="Keys would move to other partitions: use another name, or delete the topic first",
         )
 
+    before = Retention(retention_age=age, retention_bytes=size)
+    after = msgspec.structs.replace(before, **{name: getattr(settings, name) for name in given})
+    if after == before:
+        return None
+
+    sql = "UPDATE topic SET retention_age = ?2, retention_bytes = ?3 WHERE name = ?1"
+    transaction.execute(sql, topic, after.retention_age, after.retention_bytes)
+    return before
+
+
+def _create(transaction: Transaction, topic: str, partitions: int, settings: Retention) -> None:
     transaction.execute(
-        "INSERT INTO topic (name, partitions, retention_age, retention_bytes) VALUES (?1, ?2, ?3, ?4) "
-        "ON CONFLICT (name) DO UPDATE SET retention_age = ?3, retention_bytes = ?4",
+        "INSERT INTO topic (name, partitions, retention_age, retention_bytes) VALUES (?, ?, ?, ?)",
         topic,
         partitions,
         settings.retention_age,
@@ -111,9 +133,7 @@ def create(transaction: Transaction, topic: str, partitions: int, settings: Rete
     )
     for number in range(partitions):
         transaction.execute(
-            "INSERT INTO partition (topic, number) SELECT id, ?2 FROM topic WHERE name = ?1 ON CONFLICT DO NOTHING",
-            topic,
-            number,
+            "INSERT INTO partition (topic, number) SELECT id, ?2 FROM topic WHERE name = ?1", topic, number
         )
 
     transaction.changed.add(TOPICS)
