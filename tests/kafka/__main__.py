@@ -25,7 +25,7 @@ from tests.services.holding import Holding
 from tests.services.kafka_server import KafkaServer, OwnKafka
 from tests.services.proxy import Proxy
 
-Disturb = Callable[[], Coroutine[Any, Any, None]]
+Disturb = Callable[[Crowd], Coroutine[Any, Any, None]]
 
 
 def main() -> int:
@@ -103,15 +103,17 @@ def brokers(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop:
     """one of three nodes at a time is killed, and comes back"""
     rng = random.Random(chosen.seed)
 
-    async def disturb() -> None:
+    async def disturb(crowd: Crowd) -> None:
         while True:
             await anyio.sleep(rng.uniform(2, 6))
             node = rng.choice(server.nodes)
             say(f"      {node} is killed")
+            crowd.trouble()
             with anyio.CancelScope(shield=True):
                 await server.kill(node)
                 await anyio.sleep(rng.uniform(0, 6))
                 await server.restart(node)
+                crowd.trouble()
 
     return _turmoil(f"kafka://{server.bootstrap}", folder, chosen, loop, every=5.0, disturb=disturb)
 
@@ -121,16 +123,18 @@ def networks(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop
     rng = random.Random(chosen.seed)
     with Proxy(server.bootstrap) as network:
 
-        async def disturb() -> None:
+        async def disturb(crowd: Crowd) -> None:
             try:
                 while True:
                     await anyio.sleep(rng.uniform(2, 8))
                     trouble = rng.choice((network.cut, network.freeze, lambda: network.slow_down(0.3)))
+                    crowd.trouble()
                     trouble()
                     seconds = rng.uniform(0.5, 10)
                     say(f"      the network is troubled for {seconds:.1f} s")
                     await anyio.sleep(seconds)
                     network.mend()
+                    crowd.trouble()
             finally:
                 network.mend()
 

@@ -72,7 +72,11 @@ class Crowd:
         self._stored: Mapping[str, Sequence[Place]] = {}
         self.changes = 0
 
-    async def run(self, meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Account:
+    def trouble(self) -> None:
+        """Notes that from now on, and until it is noted again, members may be out of reach."""
+        self._journal.note("troubled")
+
+    async def run(self, meanwhile: Callable[[Crowd], Coroutine[Any, Any, None]] | None = None) -> Account:
         """Turmoil, quiet, and the account.
 
         Args:
@@ -83,7 +87,7 @@ class Crowd:
             async with rustmq_sdk.Client(self._url) as client, anyio.create_task_group() as sending:
                 sending.start_soon(self._send, client)
                 if meanwhile is not None:
-                    sending.start_soon(meanwhile)
+                    sending.start_soon(meanwhile, self)
 
                 with anyio.move_on_after(self._turmoil.seconds):
                     while True:

@@ -115,23 +115,3 @@ async def until_committed(consumer: rustmq_sdk.Consumer) -> None:
             return await consumer.commit()
         except (rustmq_sdk.TransientDriverError, rustmq_sdk.CircuitOpen):
             await anyio.sleep(0.2)
-
-
-@on_asyncio
-async def test_closing_ends_inside_its_deadline_though_the_broker_is_dead(kafka: KafkaServer) -> None:
-    topic = await kafka.new_topic("dead", partitions=2)
-    url = f"kafka://{kafka.bootstrap}"
-    await send_numbers(url, topic, range(20))
-    async with rustmq_sdk.Client(url) as client:
-        async with client.consumer(topic, **options(group=topic, commit_interval=60.0)) as consumer:
-            await settle(consumer, 20)
-            await kafka.kill()
-            began = time.monotonic()
-
-        took = time.monotonic() - began
-
-    # 30 % for the last commit, 10 % for leaving.
-    assert took < 0.5 * 5.0
-    assert time.monotonic() - began < 5.0
-    await kafka.restart()
-    assert kafka_wire.brokers(int(kafka.bootstrap.rpartition(":")[2]))

@@ -144,6 +144,7 @@ class Lives:
         self.cancelled: dict[str, int] = {}
         self.stopped: dict[str, list[int]] = defaultdict(list)
         self.expired: dict[str, list[int]] = defaultdict(list)
+        self.troubled: list[int] = []
         self.committed: dict[int, list[Commit]] = defaultdict(list)
         for event in events:
             if event.what == "killed":
@@ -152,6 +153,8 @@ class Lives:
                 self.cancelled[event.details[0]] = event.at
             elif event.what == "rebalanced" and event.details[2] in EXPIRED:
                 self.expired[event.who].append(event.at)
+            elif event.what == "troubled":
+                self.troubled.append(event.at)
             elif event.what == "stopped":
                 self.stopped[event.details[0]].append(event.at)
             elif event.what == "committed":
@@ -166,8 +169,11 @@ class Lives:
         return self.cancelled.get(who, before) < before
 
     def was_expired(self, who: str, since: int, before: int) -> bool:
-        """Whether the others took a living process for dead at some time between the two: nobody heard of it."""
-        return any(since < at < before for at in self.expired[who])
+        """Whether the others took a living process for dead at some time between the two, or may have done so.
+
+        Who is cut off is told that it was expired, or finds out by what it is given when it joins again.
+        """
+        return any(since < at < before for at in (*self.expired[who], *self.troubled))
 
     def was_stopped(self, who: str, since: int, before: int) -> bool:
         """Whether a process stood still at some time between the two."""
