@@ -32,6 +32,9 @@ async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     finally:
         _cut_off(consumer)
 
+    # The loop may be closed next, and what was aborted is closed in its next round.
+    await asyncio.sleep(0)
+
 
 async def _leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     coordinator = consumer._coordinator
@@ -43,11 +46,12 @@ async def _leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
     if consumer._fetcher is not None:
         await _end(consumer._fetcher.close())
 
-    await _end(consumer._client.close())
-
 
 def _cut_off(consumer: AIOKafkaConsumer) -> None:
-    """Ends what is left of it, without waiting for anything; nothing, after a close that was not disturbed."""
+    """Ends what is left of it, without waiting for anything.
+
+    aiokafka's own close begins the farewell of TLS, and leaves before it is over.
+    """
     # It is stopped, and says nothing about it when it is collected.
     consumer._closed = True
     for task in _tasks_of(consumer):
