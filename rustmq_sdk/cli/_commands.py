@@ -6,7 +6,6 @@ import difflib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import anyio
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import rustmq_sdk
+from rustmq_sdk._urls import redact
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 
 app = typer.Typer(
@@ -216,33 +216,57 @@ def settings(of: Annotated[Literal["consumer", "retry", "producer"], typer.Argum
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="A file of the embedded log.")]) -> None:
+def check(
+    log: Annotated[str | None, typer.Argument(help="A file of the embedded log, or its URL.")] = None, url: Url = None
+) -> None:
     """Checks a file of the embedded log: structure, checksums, offsets. Exits with 1 if something is wrong."""
     from rustmq_sdk.drivers.sqlite import integrity_check
 
     with said_plainly():
-        problems = integrity_check(str(file))
+        checked = log or _required(url)
+        problems = integrity_check(checked)
 
     for problem in problems:
         console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
 
-    console.print(f"{file}: {_verdict(len(problems))}")
+    console.print(f"{redact(checked)}: {_verdict(len(problems))}", highlight=False, soft_wrap=True)
     if problems:
         raise typer.Exit(1)
 
 
 @app.command()
 def backup(
-    source: Annotated[Path, typer.Argument(help="A file of the embedded log; it may be in use.")],
-    target: Annotated[Path, typer.Argument(help="The file to make. There must be none of that name.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LOG] COPY",
+            help="A file of the embedded log, or its URL; it may be in use. Then the file to make: none may be there.",
+        ),
+    ],
+    url: Url = None,
 ) -> None:
     """Copies a file of the embedded log as it is at this moment, with the positions of all groups."""
     from rustmq_sdk.drivers.sqlite import copy
+    from rustmq_sdk.drivers.sqlite.options import file_of
+
+    *source, target = names
+    if len(source) > 1:
+        raise typer.BadParameter(f"expected a log and the name of its copy, got {len(names)} names")
 
     with said_plainly():
-        copy(source, target)
+        copy(source[0] if source else _required(url), target)
+        size = file_of(target).stat().st_size
 
-    console.print(f"{target}: {target.stat().st_size:,} bytes", highlight=False)
+    console.print(f"{target}: {size:,} bytes", highlight=False, soft_wrap=True)
+
+
+def _required(url: str | None) -> str:
+    if url:
+        return url
+
+    raise rustmq_sdk.ConfigurationError(
+        "expected a log", field="url", value=url, fix="Name its file or its URL, or set RUSTMQ_URL"
+    )
 
 
 def _verdict(problems: int) -> str:

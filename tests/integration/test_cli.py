@@ -116,6 +116,33 @@ def test_check_finds_a_sound_file_and_a_missing_one(url: str, tmp_path: Path) ->
     assert "no such file" in said
 
 
+def test_a_log_is_checked_and_copied_by_its_url_as_well(url: str, tmp_path: Path) -> None:
+    rustmq("send", "orders", "first")
+    assert rustmq("check") == (0, f"{url}: sound\n")
+    assert rustmq("check", url) == (0, f"{url}: sound\n")
+    for number, command in enumerate([["backup", url], ["backup"], ["backup", f"{tmp_path}/log.db"]]):
+        copied = f"{tmp_path}/copy{number}.db"
+        code, said = rustmq(*command, copied)
+        assert code == 0, said
+        assert rustmq("check", copied)[0] == 0
+
+
+def test_a_log_that_is_no_file_or_is_not_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUSTMQ_URL", raising=False)
+    for command in (["check", "memory://"], ["backup", "kafka://me:secret@host", "copy.db"]):
+        code, said = rustmq(*command)
+        assert code == 1
+        assert "only the embedded log is a file" in said
+        assert "secret" not in said
+
+    for command in (["check"], ["backup", "copy.db"]):
+        code, said = rustmq(*command)
+        assert code == 1
+        assert "or set RUSTMQ_URL" in said
+
+    assert rustmq("backup", "one", "two", "three")[0] == 2
+
+
 def test_settings_are_a_table_of_all_of_them() -> None:
     code, table = rustmq("settings", "producer")
     assert code == 0

@@ -132,8 +132,11 @@ async def test_a_copy_replaces_nothing_and_leaves_nothing_half_made(path: Path) 
     with pytest.raises(ConfigurationError, match="no such file"):
         copy(path.with_name("none.db"), path.with_name("copy.db"))
 
+    with pytest.raises(ConfigurationError, match=r"^target='.*/nowhere/copy\.db': there is no such directory"):
+        copy(path, path.with_name("nowhere") / "copy.db")
+
     with small_disk(path.with_name("small"), "1m") as disk:
-        with pytest.raises(TransientDriverError, match="disk is full"):
+        with pytest.raises(TransientDriverError, match=r"small/copy\.db-partial: the disk is full"):
             copy(path, disk.folder / "copy.db")
 
         assert list(disk.folder.iterdir()) == []

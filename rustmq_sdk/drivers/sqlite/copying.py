@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import apsw
+
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
-from rustmq_sdk.drivers.sqlite.failures import translated
-from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.failures import translate, translated
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
 from rustmq_sdk.errors import ConfigurationError
 
 _LEFT = """
 DELETE FROM member;
 UPDATE claim SET owner = NULL, wanted_by = NULL, freed = 'left' WHERE owner IS NOT NULL;
 """
+_OF_THE_TARGET = (apsw.CantOpenError, apsw.FullError, apsw.PermissionsError, apsw.ReadOnlyError)
+"""When the original is open already and is read only, these are about the file that is being written."""
 
 
 def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -27,12 +31,24 @@ def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     From then on the two have nothing to do with each other. It is as small as it can be, and whole or not there. The
     write-ahead log of the original grows as long as the copying takes.
 
+    Args:
+        source: the path of a log, or its ``sqlite://`` URL.
+        target: the file to make, likewise.
+
     Raises:
-        ConfigurationError: ``source`` is not a log, or ``target`` exists.
+        ConfigurationError: ``source`` is not a log, or ``target`` exists or is in no directory.
         PermanentDriverError: ``source`` is damaged, or ``target`` cannot be made.
         TransientDriverError: the disk is full.
     """
-    original, copied = Path(source).absolute(), Path(target).absolute()
+    original, copied = file_of(source), file_of(target)
+    if not copied.parent.is_dir():
+        raise ConfigurationError(
+            "there is no such directory",
+            field="target",
+            value=str(copied),
+            fix=f"Make {copied.parent}, or name a file elsewhere",
+        )
+
     if copied.exists():
         raise ConfigurationError(
             "there is a file of this name already", field="target", value=str(copied), fix="Name another, or delete it"
@@ -42,7 +58,7 @@ def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     partial.unlink(missing_ok=True)  # of a copying that was killed
     try:
         with translated(original, slot="source", operation="copy"), _connected(original) as connection:
-            connection.execute("VACUUM INTO ?", (str(partial),))
+            _write(connection, partial)
 
         # VACUUM INTO leaves the syncing to others: this transaction and its checkpoint do it.
         with translated(copied, slot="source", operation="copy"), _connected(partial) as connection, connection:
@@ -53,6 +69,13 @@ def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _write(connection: Connection, target: Path) -> None:
+    try:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    except _OF_THE_TARGET as error:
+        raise translate(error, target, slot="source", operation="copy") from error
 
 
 @contextmanager

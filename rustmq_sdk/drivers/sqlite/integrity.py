@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import apsw
@@ -14,7 +13,7 @@ from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, decode
 from rustmq_sdk.drivers.sqlite.consistency import inconsistencies
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.failures import translated
-from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.errors import ConfigurationError
 from rustmq_sdk.values import TopicPartition
@@ -30,11 +29,14 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
     whether topics, positions and members belong together. Changes nothing, and may run while the log is in use; the
     write-ahead log grows as long as SQLite's part of it takes.
 
+    Args:
+        path: of the file, or its ``sqlite://`` URL.
+
     Raises:
         ConfigurationError: there is no such file, or it is not a log.
         PermanentDriverError: it is too damaged to be opened.
     """
-    file = Path(path).absolute()
+    file = file_of(path)
     if not file.is_file():
         raise ConfigurationError("there is no such file", field="path", value=str(file), fix="Name an existing log")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -9,7 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from rustmq_sdk._urls import Location
+from rustmq_sdk._urls import Location, locate
 from rustmq_sdk.config import check_known
 from rustmq_sdk.errors import ConfigurationError
 
@@ -76,6 +77,27 @@ def _checked(schema: type[Retention], given: Mapping[str, Any]) -> dict[str, Any
             raise ConfigurationError(str(error), field=name, value=value, fix=fix) from error
 
     return checked
+
+
+def file_of(given: str | os.PathLike[str]) -> Path:
+    """The file that a path or a ``sqlite://`` URL names, as an absolute path; options of the URL mean nothing here.
+
+    Raises:
+        ConfigurationError: it is another driver's URL, or one that names no file.
+    """
+    if not isinstance(given, str) or "://" not in given:
+        return Path(given).absolute()
+
+    location = locate(given)
+    if location.scheme != "sqlite":
+        raise ConfigurationError(
+            "only the embedded log is a file",
+            field="url",
+            value=location.shown,
+            fix="Name a file, or write sqlite:///relative.db or sqlite:////absolute.db",
+        )
+
+    return read_path(location)
 
 
 def read_path(location: Location) -> Path:
