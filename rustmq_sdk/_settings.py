@@ -86,6 +86,12 @@ def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
     return _meta(schema, name).description or ""
 
 
+def choices_of(schema: type[msgspec.Struct], name: str) -> str:
+    """What a setting may be, in words, where that is one of a few; empty elsewhere."""
+    kind = _kind(schema, name)
+    return _in_words(kind) if _words_of(kind) else ""
+
+
 def _misfits(settings: Schema, prefix: str) -> Iterator[ConfigurationError]:
     schema = type(settings)
     for name in schema.__struct_fields__:
@@ -182,8 +188,23 @@ def _refusal(schema: type[msgspec.Struct], name: str, value: object, prefix: str
         f"expected {_in_words(_kind(schema, name))}, got {shown}",
         field=prefix + name,
         value=value,
-        fix=meaning_of(schema, name),
+        fix=_suggestion(value, _kind(schema, name)) + meaning_of(schema, name),
     )
+
+
+def _suggestion(value: object, kind: Any) -> str:
+    given = value.lower() if isinstance(value, str) else ""
+    nearest = difflib.get_close_matches(given, _words_of(kind), n=1, cutoff=0.5)
+    return f"Did you mean {nearest[0]!r}? " if nearest else ""
+
+
+def _words_of(kind: Any) -> tuple[str, ...]:
+    """The few values that a setting has names for."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    return tuple(word for one in kinds for word in _words_of(one))
 
 
 def _in_words(kind: Any) -> str:

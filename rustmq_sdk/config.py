@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from rustmq_sdk._settings import Schema, about, from_text, meaning_of, raise_all
+from rustmq_sdk._settings import Schema, about, choices_of, from_text, meaning_of, raise_all
 from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
@@ -180,7 +180,9 @@ def describe(schema: type[msgspec.Struct]) -> str:
     for item in msgspec.structs.fields(schema):
         default = item.default if item.default is not msgspec.NODEFAULT else item.default_factory()
         shown = "RetryPolicy()" if isinstance(default, RetryPolicy) else repr(default)
-        rows.append(f"| `{item.name}` | `{shown}` | {meaning_of(schema, item.name)} |")
+        choices = choices_of(schema, item.name)
+        meaning = f"{meaning_of(schema, item.name)} Takes {choices}." if choices else meaning_of(schema, item.name)
+        rows.append(f"| `{item.name}` | `{shown}` | {meaning} |")
 
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
 

@@ -221,6 +221,38 @@ class TestTypes:
         )
 
 
+class TestChoices:
+    @pytest.mark.parametrize(
+        ("schema", "name", "value", "meant"),
+        [
+            (ConsumerConfig, "start", "earlist", "earliest"),
+            (ConsumerConfig, "start", "LATEST", "latest"),
+            (ConsumerConfig, "on_lost", "dead-letter", "dead_letter"),
+            (RetryPolicy, "jitter", "ful", "full"),
+        ],
+    )
+    def test_a_misspelt_value_is_refused_with_the_nearest_one(
+        self, schema: type[Any], name: str, value: str, meant: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=f"Did you mean '{meant}'"):
+            schema(**{name: value})
+
+    def test_from_a_url_as_well(self) -> None:
+        with pytest.raises(ConfigurationError, match="Did you mean 'dead_letter'"):
+            consumer(url={"on_lost": "dead_leter"})
+
+    @pytest.mark.parametrize("value", ["whenever", None, 1.5, ["earliest", "latest"]])
+    def test_a_value_like_no_other_is_refused_with_all_there_are(self, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="expected 'earliest' or 'latest' or 'error' or a whole") as caught:
+            ConsumerConfig(start=value)
+
+        assert "Did you mean" not in str(caught.value)
+
+    def test_the_table_lists_them(self) -> None:
+        assert "Takes 'stop' or 'dead_letter'. |" in describe(ConsumerConfig)
+        assert "Takes 'full' or 'none'. |" in describe(RetryPolicy)
+
+
 class TestBounds:
     @pytest.mark.parametrize(
         ("name", "value"),
