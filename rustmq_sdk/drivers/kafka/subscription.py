@@ -48,6 +48,7 @@ class KafkaSubscription:
         self._consumer = consumer
         self._wanted = wanted
         self._group = group
+        self._leaving = False
         self._holdings = Holdings()
         self._offsets = OffsetQueries(consumer, has_group=group is not None, deadline=timing.request)
         self._commits = OffsetCommits(consumer, self._holdings, self._generation)
@@ -84,7 +85,8 @@ class KafkaSubscription:
         return asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics")
 
     async def close(self, *, static: bool) -> None:
-        """Leaves the group, quickly and in any case."""
+        """Leaves the group, quickly and in any case. Fetches may still be waiting, and find nothing from now on."""
+        self._leaving = True
         try:
             await self._commits.give_up()
             await self._rereading.close()
@@ -144,6 +146,10 @@ class KafkaSubscription:
         return self._membership.generation if isinstance(self._membership, GroupMembership) else None
 
     def _check(self) -> None:
+        if self._leaving:
+            # aiokafka's tasks are ended, and would tell of that.
+            return
+
         self._membership.check()
         # What aiokafka's tasks have met: refused authorisation, a member of another kind in the group.
         self._consumer._coordinator.check_errors()
