@@ -107,8 +107,8 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
 
 
 def unsettled(events: Sequence[Event], stored: Iterable[str]) -> list[str]:
-    """What nobody has settled, nor was killed while doing so: then the commit may have been quicker than the kill."""
-    killed = {event.details[0] for event in events if event.what == "killed"}
+    """What nobody has settled, nor was killed or cancelled while doing so: the commit may have been quicker."""
+    killed = {event.details[0] for event in events if event.what in ("killed", "cancelled")}
     settled = {
         event.details[0]
         for event in events

@@ -110,6 +110,7 @@ def test_what_nobody_settled_is_lost() -> None:
 
 def test_an_ack_that_a_kill_has_cut_short_may_have_been_carried_out() -> None:
     assert Tale().handled(A, "acking").note("conductor", "killed", A).account().sound
+    assert Tale().handled(A, "acking").note("crowd", "cancelled", A).account().sound
 
 
 def test_what_was_confirmed_must_be_stored_once() -> None:
