@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rustmq_sdk._places import place
@@ -161,11 +162,20 @@ class Retry(Exception):
     """Raised by a handler: try this message again, ``delay`` seconds from now, whatever the retry policy says.
 
     Counts as an attempt but never exhausts the message. ``delay=None`` uses the policy's backoff.
+
+    Raises:
+        TypeError: ``delay`` is no number.
+        ConfigurationError: it is negative or not finite.
     """
 
     def __init__(self, delay: float | None = None, reason: str | None = None) -> None:
         if delay is not None and not isinstance(delay, int | float):
             raise TypeError(f"expected the delay in seconds, got {delay!r}. Write Retry(reason=…) for the reason alone")
+
+        if delay is not None and not 0 <= delay < math.inf:  # which is false of NaN as well
+            raise ConfigurationError(
+                "expected seconds >= 0", field="delay", value=delay, fix="Write Retry(delay=0) for at once"
+            )
 
         self.delay = delay
         self.reason = reason

@@ -146,6 +146,10 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
 
         ``delay=None`` follows the retry policy: backoff, and when the attempts are used up, the dead-letter route.
         An explicit delay is obeyed as long as attempts are left.
+
+        Raises:
+            TypeError: ``delay`` is no number.
+            ConfigurationError: it is negative or not finite. The message is still unsettled.
         """
         return await self._state.owner.nack(self, delay, reason, None)
 

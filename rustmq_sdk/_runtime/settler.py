@@ -16,6 +16,7 @@ from rustmq_sdk._core.leases import LeaseBook, Leased, Return
 from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
 from rustmq_sdk._core.order import unpark
 from rustmq_sdk._runtime.acknowledger import Acknowledger
+from rustmq_sdk._runtime.arguments import check_seconds
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import StalePartition
@@ -128,6 +129,9 @@ class LedgerSettler:
         """Gives the message back; what follows is the retry policy's business."""
         if delay is not None and not isinstance(delay, int | float):
             raise TypeError(f"expected the delay in seconds, got {delay!r}. Write nack(reason=…) for the reason alone")
+
+        if delay is not None:
+            check_seconds("delay", delay, fix="Write nack(delay=0) for at once")
 
         refused = _refused(message)
         if refused is None:

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Protocol
 
 from rustmq_sdk._runtime.session import log
-from rustmq_sdk.errors import ConsumerStateError
+from rustmq_sdk.errors import ConfigurationError, ConsumerStateError
 
 
 class Stoppable(Protocol):
@@ -33,8 +33,10 @@ def stop_on_signals(*consumers: Stoppable) -> Iterator[None]:
     end.
 
     Raises:
+        ConfigurationError: no consumer, or something that cannot be stopped.
         ConsumerStateError: not in the main thread, where Python allows no signal handlers.
     """
+    _check(consumers)
     if threading.current_thread() is not threading.main_thread():
         raise ConsumerStateError(
             "signal handlers can only be set in the main thread. Call stop() from wherever your signals arrive"
@@ -59,3 +61,16 @@ def stop_on_signals(*consumers: Stoppable) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _check(consumers: tuple[object, ...]) -> None:
+    """Found here, or when the first signal comes and nothing stops."""
+    fix = "Write stop_on_signals(consumer), or several of them, inside their `async with` blocks"
+    if not consumers:
+        raise ConfigurationError("expected at least one consumer", field="consumers", value=(), fix=fix)
+
+    for consumer in consumers:
+        if isinstance(consumer, type) or not callable(getattr(consumer, "stop", None)):
+            raise ConfigurationError(
+                "expected a consumer, which has stop()", field="consumers", value=consumer, fix=fix
+            )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from rustmq_sdk._runtime.arguments import check_seconds
 from rustmq_sdk.message import DONE, FREE, TAKEN, DeliveryState, Message, Messages, Span, settle_after
 from rustmq_sdk.testing.deliveries import Deliveries
 from rustmq_sdk.values import AckResult, Assignment, Headers, TopicPartition
@@ -159,6 +160,9 @@ class _Recorder:
     async def nack(
         self, message: Message, delay: float | None, reason: str | None, error: Exception | None
     ) -> AckResult:
+        if delay is not None:
+            check_seconds("delay", delay, fix="Write nack(delay=0) for at once")
+
         return self._settle(message._state, message._index, TAKEN, Nacked(delay, reason, error))
 
     async def reject(self, message: Message, reason: str | None, error: Exception | None) -> AckResult:

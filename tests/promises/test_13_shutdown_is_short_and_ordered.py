@@ -19,6 +19,7 @@ import pytest
 
 from rustmq_sdk import (
     AckResult,
+    ConfigurationError,
     Consumer,
     ConsumerClosed,
     ConsumerStateError,
@@ -742,6 +743,15 @@ class TestFailures:
 class TestSignals:
     """In real time and in processes: signals are the machine's."""
 
+    @pytest.mark.parametrize("consumers", [(), (None,), ("orders",), (Consumer,), ([],)])
+    def test_what_cannot_be_stopped_is_refused_at_once(self, consumers: Any) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        refused = pytest.raises(ConfigurationError, match=r"Write stop_on_signals\(consumer\)")
+        with refused, stop_on_signals(*consumers):
+            raise AssertionError("it cannot be entered")
+
+        assert signal.getsignal(signal.SIGTERM) is before
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     async def test_the_first_one_stops(self, stage: Stage, number: signal.Signals) -> None:
         stage.send(3)
@@ -775,7 +785,7 @@ class TestSignals:
 
         def enter() -> None:
             try:
-                with stop_on_signals():
+                with stop_on_signals(SimpleNamespace(stop=print)):
                     raise AssertionError("Python allows that in the main thread only")
             except ConsumerStateError as error:
                 errors.append(error)

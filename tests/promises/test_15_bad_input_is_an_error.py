@@ -341,12 +341,26 @@ class TestCalls:
             await message.ack()
             assert await handle_all(consumer) == []
 
-    @pytest.mark.parametrize("delay", [-1, 0, float("nan")])
-    async def test_a_delay_below_zero_is_at_once(self, either: Stage, delay: float) -> None:
+    @pytest.mark.parametrize("delay", [-1, -0.5, float("nan"), float("inf"), True])
+    async def test_a_delay_that_cannot_be_waited_for_is_refused_and_the_message_stays_ours(
+        self, either: Stage, delay: float
+    ) -> None:
         either.send(1)
         async with either.consumer() as consumer:
-            await (await consumer.receive(5)).nack(delay=delay)
+            message = await consumer.receive(5)
+            with pytest.raises(ConfigurationError, match=r"Write nack\(delay=0\) for at once"):
+                await message.nack(delay=delay)
+
+            assert consumer.statistics().nacked == 0
+            await message.nack(delay=0)
             assert (await consumer.receive(2)).attempt == 2
+
+    @pytest.mark.parametrize("delay", [-3, -0.5, float("nan"), float("inf")])
+    async def test_a_retry_cannot_ask_for_such_a_delay_either(self, delay: float) -> None:
+        with pytest.raises(ConfigurationError, match=r"Write Retry\(delay=0\) for at once"):
+            Retry(delay=delay)
+
+        assert Retry(delay=0).delay == 0
 
 
 @pytest.mark.virtual_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from rustmq_sdk.errors import Reject, Retry
+from rustmq_sdk.errors import ConfigurationError, Reject, Retry
 from rustmq_sdk.message import Message, Messages
 from rustmq_sdk.testing import Acked, Nacked, Rejected, Released, handle, message
 from rustmq_sdk.values import AckResult
@@ -37,6 +37,14 @@ async def test_each_verb_is_recorded() -> None:
     assert await made[1].nack(delay=2, reason="later") is AckResult.RECORDED
     assert await made[2].reject("never") is AckResult.RECORDED
     assert [each.outcome for each in made] == [Acked(), Nacked(2, "later"), Rejected("never"), None]
+
+
+async def test_a_delay_that_a_consumer_refuses_is_refused() -> None:
+    made = message(b"x")
+    with pytest.raises(ConfigurationError, match="expected seconds >= 0"):
+        await made.nack(delay=-1)
+
+    assert made.outcome is None
 
 
 async def test_a_durable_ack_is_durable() -> None:
