@@ -16,6 +16,7 @@ _SECRET_OPTION = re.compile(
     r"(?<=[?&])([^=&]*(?:password|passwd|secret|token|api_?key|credential)[^=&]*)=[^&#]*", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+_STRAY_OPTION = re.compile(r"&[A-Za-z_][A-Za-z0-9_.\-]*=")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://")
 
 
@@ -53,7 +54,8 @@ def locate(url: str) -> Location:
     """Takes a URL apart.
 
     Raises:
-        ConfigurationError: it has no scheme, a fragment, or a query that is not ``name=value&name=value``.
+        ConfigurationError: it has no scheme, a fragment, a ``&name=value`` before the ``?``, or a query that is not
+            ``name=value&name=value``.
     """
     shown = redact(url)
     match = _SCHEME.match(url)
@@ -67,6 +69,14 @@ def locate(url: str) -> Location:
 
     scheme = match["scheme"].lower()
     bare, _, query = f"{scheme}{url[len(scheme) :]}".partition("?")
+    if _STRAY_OPTION.search(bare.rpartition("@")[2]):
+        raise ConfigurationError(
+            "the first option stands behind a ?, and only the next ones behind a &",
+            field="url",
+            value=shown,
+            fix="Write ? for the first &, or %26 for one that is part of a name",
+        )
+
     options: dict[str, str] = {}
     for part in filter(None, query.split("&")):
         ((name, value),) = parse_qsl(part, keep_blank_values=True, strict_parsing=False) or [("", "")]

@@ -189,12 +189,20 @@ def test_the_rest_of_a_url_stays_readable(url: str, shown: str) -> None:
         ("memory://?=5", "not name=value"),
         ("memory://?a b=5", "not name=value"),
         ("memory://x#y", "behind #"),
+        ("sqlite:///x.db&sync=full", r"Write \? for the first &"),
+        ("sqlite:///x.db&sync=full?wake=poll", r"Write \? for the first &"),
+        ("kafka://user:secret@host:9092&acks=all", r"user:\*\*\*@host:9092&acks=all.*Write \? for the first &"),
         ("memory://?prefetch=1&prefetch=2", "given twice"),
     ],
 )
 def test_a_malformed_url_is_refused(url: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         opened(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///cats&dogs.db", "sqlite:///x%26y=z.db", "kafka://user:a&b=c@host:9092"])
+def test_an_ampersand_that_is_part_of_a_name_is_fine(url: str) -> None:
+    assert locate(url).bare == url
 
 
 def test_a_url_is_taken_apart() -> None:
