@@ -6,7 +6,8 @@ import difflib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Literal, cast
+from datetime import datetime
+from typing import Annotated, Literal
 
 import anyio
 import msgspec
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import rustmq_sdk
+from rustmq_sdk._settings import from_text
 from rustmq_sdk._urls import redact
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 
@@ -28,6 +30,7 @@ aside = Console(stderr=True)
 """For what is said beside the output, which may go into a pipe."""
 
 Url = Annotated[str | None, typer.Option("--url", "-u", envvar="RUSTMQ_URL", help="For example sqlite:///events.db")]
+START = "earliest, latest, an offset, or a date (and time): 2026-01-31, 2026-01-31T12:30, 2026-01-31T12:30+01:00"
 SEND_TOGETHER = 500
 """Lines of standard input that travel in one batch."""
 
@@ -151,17 +154,20 @@ def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 @app.command()
 def tail(
     topic: str,
-    start: Annotated[str, typer.Option("--start", "-s", help="earliest, latest, or an offset")] = "latest",
-    count: Annotated[int | None, typer.Option("--count", "-n", help="Stop after so many messages.")] = None,
+    start: Annotated[str, typer.Option("--start", "-s", help=START)] = "latest",
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many messages.")] = None,
     headers: Annotated[bool, typer.Option("--headers", help="Show them, for example of dead letters.")] = False,
-    wait: Annotated[float | None, typer.Option("--wait", help="Stop after so many seconds without a message.")] = None,
+    wait: Annotated[float | None, typer.Option("--wait", min=0, help="Stop after so many seconds without one.")] = None,
     url: Url = None,
 ) -> None:
-    """Shows messages as they come. Belongs to no group and commits nothing."""
+    """Shows messages as they come: where each is, its key if it has one, and behind a | what it says.
+
+    Belongs to no group and commits nothing.
+    """
 
     async def program() -> None:
         left = count
-        where = int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start)
+        where = _start(start)
         async with connected(url, create=False) as client, client.consumer(topic, start=where) as consumer:
             _say_what_is_missing(topic, await _topics_of(client))
             with rustmq_sdk.stop_on_signals(consumer):
@@ -178,6 +184,12 @@ def tail(
     run(program)
 
 
+def _start(text: str) -> int | datetime | Literal["earliest", "latest", "error"]:
+    """A date without a time zone is meant as the clock of this machine shows it."""
+    start: int | datetime | Literal["earliest", "latest", "error"] = from_text(ConsumerConfig, "start", text)
+    return start.astimezone() if isinstance(start, datetime) and start.tzinfo is None else start
+
+
 def _say_what_is_missing(topic: str, known: Collection[str] | None) -> None:
     if known is None or topic in known:
         return
@@ -192,8 +204,10 @@ def _say_what_is_missing(topic: str, known: Collection[str] | None) -> None:
 def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:
     console.print(message.id, style="dim", end=" ", markup=False, highlight=False)
     if message.key is not None:
-        console.print(_text(message.key), style="cyan", end=" ", markup=False, highlight=False)
+        console.print(f"key={_text(message.key)!r}", style="cyan", end=" ", markup=False, highlight=False)
 
+    # Always there, so that a payload that looks like a key is no key.
+    console.print("|", style="dim", end=" ", markup=False, highlight=False)
     console.print(_text(message.payload), markup=False, highlight=False, soft_wrap=True)
     for name, value in message.headers if headers else ():
         shown = _text(value).rstrip("\n").replace("\n", "\n        ")

@@ -40,7 +40,39 @@ def test_what_was_sent_is_listed_and_shown(url: str) -> None:
     code, shown = rustmq("tail", "orders", "--start", "earliest", "--count", "3")
     assert code == 0
     assert {"first", "second", "third"} <= set(shown.split())
-    assert re.search(r"^orders\[\d\]@0 a first$", shown, re.MULTILINE)
+    assert re.search(r"^orders\[\d\]@0 key='a' \| first$", shown, re.MULTILINE)
+
+
+def test_a_key_is_shown_as_no_payload_can_be(url: str) -> None:
+    rustmq("send", "orders", "hello", "--key", "7")
+    rustmq("send", "orders", "key='7' | hello")
+    shown = rustmq("tail", "orders", "--start", "earliest", "--count", "2")[1]
+    assert shown == "orders[0]@0 key='7' | hello\norders[0]@1 | key='7' | hello\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "seen"),
+    [("0", True), ("1", False), ("2020-01-31", True), ("2020-01-31T12:30+01:00", True), ("2999-01-31", False)],
+)
+def test_tail_starts_at_an_offset_or_at_a_date(url: str, start: str, seen: bool) -> None:
+    rustmq("send", "orders", "first")
+    code, shown = rustmq("tail", "orders", "--start", start, "--wait", "0.05")
+    assert code == 0
+    assert ("first" in shown) is seen
+
+
+def test_a_start_that_is_none_is_refused_with_the_nearest(url: str) -> None:
+    rustmq("send", "orders", "first")
+    code, said = rustmq("tail", "orders", "--start", "earlist", "--wait", "0.05")
+    assert code == 1
+    assert "Did you mean 'earliest'?" in said
+
+
+@pytest.mark.parametrize("option", [["--wait", "-1"], ["-n", "0"], ["--count", "-5"]])
+def test_an_amount_that_makes_no_sense_is_refused(url: str, option: list[str]) -> None:
+    code, said = rustmq("tail", "orders", *option)
+    assert code == 2
+    assert "Invalid value for" in said
 
 
 def test_lines_that_are_not_text_are_sent_as_they_are(url: str) -> None:
