@@ -215,6 +215,11 @@ class _PooledThread:
             tell()
             del call, tell  # or what they hold lives until the next call
 
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: it has none of these threads, and a call to one would wait for ever."""
+        cls.idle.clear()
+
     def _next(self) -> Callable[[], Callable[[], None]] | None:
         try:
             return self.calls.get(timeout=IDLE_SECONDS)
@@ -227,6 +232,10 @@ class _PooledThread:
             return self.calls.get()
 
         return None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_PooledThread.forget)
 
 
 def _outcome(reply: Reply[T], call: Callable[[], T]) -> Callable[[], None]:

@@ -19,6 +19,9 @@ from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
 
+UNHURRIED, HURRIED = 0.5, 0.1
+"""Of ``commit_timeout``, for storing what does not fit: in a commit like any other, and in one before a farewell."""
+
 
 class LogCommits:
     """Commits checkpoints.
@@ -71,7 +74,7 @@ class LogCommits:
 
     async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
         """One broker call; whether everything that is still ours was written."""
-        snapshots = await self._kept(prepared)
+        snapshots = await self._kept(prepared, once=once)
         if not snapshots:
             return True
 
@@ -101,14 +104,23 @@ class LogCommits:
         self._announce(written)
         return all(ledger in written or ledger.fenced for ledger in snapshots)
 
-    async def _kept(self, prepared: Mapping[Ledger, Snapshot]) -> Mapping[Ledger, Snapshot]:
-        """Stores what does not fit, first: a checkpoint that names it counts only if it is there."""
+    async def _kept(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> Mapping[Ledger, Snapshot]:
+        """Stores what does not fit, first: a checkpoint that names it counts only if it is there.
+
+        A store that hangs must not cost the commit itself: what is not stored in time is cut short, as without a store.
+        """
         if not any(snapshot.spill for snapshot in prepared.values()):
             return prepared
 
+        stored: set[Ledger] = set()
+        with anyio.move_on_after(self._session.config.commit_timeout * (HURRIED if once else UNHURRIED)):
+            for ledger, snapshot in prepared.items():
+                if snapshot.spill and await self._spills.keep(ledger.assignment.tp, snapshot.spill):
+                    stored.add(ledger)
+
         kept: dict[Ledger, Snapshot] = {}
         for ledger, snapshot in prepared.items():
-            if not snapshot.spill or await self._spills.keep(ledger.assignment.tp, snapshot.spill):
+            if not snapshot.spill or ledger in stored:
                 kept[ledger] = snapshot
                 continue
 

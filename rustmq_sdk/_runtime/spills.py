@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 3
 """To write, where somebody else has written since we looked: a member that has lost the partition, at most once."""
+PATIENCE = 0.4
+"""Of ``commit_timeout``, for one call: less than a commit gives all of them, so that the circuit hears of it."""
 _FAILURES = (DriverError, OutcomeUnknown, CircuitOpen, TimeoutError)
 
 
@@ -101,7 +103,7 @@ class Spills:
 
     async def _ask(self, operation: Callable[..., Awaitable[T]], *args: object) -> T:
         assert self._circuit is not None
-        with anyio.fail_after(self._session.config.commit_timeout):
+        with anyio.fail_after(self._session.config.commit_timeout * PATIENCE):
             return await self._circuit.run_or_raise(operation, *args)
 
     def _key(self, tp: TopicPartition, place: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
 from rustmq_sdk import Client, ConfigurationError
@@ -27,6 +28,7 @@ class Store:
 
     Attributes:
         down: every call fails.
+        hangs: no call is answered.
         overtaken: before each write somebody else writes.
     """
 
@@ -34,15 +36,16 @@ class Store:
         self.values: dict[str, tuple[bytes, int]] = {}
         self.writes = 0
         self.down = False
+        self.hangs = False
         self.overtaken = False
 
     async def get(self, key: str) -> Versioned | None:
-        self._check()
+        await self._check()
         found = self.values.get(key)
         return None if found is None else Versioned(found[0], Version(b"%d" % found[1]))
 
     async def put(self, key: str, value: bytes, *, if_version: Version | None) -> Version | None:
-        self._check()
+        await self._check()
         _, number = self.values.get(key, (b"", 0))
         if self.overtaken:
             number += 1
@@ -55,7 +58,10 @@ class Store:
         self.writes += 1
         return Version(b"%d" % (number + 1))
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
+        if self.hangs:
+            await anyio.sleep_forever()
+
         if self.down:
             raise TransientDriverError("it is down", slot="state", operation="put")
 
@@ -140,19 +146,32 @@ async def test_without_the_store_what_fits_is_remembered(small: Stage) -> None:
     assert again < set(range(MESSAGES))
 
 
-@pytest.mark.parametrize("trouble", ["down", "overtaken"])
+@pytest.mark.parametrize("trouble", ["down", "overtaken", "hangs"])
 async def test_a_store_in_trouble_costs_duplicates_and_nothing_else(small: Stage, trouble: str) -> None:
     store = Store()
     setattr(store, trouble, True)
     async with small.consumer(prefetch=MESSAGES, state_store=store) as consumer:
         messages = await take(consumer, MESSAGES)
         await ack(*(messages[offset] for offset in RAGGED))
-        await passes(5)
+        await passes(8)
         assert small.checkpoint() is not None
 
     setattr(store, trouble, False)
     again = await delivered(small, store)
     assert set(range(MESSAGES)) - set(RAGGED) <= again < set(range(MESSAGES))
+
+
+async def test_a_store_that_hangs_costs_no_position(small: Stage) -> None:
+    small.create(2, "u")
+    small.send(3, topic="u")
+    store = Store()
+    store.hangs = True
+    async with small.consumer("t", "u", prefetch=MESSAGES + 10, state_store=store) as consumer:
+        messages = await take(consumer, MESSAGES + 3)
+        await ack(*(message for message in messages if message.topic == "u" or message.offset in RAGGED))
+
+    assert small.committed(topic="u") == 3
+    assert small.checkpoint() is not None
 
 
 async def test_a_commit_that_fails_leaves_what_the_last_one_named(small: Stage) -> None:

@@ -47,8 +47,5 @@ class Ends:
         self._ends[topic, number] = end
 
     def forget(self) -> None:
-        """Everything: a transaction was rolled back.
-
-        After a COMMIT whose outcome is unknown there is no need: the ends are right, or the next append finds out.
-        """
+        """Everything: a transaction was rolled back, or nobody knows what became of its COMMIT."""
         self._ends.clear()
