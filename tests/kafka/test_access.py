@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 AT_ONCE = 10.0
 WAYS = [
-    ("sasl", "PLAIN"),
-    ("sasl", "SCRAM-SHA-256"),
-    ("sasl", "SCRAM-SHA-512"),
-    ("tls", None),
-    ("mtls", None),
-    ("sasl-tls", "SCRAM-SHA-512"),
+    ("sasl", "PLAIN", "asyncio"),
+    ("sasl", "SCRAM-SHA-256", "trio"),
+    ("sasl", "SCRAM-SHA-512", "asyncio"),
+    ("tls", None, "trio"),
+    ("mtls", None, "asyncio"),
+    ("sasl-tls", "SCRAM-SHA-512", "trio"),
 ]
 
 
@@ -43,7 +43,7 @@ def secure(kafka: KafkaServer, listener: str, sasl: str | None = None, **changed
     return f"kafka://{user}{kafka.address(listener)}?{urlencode({**given, **changed})}"
 
 
-@pytest.mark.parametrize(("listener", "sasl"), WAYS)
+@pytest.mark.parametrize(("listener", "sasl", "anyio_backend"), WAYS)
 async def test_a_group_reads_and_commits_by_every_listener(kafka: KafkaServer, listener: str, sasl: str | None) -> None:
     topic = await kafka.new_topic("access", partitions=2)
     await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(10))

@@ -15,9 +15,9 @@ from tests.services.proxy import OFFSET_COMMIT, Proxy, failed_commit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
-TIMES = "rebalance_timeout=3&request_timeout=4"
+TIMES = "rebalance_timeout=2.1&request_timeout=2.5"
 """A half-open connection is given up when an answer is overdue."""
-LEASE, CLOSE = 3.0, 2.0
+LEASE, CLOSE = 2.5, 2.0
 
 
 def reasons(consumer: rustmq_sdk.Consumer) -> set[str]:
@@ -72,7 +72,7 @@ async def test_an_idle_reader_on_a_half_open_connection_does_not_look_healthy(
 @on_trio
 async def test_a_slow_network_costs_time_and_nothing_else(kafka: KafkaServer, network: Proxy) -> None:
     topic = await kafka.new_topic("slow", partitions=2)
-    network.slow_down(0.3)
+    network.slow_down(0.1)
     await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(50))
     events = Events()
     async with consuming(f"kafka://{network.bootstrap}", topic, group=topic, observers=[events]) as consumer:

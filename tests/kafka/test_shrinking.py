@@ -13,7 +13,7 @@ from aiokafka.admin import RecordsToDelete
 
 import rustmq_sdk
 from rustmq_sdk.values import TopicPartition
-from tests.kafka.reading import SOON, Events, consuming, send_numbers, settle, until
+from tests.kafka.reading import SOON, Events, consuming, on_asyncio, on_trio, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -130,6 +130,7 @@ async def test_a_topic_that_was_made_again_is_said(kafka: KafkaServer) -> None:
         assert first.text() == "100"
 
 
+@on_asyncio
 async def test_a_topic_that_is_made_again_under_a_running_reader_is_said(kafka: KafkaServer) -> None:
     topic = await kafka.new_topic("under")
     url = f"kafka://{kafka.bootstrap}"
@@ -158,6 +159,7 @@ async def test_a_topic_that_is_made_again_under_a_running_reader_is_said(kafka: 
         await until(lambda: consumer.health().ok)
 
 
+@on_trio
 async def test_a_topic_that_is_deleted_under_its_reader_is_named(kafka: KafkaServer) -> None:
     topic = await kafka.new_topic("deleted")
     url = f"kafka://{kafka.bootstrap}?metadata_max_age=1"

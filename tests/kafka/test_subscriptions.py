@@ -13,7 +13,7 @@ from aiokafka.admin import NewPartitions
 
 import rustmq_sdk
 from rustmq_sdk.values import TopicPartition
-from tests.kafka.reading import Events, consuming, send_numbers, settle, until
+from tests.kafka.reading import Events, consuming, on_trio, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -68,7 +68,7 @@ async def test_partitions_are_assigned_by_hand_and_committed(kafka: KafkaServer)
         assert await settle(consumer, 1) == [23]
 
 
-@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize(("group", "anyio_backend"), [(True, "asyncio"), (False, "trio")], ids=["group", "no-group"])
 async def test_partitions_that_are_added_are_read_as_well(kafka: KafkaServer, group: bool) -> None:
     topic = await kafka.new_topic("grows")
     url = f"kafka://{kafka.bootstrap}?metadata_max_age=1"
@@ -90,6 +90,7 @@ async def test_partitions_that_are_added_are_read_as_well(kafka: KafkaServer, gr
         assert sorted(await settle(consumer, 2)) == [1, 2]
 
 
+@on_trio
 async def test_a_compacted_topic_has_gaps_and_the_position_passes_them(kafka: KafkaServer) -> None:
     """Every segment but the last is cleaned at once; that one begins when the one before is 50 ms old."""
     configs = {
