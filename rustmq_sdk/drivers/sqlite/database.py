@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import apsw
 
+from rustmq_sdk.drivers.sqlite.forks import was_open_in_parent
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.schema import ADDED, APPLICATION_ID, FORMAT_VERSION, PAGE_SIZE, TABLES
 from rustmq_sdk.errors import ConfigurationError, PermanentDriverError
@@ -121,6 +122,13 @@ def check_library() -> None:
 
 
 def _check_place(path: Path, options: SqliteOptions) -> None:
+    if was_open_in_parent(path):
+        raise _not_ours(
+            path,
+            "this process was forked from one that had the file open, and SQLite has taken over its locks",
+            "Start the process by spawn (multiprocessing.set_start_method), or fork before the file is opened",
+        )
+
     # stat() only: opening the file and closing it again would drop the POSIX locks SQLite holds on it.
     if path.is_dir():
         raise _not_ours(path, "this is a directory", "Name a file in it")
