@@ -109,11 +109,16 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]]) -> Ac
 def unsettled(events: Sequence[Event], stored: Iterable[str]) -> list[str]:
     """What nobody has settled, nor was killed or cancelled while doing so: the commit may have been quicker."""
     killed = {event.details[0] for event in events if event.what in ("killed", "cancelled")}
-    settled = {
-        event.details[0]
-        for event in events
-        if event.what in SETTLED or (event.what == "acking" and event.who in killed)
-    }
+    settled: set[str] = set()
+    last: dict[tuple[str, str], str] = {}
+    for event in events:
+        if event.what in SETTLED:
+            settled.add(event.details[0])
+        elif event.what == "handling" or event.what in FATES:
+            last[event.who, event.details[0]] = event.what
+
+    # Only what a process said last: one that heard afterwards that its ack came too late has settled nothing.
+    settled |= {message for (who, message), what in last.items() if what == "acking" and who in killed}
     return sorted(set(stored) - settled)
 
 

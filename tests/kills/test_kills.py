@@ -108,6 +108,13 @@ def test_what_nobody_settled_is_lost() -> None:
     assert Tale().handled(A, "acking").account().lost
 
 
+def test_an_ack_that_came_too_late_is_none_even_if_a_kill_follows() -> None:
+    tale = (
+        Tale().note(A, "handling", "s0:0", 2, 7, 1, 1).note(A, "acking", "s0:0", 2, 7).note(A, "stale", "s0:0", 2, 7, 1)
+    )
+    assert tale.note("conductor", "killed", A).account().lost
+
+
 def test_an_ack_that_a_kill_has_cut_short_may_have_been_carried_out() -> None:
     assert Tale().handled(A, "acking").note("conductor", "killed", A).account().sound
     assert Tale().handled(A, "acking").note("crowd", "cancelled", A).account().sound
