@@ -108,10 +108,15 @@ def test_the_last_who_waits_removes_the_file(log: Path) -> None:
     assert not doorbell_path(log).exists()
 
 
-def test_who_rings_finds_the_file_that_took_the_place_of_a_removed_one(log: Path, watch: DoorbellWatch) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_who_rings_finds_the_file_that_took_the_place_of_another(log: Path, watch: DoorbellWatch, moved: bool) -> None:
     bell = Doorbell(log)
     bell.ring()
-    doorbell_path(log).unlink()
+    if moved:
+        doorbell_path(log).rename(log.with_name("elsewhere"))
+    else:
+        doorbell_path(log).unlink()
+
     assert not watch.standing
     again = DoorbellWatch(log)
     bell.ring()

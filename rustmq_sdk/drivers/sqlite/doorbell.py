@@ -70,8 +70,8 @@ class Doorbell:
     def ring(self) -> None:
         """Something was committed. Never fails: whoever is not reached looks for himself within a second."""
         with suppress(OSError):
-            # Somebody may have removed the file, and those who wait now watch another one.
-            if self._fd is None or os.fstat(self._fd).st_nlink == 0:
+            # Somebody may have removed or moved the file, and those who wait now watch another one.
+            if self._fd is None or not is_at(self._path, os.fstat(self._fd)):
                 self.close()
                 self._fd = os.open(self._path, os.O_RDWR)
 
