@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -61,12 +62,14 @@ class Fetcher:
         self._on_spent = on_spent
         self._on_taken_in = on_taken_in
         self._press_commit = press_commit
+        # A reader of a log without a group commits nothing, ever.
+        commits = config.group is not None or session.capabilities.kind == "queue"
         self.intake = Intake(
             Limits(
                 prefetch=config.prefetch,
                 max_in_flight=config.max_in_flight,
                 max_in_flight_bytes=config.max_in_flight_bytes,
-                max_uncommitted=config.max_uncommitted,
+                max_uncommitted=config.max_uncommitted if commits else sys.maxsize,
                 max_span=config.max_span,
             )
         )

@@ -113,6 +113,12 @@ class TestMessages:
             stage.plan.heals()
             assert len(await handle_all(consumer, quiet=10)) == 2000 - first
 
+    async def test_max_uncommitted_bounds_nothing_where_nothing_is_committed(self, stage: Stage) -> None:
+        stage.send(500)
+        async with stage.consumer(group=None, max_uncommitted=50, prefetch=20) as consumer:
+            assert len(await handle_all(consumer, quiet=10)) == 500
+            assert consumer.health().reasons == []
+
     async def test_max_span_bounds_how_far_one_message_lets_others_run_ahead(self, stage: Stage) -> None:
         stage.send(2000)
         async with stage.consumer(max_span=150, prefetch=20) as consumer:
