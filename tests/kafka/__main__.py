@@ -90,7 +90,9 @@ def _server(name: str) -> Iterator[KafkaServer]:
 def kills(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop: str) -> Account:
     """producers and consumers are killed"""
     del loop
-    plan = Plan(seed=chosen.seed, kills=chosen.kills, lease=2.0, pause=4.0, topic=f"kills-{secrets.token_hex(4)}")
+    # A group on Kafka waits for its dead; sent as fast as into a file, messages would pile up meanwhile.
+    topic = f"kills-{secrets.token_hex(4)}"
+    plan = Plan(seed=chosen.seed, kills=chosen.kills, lease=2.0, pause=4.0, sending_pause=0.1, topic=topic)
     return Conductor(f"kafka://{server.bootstrap}", folder, plan, say).run()
 
 

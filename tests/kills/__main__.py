@@ -51,6 +51,7 @@ def kill_at_random(folder: Path, chosen: argparse.Namespace) -> int:
         topic=f"kills-{secrets.token_hex(4)}" if chosen.url else TOPIC,
         # A group on Kafka waits for its dead as long as their lease: quicker, and nobody ever gets to work.
         pause=chosen.pause or (2 * chosen.lease if chosen.url else Plan.pause),
+        sending_pause=0.1 if chosen.url else Plan.sending_pause,
     )
     say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
     file = folder / "log.db"
