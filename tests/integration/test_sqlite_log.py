@@ -19,6 +19,7 @@ from rustmq_sdk.drivers.sqlite import SqliteDriver, integrity_check
 from rustmq_sdk.drivers.sqlite.database import SAFE_SQLITE
 from rustmq_sdk.drivers.sqlite.fetching import READ_AHEAD
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
+from rustmq_sdk.drivers.sqlite.member_lock import lock_path
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.packing import ROW_BYTES, ROW_MESSAGES
 from rustmq_sdk.drivers.sqlite.reading import Chunk, Want, look
@@ -75,7 +76,8 @@ async def member_of(driver: SqliteDriver, group: str | None = "alarm") -> AsyncI
 
 
 async def retain(driver: SqliteDriver, **options: Any) -> None:
-    while await driver._file().write("admin", "retention", enforce, SqliteOptions(**options)):
+    log = driver._file().path
+    while await driver._file().write("admin", "retention", enforce, SqliteOptions(**options), log):
         pass
 
 
@@ -90,10 +92,10 @@ def hold(thread: DaemonThread) -> threading.Event:
     return gate
 
 
-def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+def query(path: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     connection = apsw.Connection(str(path))
     try:
-        return connection.execute(sql).fetchall()
+        return connection.execute(sql, values).fetchall()
     finally:
         connection.close()
 
@@ -330,13 +332,15 @@ async def test_the_oldest_of_too_many_bytes_go(driver: SqliteDriver, path: Path)
     assert integrity_check(path) == ()
 
 
-async def test_retention_takes_many_batches_in_short_transactions(driver: SqliteDriver, clock: Clock) -> None:
+async def test_retention_takes_many_batches_in_short_transactions(
+    driver: SqliteDriver, path: Path, clock: Clock
+) -> None:
     for _ in range(150):
         await append(driver, b"x")
 
     clock.now_ms += HOUR
-    assert await driver._file().write("admin", "retention", enforce, SqliteOptions(retention_age=1))
-    assert not await driver._file().write("admin", "retention", enforce, SqliteOptions(retention_age=1))
+    assert await driver._file().write("admin", "retention", enforce, SqliteOptions(retention_age=1), path)
+    assert not await driver._file().write("admin", "retention", enforce, SqliteOptions(retention_age=1), path)
     assert await start_of(driver) == 150
 
 
@@ -361,10 +365,37 @@ async def test_what_an_active_group_has_not_settled_is_spared(driver: SqliteDriv
         await retain(driver, retention_age=1)
         assert await start_of(driver) == 2
         await member.collect(2)
+        # Set forward by a week and more: every heartbeat seems to be that old until the next ones come.
+        clock.now_ms += GROUP_ACTIVE_MS + 1
+        await retain(driver, retention_age=1)
+        assert await start_of(driver) == 2, "its member is there, whatever the clock says"
 
+    await retain(driver, retention_age=1)
+    assert await start_of(driver) == 2, "it was seen when it left"
     clock.now_ms += GROUP_ACTIVE_MS + 1
     await retain(driver, retention_age=1)
     assert await start_of(driver) == 4, "the group was not seen for a week"
+
+
+async def test_a_group_whose_members_were_killed_holds_up_retention_for_a_week(
+    driver: SqliteDriver, path: Path, clock: Clock
+) -> None:
+    await append(driver, b"x")
+    async with member_of(driver) as member:
+        await member.owns([TP])
+        ((id_,),) = query(path, "SELECT id FROM member")
+
+    # As a member is left behind that is killed: a row, and a file whose lock is free.
+    left_behind = lock_path(path, id_)
+    left_behind.touch()
+    row = ("alarm", id_, left_behind.stat().st_ino)
+    query(path, "INSERT INTO member (consumer_group, id, topics, lock) VALUES (?, ?, '[]', ?)", *row)
+    clock.now_ms += HOUR
+    await retain(driver, retention_age=1)
+    assert await start_of(driver) == 0
+    clock.now_ms += GROUP_ACTIVE_MS
+    await retain(driver, retention_age=1)
+    assert await start_of(driver) == 1
 
 
 async def test_other_settings_for_a_topic_that_exists_are_taken_and_said(

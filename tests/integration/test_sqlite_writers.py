@@ -132,9 +132,9 @@ async def test_retention_deletes_a_little_at_a_time_and_all_in_the_end(
     sizes: list[int] = []
     enforce = retention.enforce
 
-    def counting(transaction: Transaction, options: SqliteOptions) -> bool:
+    def counting(transaction: Transaction, options: SqliteOptions, log: Path) -> bool:
         before = stored(transaction)
-        more = enforce(transaction, options)
+        more = enforce(transaction, options, log)
         sizes.append(before - stored(transaction))
         return more
 

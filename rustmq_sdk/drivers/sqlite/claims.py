@@ -154,6 +154,7 @@ def release(
 
 def leave(transaction: Transaction, group: str, member: bytes, *, freed: str = "left") -> None:
     """Frees everything a member has, and forgets it. Its committed positions stay."""
+    seen(transaction, group)
     transaction.execute(
         "UPDATE claim SET owner = NULL, freed = ? WHERE consumer_group = ? AND owner = ?", freed, group, member
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -41,14 +42,20 @@ class Housekeeping:
     """Belongs to the writer's thread.
 
     Args:
+        log: the file.
         options: retention.
         write: runs a change in a transaction of its own.
         patience: the connection's, which knows of other writers.
     """
 
     def __init__(
-        self, options: SqliteOptions, write: Callable[[Callable[[Transaction], Any]], Any], patience: Patience
+        self,
+        log: Path,
+        options: SqliteOptions,
+        write: Callable[[Callable[[Transaction], Any]], Any],
+        patience: Patience,
     ) -> None:
+        self._log = log
         self._options = options
         self._write = write
         self._patience = patience
@@ -81,7 +88,7 @@ class Housekeeping:
             time.sleep(GAP_SECONDS)
 
     def _retain(self, transaction: Transaction) -> bool:
-        more = enforce(transaction, self._options)
+        more = enforce(transaction, self._options, self._log)
         if not more:
             forget_producers(transaction)
 

@@ -91,14 +91,21 @@ class PeerLock(NamedTuple):
 
     def free(self) -> bool:
         """Whether the member has ended. False where that cannot be said."""
+        return self._held() is False
+
+    def held(self) -> bool:
+        """Whether the member's process is there. False where that cannot be said."""
+        return self._held() is True
+
+    def _held(self) -> bool | None:
         try:
             fd = os.open(self.path, os.O_RDONLY)
         except OSError:
-            return False
+            return None
 
         try:
             # Shared, so that two who try at once do not take each other for the member.
-            return _number(os.fstat(fd)) == self.inode and lock_shared(fd)
+            return not lock_shared(fd) if _number(os.fstat(fd)) == self.inode else None
         finally:
             os.close(fd)
 

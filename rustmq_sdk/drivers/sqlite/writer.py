@@ -90,7 +90,7 @@ class Writer:
         self._waiting: deque[_Request] = deque()
         self._connection: Connection | None = None
         self._ends = Ends()
-        self._housekeeping = Housekeeping(options, self._alone, self._patience)
+        self._housekeeping = Housekeeping(path, options, self._alone, self._patience)
 
     async def open(self) -> None:
         """Opens the file, and creates the tables in a new one."""
