@@ -55,27 +55,38 @@ def test_a_newcomer_takes_its_share_and_nobody_else_moves(count: int, size: int)
 def test_a_member_is_dead_when_its_beat_stood_still_for_the_lease() -> None:
     watch = BeatWatch(lease=8.0)
     for second in range(0, 8, 2):
-        assert not watch.look(second, {b"still": 5, b"alive": second})
+        assert not watch.look(second, {b"still": 5, b"alive": second}, silent_for=1)
 
-    assert watch.look(8, {b"still": 5, b"alive": 8}) == {b"still": 5}
+    assert watch.look(8, {b"still": 5, b"alive": 8}, silent_for=1) == {b"still": 5}
 
 
 def test_a_beat_that_moves_starts_the_count_again() -> None:
     watch = BeatWatch(lease=8.0)
     for second, beat in ((0, 5), (2, 5), (4, 5), (6, 6), (8, 6), (10, 6), (12, 6)):
-        assert not watch.look(second, {b"m": beat})
+        assert not watch.look(second, {b"m": beat}, silent_for=1)
 
-    assert watch.look(14, {b"m": 6}) == {b"m": 6}
+    assert watch.look(14, {b"m": 6}, silent_for=1) == {b"m": 6}
 
 
 def test_who_has_not_looked_has_seen_nothing() -> None:
     watch = BeatWatch(lease=8.0)
-    watch.look(0, {b"m": 5})
-    assert not watch.look(100, {b"m": 5}), "we were stopped: perhaps it was beating all the time"
+    watch.look(0, {b"m": 5}, silent_for=1)
+    assert not watch.look(100, {b"m": 5}, silent_for=1), "we were stopped: perhaps it was beating all the time"
     for second in (102, 104, 106):
-        assert not watch.look(second, {b"m": 5})
+        assert not watch.look(second, {b"m": 5}, silent_for=1)
 
-    assert watch.look(108, {b"m": 5}) == {b"m": 5}
+    assert watch.look(108, {b"m": 5}, silent_for=1) == {b"m": 5}
+
+
+def test_who_does_not_get_his_own_beats_through_counts_nobody_as_dead() -> None:
+    watch = BeatWatch(lease=8.0)
+    for second in range(0, 30, 2):  # somebody holds the file, and everybody's beats wait
+        assert not watch.look(second, {b"m": 5}, silent_for=second)
+
+    for second in (30, 32, 34):
+        assert not watch.look(second, {b"m": 5}, silent_for=1), "its next beat may be on its way"
+
+    assert watch.look(36, {b"m": 5}, silent_for=1) == {b"m": 5}
 
 
 def test_only_what_stamps_messages_reads_the_wall_clock() -> None:

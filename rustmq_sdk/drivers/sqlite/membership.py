@@ -191,7 +191,11 @@ class Membership:
 
     async def _step(self, look: _Look) -> Stepped:
         group, now = look.group, time.monotonic()
-        silent = self._beats.look(now, {id_: each.beat for id_, each in group.members.items() if id_ != self.member})
+        silent = self._beats.look(
+            now,
+            {id_: each.beat for id_, each in group.members.items() if id_ != self.member},
+            silent_for=self._heart.silent_for(),
+        )
         overdue = self._overdue(group, now)
         joining, self._joining = self._joining, False
         held = {holding.partition: holding.epoch for holding in self._holdings}
