@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
 from rustmq_sdk.drivers.sqlite import doorbell, filelocks, inotify, kqueue, lookout
@@ -21,6 +22,7 @@ from rustmq_sdk.drivers.sqlite.doorbell import Doorbell, DoorbellWatch, doorbell
 from rustmq_sdk.drivers.sqlite.file_events import FileEvent
 from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout, Seen, open_lookout
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, lock_path, remove, sweep
+from rustmq_sdk.drivers.sqlite.wake import Bell, Changed, Ear
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -45,6 +47,27 @@ def ring_elsewhere(log: Path) -> None:
         Doorbell(Path({str(log)!r})).ring()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(ring)], check=True)
+
+
+# The bell
+
+
+async def test_what_is_rung_while_the_loop_is_blocked_is_told_at_once(log: Path) -> None:
+    told: list[Changed] = []
+    ear, bell = Ear(told.append), Bell(log)
+    bell.listen(ear.hear)
+    for partition in range(1000):
+        bell.tell(frozenset({partition}))
+
+    await anyio.wait_all_tasks_blocked()
+    bell.tell(frozenset({1}))
+    bell.tell(None)
+    bell.tell(frozenset({2}))
+    await anyio.wait_all_tasks_blocked()
+    bell.tell(frozenset({3}))
+    await anyio.wait_all_tasks_blocked()
+    assert told == [frozenset(range(1000)), None, frozenset({3})]
+    bell.close()
 
 
 # The doorbell
@@ -188,10 +211,10 @@ def test_without_room_for_a_watch_it_polls_and_says_so(
 ) -> None:
     class Full:
         def __init__(self, name: str | None, *, use_errno: bool) -> None:
-            self.library = real(name, use_errno=use_errno)
+            self.libc = real(name, use_errno=use_errno)
 
         def __getattr__(self, name: str) -> Any:
-            return (lambda *_: -1) if name == call else getattr(self.library, name)
+            return (lambda *_: -1) if name == call else getattr(self.libc, name)
 
     real = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", Full)

@@ -16,7 +16,7 @@ from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
-from rustmq_sdk.drivers.sqlite.wake import MEMBERS, TOPICS, Changed, Stir, group_key
+from rustmq_sdk.drivers.sqlite.wake import MEMBERS, TOPICS, Changed, Ear, Stir, group_key
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
 
 APPEND_MESSAGES = 2000
@@ -94,20 +94,17 @@ class SqliteSource:
 @asynccontextmanager
 async def _listening(file: LogFile, fetching: Fetching, members: Members) -> AsyncIterator[None]:
     """Hears the bell meanwhile, and leaves the group at the end, also when cancelled."""
-    mailbox = Mailbox.current()
 
-    def told(changed: Changed) -> None:
+    def tell(changed: Changed) -> None:
         fetching.heard(changed)
         members.heard(changed)
 
-    def heard(changed: Changed) -> None:
-        mailbox.post(partial(told, changed))
-
-    file.listen(heard)
+    ear = Ear(tell)
+    file.listen(ear.hear)
     try:
         yield
     finally:
-        file.unlisten(heard)
+        file.unlisten(ear.hear)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
             await members.leave()
 

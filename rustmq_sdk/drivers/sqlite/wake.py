@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.drivers.sqlite.doorbell import AVAILABLE, Doorbell
 from rustmq_sdk.drivers.sqlite.forks import after_fork
 
@@ -89,6 +90,37 @@ class Bell:
         """Rings no more. On the writer's thread, or after it has ended."""
         if self._doorbell is not None:
             self._doorbell.close()
+
+
+class Ear:
+    """Brings what is rung to one event loop. While the loop is blocked the rings become one.
+
+    Args:
+        tell: called by the loop.
+    """
+
+    def __init__(self, tell: Callable[[Changed], None]) -> None:
+        self._tell = tell
+        self._mailbox = Mailbox.current()
+        self._lock = threading.Lock()
+        self._waiting = False
+        self._news: Changed = frozenset()
+
+    def hear(self, changed: Changed) -> None:
+        """A listener of a :class:`Bell`. From any thread."""
+        with self._lock:
+            news = self._news
+            self._news = None if news is None or changed is None else news | changed
+            waiting, self._waiting = self._waiting, True
+
+        if not waiting:
+            self._mailbox.post(self._listen)
+
+    def _listen(self) -> None:
+        with self._lock:
+            news, self._news, self._waiting = self._news, frozenset(), False
+
+        self._tell(news)
 
 
 class Stir:
