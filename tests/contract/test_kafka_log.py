@@ -23,6 +23,10 @@ from tests.services.kafka_server import KafkaServer
 pytestmark = pytest.mark.slow
 
 
+BRISK = "fetch_max_wait=0.1"
+"""What is assigned anew is fetched when the fetch before is over, which the broker keeps for so long."""
+
+
 def by_hand(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """What a tool would do to the cluster: on a loop of its own, while everybody else waits."""
     failures: list[BaseException] = []
@@ -52,7 +56,7 @@ class OnKafka(Contract):
     @pytest.fixture
     async def driver(self, kafka: KafkaServer) -> AsyncIterator[Driver]:
         self.bootstrap = kafka.bootstrap
-        async with kafka_driver.open(f"kafka://{kafka.bootstrap}{self.options}") as driver:
+        async with kafka_driver.open(f"kafka://{kafka.bootstrap}?{BRISK}{self.options}") as driver:
             yield driver
 
     def truncate(self, driver: Driver, tp: TopicPartition, before: int) -> None:
@@ -74,7 +78,7 @@ class TestLog(OnKafka, LogSourceContract):
 class TestOnItsOwnThread(OnKafka, LogSourceContract):
     """What trio always does, on asyncio."""
 
-    options = "?thread=true"
+    options = "&thread=true"
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -83,7 +87,7 @@ class TestOnItsOwnThread(OnKafka, LogSourceContract):
 
 
 class TestReadCommitted(OnKafka, LogReadingContract):
-    options = "?isolation=read_committed"
+    options = "&isolation=read_committed"
 
     def leave_a_gap(self, driver: Driver, tp: TopicPartition) -> None:
         async def abort() -> None:

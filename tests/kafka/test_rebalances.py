@@ -196,3 +196,15 @@ async def test_what_runs_in_a_kept_partition_is_adopted_and_not_run_twice(group:
     kept = [number for number in begun if number // 100 not in lost]
     assert set(kept) & set(begun[:24]), "some of both partitions were at work"
     assert len(kept) == len(set(kept)), "run once"
+
+
+async def test_a_member_that_has_nothing_to_read_leaves_at_once(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic("idle")
+    url = f"kafka://{kafka.bootstrap}?fetch_max_wait=20"  # the broker answers nothing else on that connection meanwhile
+    await send_numbers(url, topic, [1])
+    async with consuming(url, topic, group=topic, lease=60.0) as first:
+        await settle(first, 1)
+        await first.commit()
+
+    async with consuming(url, topic, group=topic) as second:
+        await until(lambda: second.assigned_partitions, within=10)

@@ -12,13 +12,15 @@ from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.client import ConnectionGroup
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import LeaveGroupRequest
 
 PART_SECONDS = 0.5
 """For each part: more than any of them takes where the brokers are well."""
+FAREWELL: int = max(ConnectionGroup) + 1
+"""aiokafka keeps a connection for each broker and group of requests, and opens one for a group that is new."""
 
 
 async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
@@ -102,8 +104,21 @@ async def _end_membership(coordinator: GroupCoordinator, *, static: bool) -> Non
 async def _tell_group(coordinator: GroupCoordinator) -> None:
     if coordinator.member_id and coordinator.coordinator_id is not None:
         request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
-        # Over a connection of its own: on the coordinator's the broker would answer a JoinGroup first.
-        await coordinator._client.send(coordinator.coordinator_id, request, group=ConnectionGroup.DEFAULT)
+        way = _free_way(coordinator._client, coordinator.coordinator_id)
+        await coordinator._client.send(coordinator.coordinator_id, request, group=way)
+
+
+def _free_way(client: AIOKafkaClient, node: int) -> int:
+    """The connection to use: a broker answers the requests of one connection in turn.
+
+    On the coordinator's a JoinGroup may be waiting for all other members. On the default one there is always a fetch,
+    which the broker keeps for half a second when there is nothing to read.
+    """
+    connection = client._conns.get((node, ConnectionGroup.COORDINATION))
+    if connection is not None and connection.connected() and not connection._requests:
+        return int(ConnectionGroup.COORDINATION)
+
+    return FAREWELL
 
 
 async def _end(part: Awaitable[object]) -> None:
