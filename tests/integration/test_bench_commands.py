@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.kafka_server import KafkaServer
+
 ROOT = Path(__file__).parents[2]
 
 COMMANDS = {
@@ -21,12 +23,24 @@ COMMANDS = {
 }
 """The rest of ``peers`` needs clients, and servers, that only benchmarks want."""
 
+COMPARE = "--only getmany(500) receive(), --messages 2000 --sizes 100 --rounds 1"
+"""Of the clients that tests have."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_measurement_prints_a_table_without_gaps(command: str) -> None:
+    measure(command, *COMMANDS[command].split())
+
+
+@pytest.mark.slow
+def test_clients_of_kafka_are_compared(kafka: KafkaServer) -> None:
+    measure("compare", *COMPARE.split(), "--url", f"kafka://{kafka.bootstrap}")
+
+
+def measure(*arguments: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "bench", command, *COMMANDS[command].split()],
+        [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -44,4 +58,4 @@ def test_every_command_is_tried_here() -> None:
         [sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
     )
     offered = {line.split()[0] for line in run.stdout.splitlines() if line.startswith("    ") and line[4:5].isalpha()}
-    assert offered - {"COMMAND", "all"} == set(COMMANDS)
+    assert offered - {"COMMAND", "all"} == {*COMMANDS, "compare"}
