@@ -259,3 +259,15 @@ async def test_commits_of_who_had_other_locks_are_left_alone_at_closing(path: Pa
 
     assert integrity_check(path) == ()
     assert await contents(path, 2) == ["ours", "theirs"]
+
+
+async def test_without_the_file_of_the_locks_closing_moves_nothing(path: Path) -> None:
+    """Whoever opens the log meanwhile has other locks, and would not keep us from moving what it writes just now."""
+    async with producer_of(path) as ours:
+        await ours.send(TOPIC, b"ours")
+        shm_deleted(path)
+        before = wal_size(path)
+
+    assert wal_size(path) == before > 0
+    assert await contents(path, 1) == ["ours"]
+    assert integrity_check(path) == ()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Collection
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 import apsw
@@ -65,6 +67,35 @@ async def test_a_waiting_fetch_hears_of_another_process(driver: SqliteDriver, pa
                 tasks.start_soon(reader.fetch_until, lambda: reader.payloads() == [b"theirs"])
                 await anyio.wait_all_tasks_blocked()
                 assert await other.ask("send theirs") == "sent"
+
+
+async def test_what_was_read_before_a_revocation_is_not_handed_out_after_it(
+    driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tp in TPS:
+        await driver.sink().append(TOPIC, tp.partition or 0, [OutgoingMessage(b"ours?")], sequence=None)
+
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        assert isinstance(member.subscription, SqliteSubscription)
+        fetching = member.subscription._fetching
+        read, was_read, shared = fetching._read, anyio.Event(), anyio.Event()
+
+        async def read_and_wait(*arguments: Any) -> None:
+            await read(*arguments)
+            was_read.set()
+            await shared.wait()
+
+        monkeypatch.setattr(fetching, "_read", read_and_wait)
+        async with AsyncExitStack() as others, anyio.create_task_group() as tasks:
+            tasks.start_soon(member.fetch)
+            await was_read.wait()
+            await others.enter_async_context(member_of(driver))
+            await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+            kept = set(member.listener.assignments)
+            shared.set()
+
+        assert {received.tp for received in member.received} == kept
 
 
 @pytest.mark.slow

@@ -70,6 +70,30 @@ async def test_what_is_rung_while_the_loop_is_blocked_is_told_at_once(log: Path)
     bell.close()
 
 
+def test_a_forked_child_waits_for_no_lock_of_its_parent_and_wakes_nobody_there(log: Path) -> None:
+    program = f"""
+        import os, signal
+        from pathlib import Path
+        from rustmq_sdk.drivers.sqlite.wake import Bell, _Listeners
+        log = Path({str(log)!r})
+        told = []
+        bell = Bell(log)
+        bell.listen(told.append)
+        with _Listeners.lock:  # as another thread may have it
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                Bell(log).tell(None)
+                os._exit(len(told))
+
+            assert os.waitpid(child, 0)[1] == 0
+
+        Bell(log).tell(None)
+        assert told == [None], "the parent's are its own still"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
 # The doorbell
 
 
@@ -420,5 +444,26 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(log: Path, monke
     monkeypatch.setattr("rustmq_sdk.drivers.sqlite.member_lock.lock_alone", late)
     lock, peer = held(log, A)
     assert swept
-    assert not peer.free()
+    assert peer.held(), "the others find it under its name"
+    lock.release()
+
+
+def test_a_sweep_spares_the_file_that_took_the_place_of_the_one_it_has_opened(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sweep at once: one removes the file before its member has locked it, and the member makes another."""
+    real = filelocks.lock_alone
+    taken: list[tuple[MemberLock, PeerLock]] = []
+
+    def late(fd: int) -> bool:
+        monkeypatch.undo()
+        lock_path(log, A).unlink()
+        taken.append(held(log, A))
+        return real(fd)
+
+    lock_path(log, A).touch()
+    monkeypatch.setattr("rustmq_sdk.drivers.sqlite.member_lock.lock_alone", late)
+    sweep(log, [])
+    ((lock, peer),) = taken
+    assert peer.held()
     lock.release()

@@ -59,11 +59,11 @@ class MemberLock:
         # Python has every descriptor closed on exec: no program that we start inherits the lock.
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         share(self._fd, log)
-        status = os.fstat(self._fd)
-        # A file system may say yes to everybody, or count by process: only a lock that keeps others out is one.
-        held = lock_alone(self._fd) and is_at(self._path, status)
-        if held and not PeerLock(self._path, _number(status)).free():
-            self.inode = _number(status)
+        inode = _number(os.fstat(self._fd))
+        # A file system may say yes to everybody, or count by process: only a lock that keeps others out is one. They
+        # find it under its name, so it is no lock either if the file was swept away before it was locked.
+        if lock_alone(self._fd) and PeerLock(self._path, inode).held():
+            self.inode = inode
             _held.add(self)
             return True
 
