@@ -63,7 +63,7 @@ def table(tally: Tally, *, lag: int, seconds: float) -> str:
         ("handled", len(tally.handled), f"{len(tally.alarms)} of them raised an alarm"),
         ("dead-lettered", len(tally.dead), "explosions and quarry blasts: not earthquakes"),
         ("retried", tally.retried, "the look-up failed; tried again after a backoff"),
-        ("redelivered", tally.redelivered, "the retries, and what B had not committed when it was killed"),
+        ("redelivered", tally.redelivered, "the retries, and what the killed one had not committed"),
         ("duplicates", tally.duplicates, "handled twice: kill -9 forgets what was not committed yet"),
         ("lost", len(tally.lost), "published, and neither handled nor dead-lettered"),
         ("lag", lag, "as a new member of the group finds it"),

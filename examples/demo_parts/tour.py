@@ -11,6 +11,7 @@ import anyio
 import rustmq_sdk
 from demo_parts import feed
 from demo_parts.child import Child
+from demo_parts.consumer import LEASE
 from demo_parts.journal import Line
 from demo_parts.processes import LOOK, Processes
 from demo_parts.screen import Screen, bar, spell
@@ -19,6 +20,8 @@ from demo_parts.tally import Tally
 PARTITIONS = 4
 PATIENCE = 60.0
 """Seconds to wait for one thing to happen: it may take a group three leases to miss a member and to share its work."""
+QUIET = 2.0
+"""Seconds after which somebody who watches is told what the tour waits for."""
 
 
 class Tour:
@@ -64,25 +67,28 @@ class Tour:
 
     async def _begin(self) -> Child:
         a, b = self._processes.start_consumer("A"), self._processes.start_consumer("B")
-        await until(lambda: self._has_share("A") and self._has_share("B"), "each consumer to get its share")
+        await self._until(lambda: self._has_share("A") and self._has_share("B"), "each consumer to get its share")
         producer = self._processes.start_producer()
         self._screen.say(f"{self._total:,} events, {PARTITIONS} partitions, consumers A and B of one group")
         self._screen.say(f"processes: producer {producer.pid}, consumer A {a.pid}, consumer B {b.pid}\n")
         return producer
 
     async def _middle(self) -> None:
-        """B is killed, A takes over, B comes back."""
+        """One is killed, the other takes over, the first comes back."""
         await until(lambda: self.tally.settled > self._total // 2, "half of the feed", self._seconds + PATIENCE)
-        await self._kill("B")
+        # Whoever has more to do: some partitions are busier than others, and who has which is the broker's choice, so
+        # either of the two may be done with its share by now.
+        await self._until(lambda: len(self._busiest().in_hand) > 1, "a consumer to have work in its hands")
+        name = self._busiest().name
+        await self._kill(name)
         await anyio.sleep(self._seconds / 8)
-        b = self._processes.start_consumer("B")
-        self._screen.say(f"  ...  consumer B is back (process {b.pid})")
-        await until(lambda: self._has_share("B"), "consumer B to get its share")
-        self._screen.say(f"  ...  consumer B has partitions {spell(self._owns('B'))} now")
+        back = self._processes.start_consumer(name)
+        self._screen.say(f"  ...  consumer {name} is back (process {back.pid})")
+        await self._until(lambda: self._has_share(name), f"consumer {name} to get its share")
+        self._screen.say(f"  ...  consumer {name} has partitions {spell(self._owns(name))} now")
 
     async def _kill(self, name: str) -> None:
         victim, partitions = self._processes.consumers[name], self._owns(name)
-        await until(lambda: len(victim.in_hand) > 1, f"consumer {name} to have work in its hands")
         start = anyio.current_time()
         victim.kill()
         self._processes.look()  # to the last line it has written
@@ -90,9 +96,11 @@ class Tour:
             f"  ...  consumer {name} (process {victim.pid}) is killed ({victim.status}), "
             f"events in its hands: {len(victim.in_hand)}"
         )
-        await until(lambda: not self._owns(name), f"partitions {spell(partitions)} to be taken over")
+        missed = f"partitions {spell(partitions)} to be taken over: a group may miss a member after {LEASE:.0f} s only"
+        await self._until(lambda: not self._owns(name), missed)
         late = (anyio.current_time() - start) * 1000
-        self._screen.say(f"  ...  {late:,.0f} ms later consumer A has its partitions {spell(partitions)}")
+        (heir,) = self._processes.consumers.keys() - {name}
+        self._screen.say(f"  ...  {late:,.0f} ms later consumer {heir} has its partitions {spell(partitions)}")
 
     async def _finish(self, producer: Child) -> None:
         await self._until_settled(producer)
@@ -100,7 +108,7 @@ class Tour:
         for consumer in consumers:
             consumer.ask_to_end()
 
-        await until(lambda: all(consumer.status is not None for consumer in consumers), "the consumers to end")
+        await self._until(lambda: all(consumer.status is not None for consumer in consumers), "the consumers to end")
         self._processes.look()
         self._processes.check()
 
@@ -121,6 +129,18 @@ class Tour:
         ):
             await until(lambda: len(newcomer.assigned_partitions) == PARTITIONS, "a newcomer to get all partitions")
             return sum((await newcomer.get_lag()).values())
+
+    async def _until(self, condition: Callable[[], object], what: str) -> None:
+        """As :func:`until`, and what takes long is said."""
+        with anyio.move_on_after(QUIET):
+            await comes_true(condition)
+            return
+
+        self._screen.say(f"  ...  waiting for {what}")
+        await until(condition, what)
+
+    def _busiest(self) -> Child:
+        return max(self._processes.consumers.values(), key=lambda consumer: len(consumer.in_hand))
 
     def _owns(self, name: str) -> list[int]:
         return self._processes.partitions_of(name)
