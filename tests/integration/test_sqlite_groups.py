@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Collection
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +86,13 @@ async def test_what_was_read_before_a_revocation_is_not_handed_out_after_it(
             await shared.wait()
 
         monkeypatch.setattr(fetching, "_read", read_and_wait)
-        async with AsyncExitStack() as others, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(member.fetch)
             await was_read.wait()
-            await others.enter_async_context(member_of(driver))
-            await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
-            kept = set(member.listener.assignments)
+            async with member_of(driver):
+                await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
+                kept = set(member.listener.assignments)
+
             shared.set()
 
         assert {received.tp for received in member.received} == kept
