@@ -34,7 +34,7 @@ class CommitDue:
         self._failures = 0
         self._just_committed = False
         self._committed_at = -inf
-        self._left = 0
+        self._left = self._newer = 0
         self._seen_at: float | None = None
         self._idle_at: float | None = None
 
@@ -51,7 +51,7 @@ class CommitDue:
         if self._just_committed:
             self._just_committed = False
             self._committed_at = now
-            self._left = uncommitted
+            self._left = max(0, uncommitted - self._newer)
 
         # Fewer than were left out: their partition is gone or its watermark has moved, so the rest is not new either.
         self._left = min(self._left, uncommitted)
@@ -63,9 +63,14 @@ class CommitDue:
         self._idle_at = _earliest(self._idle_at, now) if idle else None
         return max(0.0, self._due_at(now, uncommitted, pressed) - now)
 
-    def succeeded(self) -> None:
-        """A commit was written, or there was nothing to write; ask :meth:`due_in` next."""
+    def succeeded(self, newer: int = 0) -> None:
+        """A commit was written, or there was nothing to write; ask :meth:`due_in` next.
+
+        Args:
+            newer: messages settled since it was prepared: the next one's.
+        """
         self._failures = 0
+        self._newer = newer
         self._just_committed = True
         self._seen_at = self._idle_at = None
 

@@ -12,8 +12,6 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 
-_OPEN = bytes(OPEN)
-
 
 @dataclass(slots=True, eq=False)
 class Waiting:
@@ -47,7 +45,7 @@ class Waiting:
 
         due = piece.ledger.due_attempts
         # Something may be settled before it is delivered: before a restart, or its lease has run out.
-        settled = piece[first:end].strip(_OPEN)
+        settled = piece.count(FREE, first, end) + piece.count(WATCH, first, end) < end - first
         if not (settled or due):
             return messages, (piece, first, end)
 

@@ -8,6 +8,7 @@ so: a commit that was cancelled, timed out or refused leaves the ledger as it wa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -68,9 +69,13 @@ class Acknowledger:
         self._due = CommitDue(config)
         self._since: float | None = None
         self._tick_at: float | None = None
+        self._looks_at = inf
         self._paused_until = 0.0
         self._paced_until = 0.0
         self._every = self._tell_at = config.commit_every
+        self._interval = config.commit_interval
+        # Nothing becomes due by itself.
+        self._asked_only = self._commits_nothing or not config.auto_commit
         self._fresh = 0
         self._asked = False
         self._over = False
@@ -88,15 +93,25 @@ class Acknowledger:
     # Telling
 
     def tell(self, ledger: Ledger, settled: int) -> None:
-        """So many more messages of the ledger are settled, as far as they are counted."""
-        self._fresh += settled
-        # Worth waking the task for: the interval starts to run, a commit is full, or things may have gone quiet.
-        full = self._fresh >= self._tell_at
-        quiet = not ledger.in_flight and not self._session.buffer.backlog
-        if (self._since is None or full or quiet) and not (ledger.told or ledger.fenced):
-            if full:
-                self._tell_at += self._every
+        """So many more messages of the ledger are settled, as far as they are counted.
 
+        Wakes the task only where it would look too late by itself: a wake costs as much as 100 messages.
+        """
+        self._fresh += settled
+        if self._asked_only or ledger.told or ledger.fenced:
+            return
+
+        now = self._session.clock()
+        if self._since is None:
+            self._since = now
+
+        full = self._fresh >= self._tell_at
+        if full:
+            self._tell_at += self._every
+
+        # With nothing left the commit does not wait for more. A busy consumer gets there at every fetch.
+        quiet = not (ledger.in_flight or self._session.buffer.backlog)
+        if full or self._looks_at > now + (SHORT_PAUSE if quiet else self._interval):
             ledger.told = True
             self.inbox.put(ledger)
 
@@ -231,9 +246,16 @@ class Acknowledger:
                 done.set()
 
     async def _run(self) -> None:
+        told = False
         while True:
-            await self.inbox.wait(self._due_in())
-            self._look()
+            due = self._due_in()
+            if told and due is not None:
+                # Of what goes quiet until then nobody has to tell.
+                due = min(due, SHORT_PAUSE)
+
+            self._looks_at = inf if due is None else self._session.clock() + due
+            await self.inbox.wait(due)
+            told = self._look()
             if self._forced:
                 forced, self._forced = self._forced, []
                 # What is ours now: a revoke may have run out of time while another commit hung; then its partitions are
@@ -246,11 +268,13 @@ class Acknowledger:
                 self._asked = False
                 await self._commit(list(self._ledgers()), once=False)
 
-    def _look(self) -> None:
-        for ledger in self.inbox.drain():
+    def _look(self) -> bool:
+        """Whether somebody has told something."""
+        told = self.inbox.drain()
+        for ledger in told:
             ledger.told = False
-            if self._since is None:
-                self._since = self._session.clock()
+
+        return bool(told)
 
     def _due_in(self) -> float | None:
         """Seconds until the next commit; 0 is now, None is not before somebody tells."""
@@ -304,7 +328,7 @@ class Acknowledger:
             for ledger in ledgers:
                 ledger.confirmed = number
 
-            self._due.succeeded()
+            self._due.succeeded(self._fresh)
         else:
             self._since = self._session.clock()
             self._soon |= soon
