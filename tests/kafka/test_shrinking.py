@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import RecordsToDelete
 
@@ -180,11 +181,17 @@ async def test_a_position_behind_the_end_of_the_log_is_said(kafka: KafkaServer) 
     topic = await kafka.new_topic("behind")
     url = f"kafka://{kafka.bootstrap}"
     await send_numbers(url, topic, range(5))
-    async with consuming(url, topic, group=topic) as consumer:
-        await until(lambda: consumer.assigned_partitions)
-        await consumer.seek(topic, 0, 30)
-        await consumer.commit()
 
+    async def copy() -> None:
+        other = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=topic, enable_auto_commit=False)
+        await other.start()
+        try:
+            other.assign([KafkaPartition(topic, 0)])
+            await other.commit({KafkaPartition(topic, 0): 30})
+        finally:
+            await other.stop()
+
+    await anyio.to_thread.run_sync(asyncio.run, copy())
     events = Events()
     async with consuming(url, topic, group=topic, observers=[events]) as consumer:
         with anyio.fail_after(SOON), pytest.raises(rustmq_sdk.PartitionStopped, match="30"):

@@ -74,6 +74,8 @@ def _sizes(nodes: int) -> dict[str, str]:
         "num.io.threads": "4",
         "num.recovery.threads.per.data.dir": "1",
         "log.cleaner.dedupe.buffer.size": str(4 * 1024 * 1024),
+        # Fifteen seconds by default between two looks for something to compact.
+        "log.cleaner.backoff.ms": "500",
     }
 
 
