@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from rustmq_sdk.drivers.kafka import bare
+from rustmq_sdk.drivers.kafka.records import OFFSET, Row
 
 PARTITION = TopicPartition("quakes", 0)
 BASE_OFFSET, ATTRIBUTES, LAST_DELTA, FIRST_RECORD = 0, 21, 23, 61
@@ -99,26 +99,22 @@ def fetched(log: Log, position: int, isolation: int, *, check_crcs: bool = False
     return FetchResult(PARTITION, assignment=assignment, partition_records=records, backoff=0.0), assignment
 
 
-def described(records: Any) -> list[tuple[Any, ...]]:
-    return [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in records]
-
-
-def one_by_one(log: Log, position: int, isolation: int) -> tuple[list[tuple[Any, ...]], int]:
+def one_by_one(log: Log, position: int, isolation: int) -> tuple[list[Row], int]:
     result, assignment = fetched(log, position, isolation)
-    records = result.getall()
-    return described(records), assignment.position
+    rows: list[Row] = [(one.value, one.key, tuple(one.headers), one.offset, one.timestamp) for one in result.getall()]
+    return rows, assignment.position
 
 
-def by_batch(log: Log, position: int, isolation: int, sizes: Iterator[int]) -> tuple[list[tuple[Any, ...]], int]:
+def by_batch(log: Log, position: int, isolation: int, sizes: Iterator[int]) -> tuple[list[Row], int]:
     result, assignment = fetched(log, position, isolation)
-    found: list[tuple[Any, ...]] = []
+    found: list[Row] = []
     while result.has_more():
         most = next(sizes)
-        records = bare.take(result, most)
-        assert len(records) <= most
-        found += described(records)
+        rows = bare.take(result, most)
+        assert len(rows) <= most
+        found += [(*row[:2], tuple(row[2]), *row[3:]) for row in rows]
         # What was not handed out yet is ahead of the position, and nothing behind it.
-        assert not found or found[-1][0] < assignment.position
+        assert not found or found[-1][OFFSET] < assignment.position
 
     return found, assignment.position
 
@@ -139,6 +135,14 @@ def test_the_records_are_the_same(isolation: int) -> None:
         log = Log(rng)
         position = rng.randint(0, log.end - 1)
         assert by_batch(log, position, isolation, random_sizes(rng)) == one_by_one(log, position, isolation), seed
+
+
+def test_no_row_without_headers_has_a_list_of_its_own() -> None:
+    log = Log(random.Random(3))
+    result, _ = fetched(log, 0, READ_UNCOMMITTED)
+    empty = [headers for _, _, headers, _, _ in bare.take(result, 1000) if not headers]
+    assert empty
+    assert all(headers == () for headers in empty)
 
 
 def test_a_seek_throws_away_what_was_decoded() -> None:

@@ -9,7 +9,7 @@ waiting is done here, on a future of ours.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -18,7 +18,7 @@ from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, O
 
 from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.holdings import Holdings
-from rustmq_sdk.drivers.kafka.records import Record, piece_of
+from rustmq_sdk.drivers.kafka.records import piece_of, piece_of_rows
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -132,7 +132,7 @@ class Polling:
 
     async def _take(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched | None:
         try:
-            records = await self._records(partition, most)
+            piece = await self._piece(assignment, partition, most)
         except NoOffsetForPartitionError:
             # From before our seek: aiokafka looked for a committed position by itself, and there is none.
             return None
@@ -141,25 +141,27 @@ class Polling:
         except CorruptRecordException as error:
             return self._on_corrupt(assignment, partition, error)
 
-        position = self._consumer._subscription.subscription.assignment.state_value(partition).position
-        if position == self._holdings.position(assignment):
+        if piece.next_offset == self._holdings.position(assignment):
             return None
 
-        self._holdings.move(assignment, position)
-        return piece_of(assignment, records, position)
+        self._holdings.move(assignment, piece.next_offset)
+        return piece
 
-    async def _records(self, partition: KafkaPartition, most: int) -> Sequence[Record]:
+    async def _piece(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched:
         fetcher = self._consumer._fetcher
         arrived = fetcher._records.get(partition)
         if not bare.POSSIBLE or type(arrived) is not FetchResult:
-            found: Mapping[KafkaPartition, Sequence[Record]]
             found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
-            return found.get(partition, ())
+            return piece_of(assignment, found.get(partition, ()), self._position(partition))
 
-        records = bare.take(arrived, most)
+        rows = bare.take(arrived, most)
         if not arrived.has_more():
             # As getmany() does: the next request may ask for this partition again.
             del fetcher._records[partition]
             fetcher._notify(fetcher._wait_consume_future)
 
-        return records
+        return piece_of_rows(assignment, rows, self._position(partition))
+
+    def _position(self, partition: KafkaPartition) -> int:
+        """Where aiokafka reads on."""
+        return self._consumer._subscription.subscription.assignment.state_value(partition).position  # type: ignore[no-any-return]

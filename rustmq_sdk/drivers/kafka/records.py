@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol, TypeAlias
 
 from rustmq_sdk.message import DeliveryState, Message
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Headers
 
+Row: TypeAlias = "tuple[bytes | None, bytes | None, Headers, int, int]"
+"""Payload, key, headers, offset and timestamp of a record.
+
+A tuple is unpacked in a third of the time in which a record is asked for its attributes, and without headers or with a
+shared ``()`` the garbage collector has nothing to look at: see ``bare.py``.
+"""
+OFFSET: Final = 3
+"""The place of the offset in a row."""
+
 
 class Record(Protocol):
-    """What aiokafka's ``ConsumerRecord`` and the record below it have in common."""
+    """aiokafka's ``ConsumerRecord``, as far as it matters."""
 
     @property
     def offset(self) -> int: ...
@@ -33,24 +42,49 @@ def build(records: Sequence[Record], state: DeliveryState, first: int) -> list[M
     ]
 
 
+def build_rows(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Message]:
+    """Turns rows into messages; see :data:`rustmq_sdk.slots.Build`."""
+    return [
+        Message(payload, key, headers, offset, timestamp, state, index)
+        for index, (payload, key, headers, offset, timestamp) in enumerate(rows, first)
+    ]
+
+
 def piece_of(assignment: Assignment, records: Sequence[Record], next_offset: int) -> Fetched:
     """What one look brought of one partition; without records it only moves ``next_offset``."""
     if not records:
         return Fetched(assignment, (), (), build, next_offset, 0)
 
-    first, last = records[0].offset, records[-1].offset
-    # Compaction and transactions leave gaps; most logs have none.
-    dense = last - first == len(records) - 1
-    offsets: Sequence[int] = range(first, last + 1) if dense else [record.offset for record in records]
+    offsets = _dense(records[0].offset, records[-1].offset, len(records)) or [record.offset for record in records]
     sizes = sizes_of(records)
     return Fetched(assignment, offsets, records, build, next_offset, sum(sizes), max(sizes))
 
 
+def piece_of_rows(assignment: Assignment, rows: Sequence[Row], next_offset: int) -> Fetched:
+    """As :func:`piece_of`."""
+    if not rows:
+        return Fetched(assignment, (), (), build_rows, next_offset, 0)
+
+    offsets = _dense(rows[0][OFFSET], rows[-1][OFFSET], len(rows)) or [row[OFFSET] for row in rows]
+    sizes = [
+        (len(payload) if payload else 0) + (len(key) if key else 0) + (_size(headers) if headers else 0)
+        for payload, key, headers, _, _ in rows
+    ]
+    return Fetched(assignment, offsets, rows, build_rows, next_offset, sum(sizes), max(sizes))
+
+
 def sizes_of(records: Sequence[Record]) -> list[int]:
     """Bytes of payload, key and headers of each: what memory budgets count."""
-    sizes = [len(record.value or b"") + len(record.key or b"") for record in records]
-    for index, record in enumerate(records):
-        if record.headers:
-            sizes[index] += sum(len(name) + len(value or b"") for name, value in record.headers)
+    return [
+        len(record.value or b"") + len(record.key or b"") + (_size(headers) if (headers := record.headers) else 0)
+        for record in records
+    ]
 
-    return sizes
+
+def _size(headers: Headers) -> int:
+    return sum([len(name) + len(value or b"") for name, value in headers])
+
+
+def _dense(first: int, last: int, count: int) -> range | None:
+    """The offsets as a range. Compaction and transactions leave gaps, then there is none; most logs have no gaps."""
+    return range(first, last + 1) if last - first == count - 1 else None
