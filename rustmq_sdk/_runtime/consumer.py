@@ -269,15 +269,16 @@ class Consumer:
         """Goes on at ``offset``, lower or higher. What is in flight turns stale; the next commit writes the new place.
 
         Raises:
+            ConfigurationError: ``offset`` is below 0, or beyond the end: what is sent up to there would be skipped.
             ConsumerStateError: the partition is not assigned.
+            TransientDriverError: the broker did not say within ``commit_timeout`` where the end is. Nothing has moved.
             Unsupported: the source cannot seek.
         """
-        await self._positions.seek(TopicPartition(topic, partition), offset)
+        await self._positions.seek([TopicPartition(topic, partition)], offset)
 
     async def seek_all(self, offset: int) -> None:
-        """:meth:`seek` for every assigned partition."""
-        for tp in self.assigned_partitions:
-            await self._positions.seek(tp, offset)
+        """:meth:`seek` for every assigned partition: all of them move, or none does."""
+        await self._positions.seek(self.assigned_partitions, offset)
 
     async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
         """Goes on at the first message that is not older than ``timestamp_ms`` (milliseconds since the epoch)."""

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import anyio.lowlevel
 
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._runtime.arguments import check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import Unsupported
+from rustmq_sdk.errors import ConfigurationError, TransientDriverError, Unsupported
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import TopicPartition
 
@@ -27,23 +26,46 @@ class Positions:
         self._session = session
         self._parts = parts
 
-    async def seek(self, tp: TopicPartition, offset: int) -> None:
+    async def seek(self, partitions: Collection[TopicPartition], offset: int) -> None:
+        """All of them, or none: between the last look at them and their moves nothing suspends."""
         self._require(self._session.capabilities.seek, "seek()")
         check_whole("offset", offset, least=0, fix="Offsets start at 0")
-        self._parts.partitions.seek(tp, offset)
-        await anyio.lowlevel.checkpoint()
+        ends = await self._ask_about(partitions, "end_offsets", self._log.end_offsets)
+        for tp, end in ends.items():
+            if offset > end:
+                # Fetching waits there, and what is sent until the log has grown so far is never delivered.
+                raise ConfigurationError(
+                    f"{tp} ends at offset {end}",
+                    field="offset",
+                    value=offset,
+                    fix=f"Seek to {end} to get what is sent from now on, or lower to get messages again",
+                )
+
+        self._move(dict.fromkeys(partitions, offset))
 
     async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> None:
         self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
         check_whole(
             "timestamp_ms", timestamp_ms, least=0, fix="Milliseconds since the epoch: int(t.timestamp() * 1000)"
         )
+        self._move(await self._ask_about(partitions, "offsets_at", self._log.offsets_at, timestamp_ms))
+
+    async def _ask_about(
+        self, partitions: Collection[TopicPartition], name: str, operation: Callable[..., Awaitable[Any]], *args: object
+    ) -> Mapping[TopicPartition, int]:
+        self._must_be_ours(partitions)
+        return await self._ask(name, operation, list(partitions), *args) if partitions else {}
+
+    def _must_be_ours(self, partitions: Collection[TopicPartition]) -> None:
         for tp in partitions:
             self._parts.partitions.lane_of(tp)
 
-        offsets = await self._ask(self._log.offsets_at, list(partitions), timestamp_ms)
-        for tp in partitions:
-            await self.seek(tp, offsets[tp])
+    def _move(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._session.check_failure()
+        # Again: any of them may have been lost while the broker was asked.
+        self._must_be_ours(offsets)
+        for tp, offset in offsets.items():
+            self._parts.partitions.seek(tp, offset)
 
     def position(self, tp: TopicPartition) -> int:
         return self._session.buffer.position(self._lane(tp, "position()"))
@@ -51,24 +73,28 @@ class Positions:
     async def committed_offset(self, tp: TopicPartition) -> int | None:
         self._parts.acknowledger.require_group("committed_offset()")
         self._lane(tp, "committed_offset()")
-        checkpoint = (await self._ask(self._log.committed, [tp])).get(tp)
+        checkpoint = (await self._ask("committed", self._log.committed, [tp])).get(tp)
         return checkpoint.offset if checkpoint is not None else None
 
     async def lag(self) -> Mapping[TopicPartition, int]:
         self._require(self._session.capabilities.kind == "log", "get_lag()")
         lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
-        ends = await self._ask(self._log.end_offsets, list(lanes))
+        ends = await self._ask("end_offsets", self._log.end_offsets, list(lanes))
         return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
 
     @property
     def _log(self) -> LogSubscription:
         return cast(LogSubscription, self._session.subscription)
 
-    async def _ask(self, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
+    async def _ask(self, name: str, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """A question to the broker, asked again while it fails for reasons that may pass."""
         timeout = self._session.config.commit_timeout
-        with anyio.fail_after(timeout):
-            return await patiently(timeout, operation, *args)
+        try:
+            with anyio.fail_after(timeout):
+                return await patiently(timeout, operation, *args)
+        except TimeoutError as error:
+            problem = f"no answer within commit_timeout={timeout:g} s"
+            raise TransientDriverError(problem, slot="source", operation=name) from error
 
     def _lane(self, tp: TopicPartition, what: str) -> Lane:
         self._require(self._session.capabilities.kind == "log", what)

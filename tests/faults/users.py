@@ -12,6 +12,7 @@ import anyio.abc
 from rustmq_sdk import (
     AckResult,
     CircuitOpen,
+    ConfigurationError,
     Consumer,
     ConsumerClosed,
     ConsumerStateError,
@@ -30,6 +31,9 @@ from tests.faults.scenario import TOPIC, Scenario
 
 FAILING = (TransientDriverError, CircuitOpen, StalePartition)
 """What calls that ask the broker may raise while faults go on."""
+
+OFTEN = 0.03
+"""How often a user that seeks does so instead of going on: a few times in its life."""
 
 
 class HandlerFailed(Exception):
@@ -154,6 +158,7 @@ class User:
 
     async def _handle(self, message: Message) -> None:
         self._journal.delivered(self._owner, message)
+        await self._seek_now_and_then()
         if self._rng.random() < self._oddity:
             try:
                 await self._take_time(message)
@@ -222,6 +227,7 @@ class User:
     # One message
 
     async def _use(self, message: Message) -> None:
+        await self._seek_now_and_then()
         if self._is_poison(message):
             await self._nack(message, None)
         elif self._rng.random() >= self._oddity:
@@ -308,14 +314,36 @@ class User:
         self._consumer.resume_partitions([tp])
         self._journal.note(f"{self._owner.name} resumes {tp}")
 
+    async def _seek_now_and_then(self) -> None:
+        if self._seeks and self._rng.random() < OFTEN:
+            await self._seek()
+
     async def _seek(self) -> None:
         assigned = sorted(self._consumer.assigned_partitions)
         if assigned:
             tp = self._rng.choice(assigned)
             position = await self._consumer.position(TOPIC, tp.partition or 0)
-            offset = self._rng.randrange(max(0, position - 20), position + 3)
-            self._journal.seeks(self._owner, tp, offset)
+            await self._seek_to(tp, self._rng.randrange(max(0, position - 20), position + 3))
+
+    async def _seek_to(self, tp: TopicPartition, offset: int) -> None:
+        """The broker is asked for the end first; what comes until it has answered is of the old position."""
+        log = self._journal.broker.log(tp, operation="read")
+        end = log.end
+        try:
             await self._consumer.seek(TOPIC, tp.partition or 0, offset)
+        except ConfigurationError:
+            if offset <= end:
+                self._journal.broken(f"{self._owner.name}: a seek to {tp}@{offset} was refused, and it ended at {end}")
+        except ConsumerStateError:
+            if tp in self._consumer.assigned_partitions:
+                self._journal.broken(f"{self._owner.name}: a seek in {tp} was refused, and it is assigned")
+        except FAILING:
+            pass
+        else:
+            # In the step in which it has moved: nobody was handed anything since.
+            self._journal.seeks(self._owner, tp, offset)
+            if offset > log.end:
+                self._journal.broken(f"{self._owner.name} has moved to {tp}@{offset}, and it ends at {log.end}")
 
     async def _commit(self) -> None:
         try:

@@ -28,7 +28,6 @@ from rustmq_sdk.testing.clock import Backend
 from rustmq_sdk.testing.faults import OPERATIONS
 from tests.promises.stage import (
     DLQ,
-    TP,
     Plan,
     Stage,
     ack,
@@ -657,114 +656,10 @@ class TestStartPositions:
             assert [letter.payload for letter in stage.letters] == [b"m0", b"m1"]
 
 
-@pytest.mark.virtual_time
-class TestSeeking:
-    async def test_a_seek_back_delivers_again_from_there(self, stage: Stage) -> None:
-        stage.send(10)
-        async with stage.consumer() as consumer:
-            await ack(*(await take(consumer, 10)))
-            await passes(2)
-            assert stage.committed() == 10
-            await consumer.seek("t", 0, 3)
-            assert await consumer.position("t", 0) == 3
-            await passes(2)
-            assert stage.committed() == 3
-            assert offsets(await take(consumer, 2)) == [3, 4]
-            assert await consumer.position("t", 0) == 5
-
-    async def test_a_seek_forward_skips_on_the_users_word(self, stage: Stage) -> None:
-        stage.send(10)
-        async with stage.consumer() as consumer:
-            await take(consumer, 1)
-            await consumer.seek("t", 0, 8)
-            assert await handle_all(consumer) == ["m8", "m9"]
-
-        assert stage.committed() == 10
-
-    async def test_a_seek_is_committed_at_the_exit_even_if_nothing_is_received(self, stage: Stage) -> None:
-        stage.send(10)
-        async with stage.consumer() as consumer:
-            await ack(*(await take(consumer, 10)))
-            await consumer.seek("t", 0, 2)
-
-        assert stage.committed() == 2
-
-    async def test_seek_all_and_timestamps(self, stage: Stage) -> None:
-        stage.create(2)
-        for partition in range(2):
-            stage.send(3, partition=partition, timestamp=1_000)
-            stage.send(3, partition=partition, timestamp=2_000)
-
-        async with stage.consumer() as consumer:
-            assert len(await take_all(consumer)) == 12
-            await consumer.seek_all_to_timestamp(1_500)
-            assert sorted(texts(await take_all(consumer))) == ["m3", "m3", "m4", "m4", "m5", "m5"]
-            await consumer.seek_to_timestamp("t", 1, 1_500)
-            assert offsets(await take_all(consumer)) == [3, 4, 5]
-            await consumer.seek_all(5)
-            assert offsets(await take_all(consumer)) == [5, 5]
-
-    async def test_many_seeks_while_a_commit_hangs_are_survived(self, stage: Stage) -> None:
-        stage.send(5)
-        stage.plan.breaks("source.commit", kind="hang")
-        async with stage.consumer(commit_interval=0.1) as consumer:
-            await ack(*(await take(consumer, 5)))
-            await passes(1)
-            for _ in range(10):
-                await consumer.seek("t", 0, 0)
-                await ack(*(await take(consumer, 5)))
-
-            stage.plan.heals()
-            await passes(30)
-            assert stage.committed() == 5
-
-    async def test_a_partition_that_is_not_ours_cannot_be_sought(self, stage: Stage) -> None:
-        stage.send(1)
-        async with stage.consumer() as consumer:
-            await take(consumer, 1)
-            for call in (consumer.seek("t", 7, 0), consumer.position("t", 7), consumer.committed_offset("t", 7)):
-                with pytest.raises(ConsumerStateError, match=r"t\[7\] is not assigned"):
-                    await call
-
-    async def test_position_committed_offset_and_lag_tell_the_truth(self, stage: Stage) -> None:
-        stage.send(10)
-        async with stage.consumer() as consumer:
-            assert await _when_assigned(consumer.committed_offset, "t", 0) is None
-            messages = await take(consumer, 6)
-            await ack(*messages[:2], *messages[4:6])
-            await consumer.commit()
-            assert await consumer.position("t", 0) == 6
-            assert await consumer.committed_offset("t", 0) == 2
-            assert await consumer.get_lag() == {TP: 6}
-
-    async def test_a_queue_says_what_it_cannot_do(self, queue: Stage) -> None:
-        queue.send(1)
-        async with queue.consumer() as consumer:
-            await take(consumer, 1)
-            for call in (
-                consumer.seek("t", 0, 0),
-                consumer.seek_to_timestamp("t", 0, 0),
-                consumer.position("t", 0),
-                consumer.committed_offset("t", 0),
-                consumer.get_lag(),
-            ):
-                with pytest.raises(Unsupported):
-                    await call
-
-
 async def _live(stage: Stage, seconds: float, **options: Any) -> None:
     """A consumer that does nothing for so many seconds."""
     async with stage.consumer(**options):
         await passes(seconds)
-
-
-async def _when_assigned(call: Callable[..., Any], *arguments: object) -> Any:
-    """The answer as soon as the partition is ours."""
-    while True:
-        try:
-            return await call(*arguments)
-        except ConsumerStateError:
-            await passes(0.01)
 
 
 def _quiet_lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -140,6 +140,22 @@ class LogOffsetsContract(Contract):
             assert await member.subscription.commit({old: Checkpoint(2)}) == {old: FENCED}, "dead since the seek"
             assert await member.subscription.commit({new: Checkpoint(5)}) == {new: COMMITTED}
 
+    async def test_a_seek_to_the_end_gets_what_is_sent_next(self, driver: Driver, topic: str, group: str) -> None:
+        if not driver.capabilities.seek:
+            pytest.skip("this driver does not claim seek")
+
+        (tp,) = await self.create(driver, topic)
+        await self.append(driver, topic, numbered(5))
+        async with self.log_member(driver, topic, group) as member:
+            await member.owns([tp])
+            end = (await member.subscription.end_offsets([tp]))[tp]
+            old, new = member.assignment(tp), Assignment(tp, None)
+            member.subscription.seek(old, new, end)
+            member.listener.assignments[tp] = new
+            await self.append(driver, topic, numbered(3, "next"))
+            await member.collect(3)
+            assert member.payloads() == numbered(3, "next")
+
     async def test_records_of_a_dead_assignment_are_not_fetched(self, driver: Driver, topic: str, group: str) -> None:
         if not driver.capabilities.seek:
             pytest.skip("this driver does not claim seek")
