@@ -35,6 +35,7 @@ class Group:
     def __init__(self, url: str, topic: str) -> None:
         self.url = url
         self.topic = topic
+        self._other: rustmq_sdk.Consumer | None = None
 
     async def rebalance(self, tasks: anyio.abc.TaskGroup, first: rustmq_sdk.Consumer) -> anyio.Event:
         """Begins one; answers what ends the second member."""
@@ -43,8 +44,13 @@ class Group:
         await until(lambda: any(reason.code == "rebalancing" for reason in first.health().reasons))
         return done
 
+    async def is_the_others(self) -> None:
+        """Returns when the second member has all partitions: the first has told the group, or it would take a lease."""
+        await until(lambda: self._other and len(self._other.assigned_partitions) == 2, within=3)
+
     async def _second(self, done: anyio.Event) -> None:
         async with consuming(self.url, self.topic, group=self.topic) as second:
+            self._other = second
             while not done.is_set():
                 with anyio.move_on_after(0.2):
                     await (await second.receive()).ack()
@@ -74,6 +80,7 @@ async def test_a_stop_in_the_middle_of_a_rebalance_ends_at_once(group: Group) ->
                 await message.ack()
 
             assert anyio.current_time() - began < 2
+            await group.is_the_others()
             done.set()
 
 
@@ -90,6 +97,7 @@ async def test_a_scope_that_is_cancelled_in_the_middle_of_a_rebalance_leaves_at_
 
             assert scope.cancelled_caught
             assert anyio.current_time() - began < 2
+            await group.is_the_others()
             done.set()
 
 
