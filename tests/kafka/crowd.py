@@ -16,9 +16,10 @@ import anyio.abc
 import rustmq_sdk
 from tests.kills.contents import contents
 from tests.kills.journal import Journal, read
-from tests.kills.reckoning import Account, Place, reckon, unsettled
+from tests.kills.lives import Bounds, Place
+from tests.kills.reckoning import Account, reckon, unsettled
 from tests.kills.sender import Sender
-from tests.kills.worker import Observer, Worker, settings
+from tests.kills.worker import COMMIT_INTERVAL, Observer, Worker, settings
 
 LEASE = 6.0
 PATIENCE = 60.0
@@ -103,7 +104,7 @@ class Crowd:
             for name in list(self._present):
                 self._leave(name, quietly=True)
 
-        return reckon(read(self._folder), self._stored)
+        return reckon(read(self._folder), self._stored, Bounds(COMMIT_INTERVAL, LEASE))
 
     async def _change(self, members: anyio.abc.TaskGroup) -> None:
         self.changes += 1
@@ -138,7 +139,7 @@ class Crowd:
     async def _take_part(self, presence: Presence, journal: Journal, worker: Worker) -> bool:
         """Until it is to leave; False if it could not even enter, as happens where networks are cut."""
         topic = self._turmoil.topic
-        options = settings(lease=LEASE, commit_interval=0.2, group=f"crowd-of-{topic}")
+        options = settings(lease=LEASE, commit_interval=COMMIT_INTERVAL, group=f"crowd-of-{topic}")
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(rustmq_sdk.Client(self._url))

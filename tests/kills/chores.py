@@ -13,7 +13,7 @@ from rustmq_sdk.errors import UnknownTopic
 from rustmq_sdk.slots import StateStore
 from rustmq_sdk.values import OutgoingMessage
 from tests.kills.journal import Event, Journal
-from tests.kills.reckoning import Place
+from tests.kills.lives import Place
 
 PASSING, BRIEF = "passing", "brief"
 STORE, KEY = "chores", "count"

@@ -18,9 +18,10 @@ import anyio
 import rustmq_sdk
 from tests.kills.contents import contents
 from tests.kills.journal import Event, Journal, read
-from tests.kills.reckoning import Account, Place, reckon, unsettled
+from tests.kills.lives import Bounds, Place
+from tests.kills.reckoning import Account, reckon, unsettled
 from tests.kills.sender import TOPIC
-from tests.kills.worker import group_of
+from tests.kills.worker import COMMIT_INTERVAL, group_of
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
@@ -128,7 +129,7 @@ class Conductor:
             self._drain()
             self._end(self._workers)
 
-        account = reckon(read(self._folder), self.stored)
+        account = reckon(read(self._folder), self.stored, Bounds(COMMIT_INTERVAL, self._plan.lease))
         lag = anyio.run(self._lag)
         if lag:
             account.broken.append(f"everything is settled and the group's lag is {lag}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import rustmq_sdk
-from tests.kills.reckoning import Place
+from tests.kills.lives import Place
 from tests.kills.sender import TOPIC
 
 PATIENCE = 30.0

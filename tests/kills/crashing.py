@@ -27,7 +27,8 @@ from rustmq_sdk.drivers.sqlite import integrity_check
 from tests.kills.chores import counter, do_chores, miscounted, not_buried
 from tests.kills.contents import contents
 from tests.kills.journal import Event, Journal, read
-from tests.kills.reckoning import Account, Place, reckon
+from tests.kills.lives import Bounds, Place
+from tests.kills.reckoning import Account, reckon
 from tests.kills.sender import TOPIC, Sender
 from tests.kills.worker import Observer, Worker, settings
 
@@ -35,6 +36,7 @@ PARTITIONS = 2
 BURIED = "buried"
 BATCHES = 6
 PATIENCE = 30.0
+BOUNDS = Bounds(commit_interval=0.02, lease=3.0)
 
 # Children are forked from a process without threads that has imported everything: 20 ms each instead of 400.
 _processes = multiprocessing.get_context("forkserver")
@@ -88,7 +90,7 @@ def carry_on(file: Path, folder: Path) -> Account:
     url = f"sqlite:///{file}"
     stored, buried = anyio.run(_finish, url, folder)
     events = killed_last(read(folder))
-    account = reckon(events, stored)
+    account = reckon(events, stored, BOUNDS)
     account.broken += [*integrity_check(file), *not_buried(events, buried)]
     account.broken += miscounted(events, anyio.run(counter, url))
     return account
@@ -152,7 +154,7 @@ async def _worker(
     client: rustmq_sdk.Client, journal: Journal, life: str
 ) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
     """A consumer that runs until it has so many partitions, and nothing is left in them."""
-    options = settings(lease=3.0, commit_interval=0.02)
+    options = settings(lease=BOUNDS.lease, commit_interval=BOUNDS.commit_interval)
     options["dead_letter_topic"] = BURIED
     observer, worker = Observer(journal), Worker(journal, random.Random(life), rejects=0.1)
     async with client.consumer(TOPIC, observers=[observer], **options) as consumer:

@@ -23,6 +23,7 @@ from tests.kills.sender import TOPIC
 
 GROUP = "workers"
 CONCURRENCY = 8
+COMMIT_INTERVAL = 0.2
 HOUR = 3600.0
 
 
@@ -124,7 +125,7 @@ def group_of(topic: str) -> str:
 
 async def main(url: str, topic: str, folder: Path, name: str, lease: float) -> None:
     journal = Journal(folder / f"{name}.journal")
-    chosen = settings(lease=lease, commit_interval=0.2, group=group_of(topic))
+    chosen = settings(lease=lease, commit_interval=COMMIT_INTERVAL, group=group_of(topic))
     async with (
         rustmq_sdk.Client(url) as client,
         client.consumer(topic, observers=[Observer(journal)], **chosen) as consumer,
