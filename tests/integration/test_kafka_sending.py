@@ -15,6 +15,7 @@ import pytest
 
 from rustmq_sdk import Client
 from rustmq_sdk.drivers import kafka as kafka_driver
+from rustmq_sdk.drivers.kafka.encoding import CODECS
 from rustmq_sdk.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -151,7 +152,7 @@ async def test_a_certificate_that_does_not_exist_is_named(tmp_path: Path) -> Non
         await client.__aenter__()
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("compression", CODECS)
 async def test_what_is_compressed_is_read_by_others(kafka: KafkaServer, compression: str) -> None:
     topic = await kafka.new_topic()
     payloads = [b"%d" % number * 50 for number in range(100)]

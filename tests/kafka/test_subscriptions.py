@@ -122,6 +122,26 @@ async def test_a_compacted_topic_has_gaps_and_the_position_passes_them(kafka: Ka
         assert sum((await consumer.get_lag()).values()) == 0
 
 
+@on_trio
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_what_others_have_compressed_is_read(
+    kafka: KafkaServer, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker compresses it, in Java. What cannot be unpacked is named, and nothing is skipped."""
+    topic = await kafka.new_topic("compressed", configs={"compression.type": codec})
+    url = f"kafka://{kafka.bootstrap}"
+    await send_numbers(url, topic, range(1000))
+    if codec != "gzip":
+        with monkeypatch.context() as without:
+            without.setattr("aiokafka.codec.cramjam", None)
+            async with consuming(url, topic, group=topic) as consumer:
+                with pytest.raises(rustmq_sdk.PermanentDriverError, match=rf"pip install cramjam.*{codec}"):
+                    await consumer.receive(timeout=SOON)
+
+    async with consuming(url, topic, group=topic) as consumer:
+        assert await settle(consumer, 1000) == list(range(1000))
+
+
 async def begins_with(url: str, topic: str, text: str) -> bool:
     async with consuming(url, topic, group=None) as consumer:
         return (await consumer.receive(timeout=SOON)).text() == text

@@ -47,7 +47,7 @@ def test_what_is_encoded_is_what_is_read(outgoing: list[OutgoingMessage]) -> Non
 
 def test_payloads_alone_are_encoded_as_messages_are() -> None:
     payloads = Payloads([b"a", None, b"", b"c" * 1000])
-    for codec in (CODECS["none"], CODECS["gzip"]):
+    for codec in CODECS.values():
         kind: dict[str, Any] = {"codec": codec, "now_ms": 5, "identity": Identity(7, 1), "sequence": 9}
         assert encode(payloads, **kind) == encode(list(payloads), **kind)
 

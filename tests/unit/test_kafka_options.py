@@ -87,7 +87,7 @@ def test_the_password_may_stand_in_the_environment_alone() -> None:
         ({"fetch_max_wait": "soon"}, "fetch_max_wait", "broker keeps"),
         ({"partitions": "1.5", "create": "true"}, "partitions", "create"),
         ({"isolation": "serializable"}, "isolation", "transactions"),
-        ({"compression": "brotli"}, "compression", "cramjam"),
+        ({"compression": "brotli"}, "compression", "Of what is sent"),
         ({"ca": "ca.pem"}, "ca", "tls=true"),
         ({"check_hostname": "false"}, "check_hostname", "tls=true"),
         ({"tls": "true", "key": "key.pem"}, "key", "certificate=PATH"),

@@ -124,7 +124,8 @@ _PERMANENT: dict[type[Exception], str] = {
     kafka.UnsupportedForMessageFormatError: "the topic's message format is older than headers. Use Kafka 0.11 or later",
     kafka.IncompatibleBrokerVersion: "the broker is too old for this. Use Kafka 2.4 or later",
     kafka.UnsupportedVersionError: "the broker and this client share no version of the request. Upgrade the older one",
-    kafka.UnsupportedCodecError: "the messages are compressed. Run: pip install cramjam",
+    kafka.UnsupportedCodecError: "the messages are compressed, and what unpacks them is not installed. Run: pip "
+    "install cramjam",
     kafka.InvalidTimestampError: "a timestamp is outside of what the topic takes (message.timestamp.before.max.ms and "
     "after.max.ms). Correct it",
     kafka.PolicyViolationError: "a policy of the cluster forbids it. Ask who runs it",

@@ -70,7 +70,7 @@ class KafkaOptions(Schema, frozen=True, kw_only=True):
     ] = 30.0
     compression: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"],
-        about("Of what is sent. All but none and gzip need the package cramjam."),
+        about("Of what is sent; what is read may be compressed in any way."),
     ] = "none"
     batch_bytes: Annotated[
         int, about("Most bytes of messages that are stored as one batch; below the topic's max.message.bytes.", ge=1)
