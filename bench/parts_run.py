@@ -60,7 +60,7 @@ def parts(url: str) -> tuple[Part, ...]:
         *PARTS,
         ("driver: whose turn it is", polling.Polling, "_in_turn"),
         ("driver: cut and decode pieces", bare, "take"),
-        ("driver: sizes of the records", polling, "piece_of_rows"),
+        ("driver: sizes of the records", polling, "piece_of"),
         ("aiokafka: answers, as far as the records", AIOKafkaConnection, "_handle_frame"),
         ("aiokafka: what to ask for", KafkaFetcher, "_get_actions_per_node"),
     )

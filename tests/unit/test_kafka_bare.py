@@ -137,14 +137,6 @@ def test_the_records_are_the_same(isolation: int) -> None:
         assert by_batch(log, position, isolation, random_sizes(rng)) == one_by_one(log, position, isolation), seed
 
 
-def test_no_row_without_headers_has_a_list_of_its_own() -> None:
-    log = Log(random.Random(3))
-    result, _ = fetched(log, 0, READ_UNCOMMITTED)
-    empty = [headers for _, _, headers, _, _ in bare.take(result, 1000) if not headers]
-    assert empty
-    assert all(headers == () for headers in empty)
-
-
 def test_a_seek_throws_away_what_was_decoded() -> None:
     log = Log(random.Random(3))
     result, assignment = fetched(log, 0, READ_UNCOMMITTED)

@@ -1,4 +1,4 @@
-"""What a piece of a Kafka partition says of itself, whichever way its records came."""
+"""What a piece of a Kafka partition says of itself, and the messages it becomes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("aiokafka")
 
-from rustmq_sdk.drivers.kafka.records import Row, piece_of, piece_of_rows
+from rustmq_sdk.drivers.kafka.records import Row, piece_of, rows_of
 from rustmq_sdk.message import DeliveryState
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, TopicPartition
@@ -24,7 +24,7 @@ SIZES = [7, 0, 14, 13]
 
 
 class Record(NamedTuple):
-    """As aiokafka's ``ConsumerRecord``."""
+    """As aiokafka has them: without headers there is a list of its own, or none."""
 
     value: bytes | None
     key: bytes | None
@@ -33,44 +33,45 @@ class Record(NamedTuple):
     timestamp: int
 
 
-def pieces(rows: list[Row], next_offset: int) -> list[Fetched]:
-    return [
-        piece_of_rows(ASSIGNMENT, rows, next_offset),
-        piece_of(ASSIGNMENT, [Record(*row) for row in rows], next_offset),
-    ]
+def piece(rows: list[Row], next_offset: int) -> Fetched:
+    return piece_of(ASSIGNMENT, rows, next_offset)
+
+
+def test_no_row_without_headers_has_a_list_of_its_own() -> None:
+    records = [Record(b"", None, [], 7, 0), Record(b"", None, (), 8, 0), Record(b"", None, [("name", b"value")], 9, 0)]
+    assert [row[2] for row in rows_of(records)] == [(), (), [("name", b"value")]]
 
 
 def test_bodies_keys_and_headers_are_counted() -> None:
-    for piece in pieces(ROWS, 11):
-        assert (piece.size, piece.largest) == (sum(SIZES), max(SIZES))
+    found = piece(ROWS, 11)
+    assert (found.size, found.largest) == (sum(SIZES), max(SIZES))
 
 
 def test_a_body_without_key_and_headers_is_its_own_size() -> None:
-    for piece in pieces([(b"x" * 100, None, (), offset, 0) for offset in range(5)], 5):
-        assert (piece.size, piece.largest) == (500, 100)
+    found = piece([(b"x" * 100, None, (), offset, 0) for offset in range(5)], 5)
+    assert (found.size, found.largest) == (500, 100)
 
 
 def test_offsets_without_gaps_are_a_range() -> None:
-    for piece in pieces(ROWS, 11):
-        assert piece.offsets == range(7, 11)
+    found = piece(ROWS, 11)
+    assert found.offsets == range(7, 11)
 
 
 def test_gaps_in_the_offsets_are_kept() -> None:
-    for piece in pieces([ROWS[0], ROWS[3]], 20):
-        assert list(piece.offsets) == [7, 10]
-        assert piece.next_offset == 20
+    found = piece([ROWS[0], ROWS[3]], 20)
+    assert list(found.offsets) == [7, 10]
+    assert found.next_offset == 20
 
 
 def test_without_records_only_the_position_moves() -> None:
-    for piece in pieces([], 20):
-        assert (len(piece.offsets), len(piece.records), piece.next_offset, piece.size) == (0, 0, 20, 0)
+    found = piece([], 20)
+    assert (len(found.offsets), len(found.records), found.next_offset, found.size) == (0, 0, 20, 0)
 
 
-def test_the_messages_are_the_same_either_way() -> None:
+def test_messages_are_built_of_any_part_of_a_piece() -> None:
     state = cast("DeliveryState", object())
-    built = [piece.build(piece.records[1:], state, 1) for piece in pieces(ROWS, 11)]
-    for messages in built:
-        assert [
-            (one.payload, one.key, tuple(one.headers), one.offset, one.timestamp, one._index) for one in messages
-        ] == [(*row, index) for index, row in enumerate(ROWS[1:], 1)]
-        assert all(one._state is state for one in messages)
+    found = piece(ROWS, 11)
+    messages = found.build(found.records[1:], state, 1)
+    assert [(one.payload, one.key, one.headers, one.offset, one.timestamp) for one in messages] == ROWS[1:]
+    assert [one._index for one in messages] == [1, 2, 3]
+    assert all(one._state is state for one in messages)

@@ -4,9 +4,6 @@ With that object, and the generators around it, a record takes 950 ns; as a row,
 ``FetchResult.getall()`` and ``PartitionRecords`` do, by the batch: checksums, transactions that were aborted, markers,
 offsets with gaps.
 
-A row is made while its record is still in the processor's cache, and the record is let go at once: it, and the list
-that it has even where there are no headers, would otherwise be looked at by the garbage collector again and again.
-
 It rests on how aiokafka 0.14 is built inside. A release that is built differently gets its own way: slower, and the
 same messages (``POSSIBLE`` is False then).
 """
@@ -19,7 +16,7 @@ from typing import Any
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
-from rustmq_sdk.drivers.kafka.records import OFFSET, Row
+from rustmq_sdk.drivers.kafka.records import OFFSET, Row, rows_of
 
 
 def _possible() -> bool:
@@ -115,7 +112,7 @@ class _Rows:
 
 def _from(offset: int, batch: Any) -> list[Row]:
     """The rows of a batch. Where a position is inside of it, the broker sends what is before as well."""
-    rows: list[Row] = [(one.value, one.key, one.headers or (), one.offset, one.timestamp) for one in batch]
+    rows = rows_of(batch)
     return [row for row in rows if row[OFFSET] >= offset] if rows and rows[0][OFFSET] < offset else rows
 
 

@@ -18,7 +18,7 @@ from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, O
 
 from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.holdings import Holdings
-from rustmq_sdk.drivers.kafka.records import piece_of, piece_of_rows
+from rustmq_sdk.drivers.kafka.records import piece_of, rows_of
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -152,7 +152,7 @@ class Polling:
         arrived = fetcher._records.get(partition)
         if not bare.POSSIBLE or type(arrived) is not FetchResult:
             found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
-            return piece_of(assignment, found.get(partition, ()), self._position(partition))
+            return piece_of(assignment, rows_of(found.get(partition, ())), self._position(partition))
 
         rows = bare.take(arrived, most)
         if not arrived.has_more():
@@ -160,7 +160,7 @@ class Polling:
             del fetcher._records[partition]
             fetcher._notify(fetcher._wait_consume_future)
 
-        return piece_of_rows(assignment, rows, self._position(partition))
+        return piece_of(assignment, rows, self._position(partition))
 
     def _position(self, partition: KafkaPartition) -> int:
         """Where aiokafka reads on."""

@@ -1,8 +1,8 @@
-"""Records as aiokafka has them, as pieces and as messages."""
+"""What aiokafka has decoded, as rows, as pieces and as messages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from rustmq_sdk.message import DeliveryState, Message
@@ -10,17 +10,13 @@ from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Headers
 
 Row: TypeAlias = "tuple[bytes | None, bytes | None, Headers, int, int]"
-"""Payload, key, headers, offset and timestamp of a record.
-
-A tuple is unpacked in a third of the time in which a record is asked for its attributes, and without headers or with a
-shared ``()`` the garbage collector has nothing to look at: see ``bare.py``.
-"""
+"""Payload, key, headers, offset and timestamp of a record."""
 OFFSET: Final = 3
 """The place of the offset in a row."""
 
 
 class Record(Protocol):
-    """aiokafka's ``ConsumerRecord``, as far as it matters."""
+    """What aiokafka's ``ConsumerRecord`` and the record below it have in common."""
 
     @property
     def offset(self) -> int: ...
@@ -34,15 +30,16 @@ class Record(Protocol):
     def headers(self) -> Headers: ...
 
 
-def build(records: Sequence[Record], state: DeliveryState, first: int) -> list[Message]:
-    """Turns records into messages; see :data:`rustmq_sdk.slots.Build`."""
-    return [
-        Message(record.value, record.key, record.headers, record.offset, record.timestamp, state, index)
-        for index, record in enumerate(records, first)
-    ]
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """To be made at once, while a record is still in the processor's cache; it is not needed any more then.
+
+    While it waited it would be looked at by the garbage collector again and again, and so would be the list that it has
+    even where there are no headers. Of tuples that hold no containers the collector lets go the first time.
+    """
+    return [(one.value, one.key, one.headers or (), one.offset, one.timestamp) for one in records]
 
 
-def build_rows(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Message]:
+def build(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Message]:
     """Turns rows into messages; see :data:`rustmq_sdk.slots.Build`."""
     return [
         Message(payload, key, headers, offset, timestamp, state, index)
@@ -50,41 +47,26 @@ def build_rows(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Me
     ]
 
 
-def piece_of(assignment: Assignment, records: Sequence[Record], next_offset: int) -> Fetched:
-    """What one look brought of one partition; without records it only moves ``next_offset``."""
-    if not records:
+def piece_of(assignment: Assignment, rows: Sequence[Row], next_offset: int) -> Fetched:
+    """What one look brought of one partition; without rows it only moves ``next_offset``."""
+    if not rows:
         return Fetched(assignment, (), (), build, next_offset, 0)
 
-    offsets = _dense(records[0].offset, records[-1].offset, len(records)) or [record.offset for record in records]
-    sizes = sizes_of(records)
-    return Fetched(assignment, offsets, records, build, next_offset, sum(sizes), max(sizes))
+    first, last = rows[0][OFFSET], rows[-1][OFFSET]
+    # Compaction and transactions leave gaps; most logs have none.
+    dense = last - first == len(rows) - 1
+    offsets: Sequence[int] = range(first, last + 1) if dense else [row[OFFSET] for row in rows]
+    sizes = sizes_of(rows)
+    return Fetched(assignment, offsets, rows, build, next_offset, sum(sizes), max(sizes))
 
 
-def piece_of_rows(assignment: Assignment, rows: Sequence[Row], next_offset: int) -> Fetched:
-    """As :func:`piece_of`."""
-    if not rows:
-        return Fetched(assignment, (), (), build_rows, next_offset, 0)
-
-    offsets = _dense(rows[0][OFFSET], rows[-1][OFFSET], len(rows)) or [row[OFFSET] for row in rows]
-    sizes = [
-        (len(payload) if payload else 0) + (len(key) if key else 0) + (_size(headers) if headers else 0)
-        for payload, key, headers, _, _ in rows
-    ]
-    return Fetched(assignment, offsets, rows, build_rows, next_offset, sum(sizes), max(sizes))
-
-
-def sizes_of(records: Sequence[Record]) -> list[int]:
+def sizes_of(rows: Sequence[Row]) -> list[int]:
     """Bytes of payload, key and headers of each: what memory budgets count."""
     return [
-        len(record.value or b"") + len(record.key or b"") + (_size(headers) if (headers := record.headers) else 0)
-        for record in records
+        (len(payload) if payload else 0) + (len(key) if key else 0) + (_size(headers) if headers else 0)
+        for payload, key, headers, _, _ in rows
     ]
 
 
 def _size(headers: Headers) -> int:
     return sum([len(name) + len(value or b"") for name, value in headers])
-
-
-def _dense(first: int, last: int, count: int) -> range | None:
-    """The offsets as a range. Compaction and transactions leave gaps, then there is none; most logs have no gaps."""
-    return range(first, last + 1) if last - first == count - 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -11,7 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
-from rustmq_sdk.drivers.kafka.records import Record, build, sizes_of
+from rustmq_sdk.drivers.kafka.records import OFFSET, Record, Row, build, rows_of, sizes_of
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Gone
@@ -114,13 +115,13 @@ class _Search:
     def __init__(self, assignment: Assignment, offsets: list[int]) -> None:
         self.wanted = offsets
         self._assignment = assignment
-        self._found: list[Record] = []
+        self._found: list[Row] = []
         self._gone: list[Gone] = []
 
     def take(self, records: Sequence[Record], position: int) -> None:
         """These came, and everything below ``position`` was looked at."""
         asked = set(self.wanted)
-        self._found += [record for record in records if record.offset in asked]
+        self._found += rows_of(record for record in records if record.offset in asked)
         present = {record.offset for record in records}
         self._miss([offset for offset in self.wanted if offset < position and offset not in present], "compacted")
         self.wanted = [offset for offset in self.wanted if offset >= position]
@@ -135,12 +136,12 @@ class _Search:
         self._gone += [Gone(self._assignment.tp, offset, offset + 1, reason) for offset in offsets]
 
     def fetched(self, asked: Sequence[int]) -> Fetched:
-        records = sorted(self._found, key=lambda record: record.offset)
-        sizes = sizes_of(records)
+        rows = sorted(self._found, key=itemgetter(OFFSET))
+        sizes = sizes_of(rows)
         return Fetched(
             self._assignment,
-            [record.offset for record in records],
-            records,
+            [row[OFFSET] for row in rows],
+            rows,
             build,
             asked[-1] + 1,
             sum(sizes),
