@@ -125,9 +125,10 @@ def _end(before: Event, after: Event, lives: Lives) -> End | None:
         return None
 
     stood_still = lives.stood_still(who, partition, before.at)
-    if stood_still is not None and stood_still.began < after.at:
-        at = min(lives.changed_hands(who, partition, max(before.at, stood_still.began)), after.at)
-        if at <= stood_still.ended + lives.bounds.notice:
+    if stood_still is not None:
+        # Also what it has begun before it noticed: that was at hand, and somebody else's already.
+        at = lives.changed_hands(who, partition, min(before.at, stood_still.began))
+        if stood_still.began < at < after.at and at <= stood_still.ended + lives.bounds.notice:
             return End(at, STOOD_STILL, STOOD_STILL)
 
     if (gave_up is not None and gave_up.reason in EXPIRED) or lives.out_of_reach(before.at, after.at):

@@ -117,6 +117,11 @@ def test_nothing_is_handled_twice_for_no_reason(fate: str | None) -> None:
     assert "for no reason" in Tale().handled(A, fate).handled(B, epoch=2).broken()
 
 
+def test_an_attempt_that_fails_later_is_no_reason() -> None:
+    tale = Tale().handled(A, None).handled(B, epoch=2).note(A, "failed", "s0:0", 2, 7, 1)
+    assert "for no reason" in tale.broken()
+
+
 # Kills
 
 
@@ -144,7 +149,9 @@ def test_a_process_that_stands_still_commits_nothing() -> None:
 def test_a_kill_does_not_explain_what_was_given_up_before() -> None:
     gave_up = Tale().got(A).handled(A).lost(A, "moved").killed(A).handled(B, epoch=2)
     assert "for no reason" in gave_up.broken()
-    others = Tale().got(A).handled(A).note(A, "rebalanced", "+[]", "-[1]", "moved").killed(A).handled(B, epoch=2)
+    another = Tale().got(A).handled(A).note(A, "rebalanced", "+[]", "-[1]", "moved").killed(A).handled(B, epoch=2)
+    assert another.again() == "acked, not committed when killed"
+    others = Tale().got(A).handled(A).lost(C).killed(A).handled(B, epoch=2)
     assert others.again() == "acked, not committed when killed"
 
 
@@ -179,6 +186,12 @@ def test_a_stop_explains_only_what_was_taken_over_because_of_it() -> None:
     assert soon.again() == STOOD_STILL
     late = Tale().got(A).handled(A, None).stopped(A).after(LATE).got(B).handled(B, epoch=2)
     assert "for no reason" in late.broken()
+    before = Tale().got(A).handled(A, None).lost(A, "moved").stopped(A).got(B).handled(B, epoch=2)
+    assert "for no reason" in before.broken()
+    after = Tale().got(A).handled(A, None).got(B).handled(B, epoch=2).stopped(A)
+    assert "for no reason" in after.broken()
+    unsaid = Tale().got(A).handled(A, None).stopped(A).handled(B, epoch=2).got(B)
+    assert "for no reason" in unsaid.broken()
     another = Tale().got(A).handled(A, None).stopped(B).got(B).handled(B, epoch=2)
     assert "for no reason" in another.broken()
 
@@ -186,6 +199,8 @@ def test_a_stop_explains_only_what_was_taken_over_because_of_it() -> None:
 def test_a_stop_explains_what_came_at_hand_until_it_was_noticed() -> None:
     soon = Tale().got(A).stopped(A).handled(A, None).got(B).handled(B, epoch=2)
     assert soon.again() == STOOD_STILL
+    theirs = Tale().got(A).stopped(A).got(B).handled(A, "stale").handled(B, epoch=2).lost(A)
+    assert STOOD_STILL in theirs.account().again
     late = Tale().got(A).stopped(A).after(LATE).handled(A, None).got(B).handled(B, epoch=2)
     assert "for no reason" in late.broken()
 
@@ -213,6 +228,8 @@ def test_what_runs_late_in_a_process_that_stood_still_is_no_reason_for_others() 
     assert "after it was acked durably" in tale.handled(C, epoch=3).broken()
     acked = Tale().got(A).stopped(A).got(B).handled(B, epoch=2).handled(A, "stale").got(C).handled(C, epoch=3)
     assert "handled by w1.0 and by w2.0 for no reason" in acked.broken()
+    fenced = Tale().got(A).stopped(A).got(B).handled(B, None, epoch=2).handled(A, "durable").killed(B).got(C)
+    assert "after it was acked durably" in fenced.handled(C, epoch=3).broken()
 
 
 # Processes that nobody could hear
@@ -228,11 +245,22 @@ def test_an_expiry_does_not_explain_acks_that_could_be_committed_before_it() -> 
     assert "although w0.0 had 0.8 s to commit its ack" in old.broken()
     taken = Tale().handled(A).after(YOUNG).got(B).after(OLD).lost(A).handled(B, epoch=2)
     assert taken.again() == UNHEARD
+    before = Tale().got(B).lost(B, "moved").got(A).handled(A).after(OLD).lost(A).handled(B, epoch=2)
+    assert "had 0.8 s" in before.broken()
+    kept = Tale().got(A).handled(A).got(A, "assigned").after(OLD).lost(A).handled(B, epoch=2)
+    assert "had 0.8 s" in kept.broken()
+    others = Tale().got(A).handled(A).lost(C).after(OLD).lost(A).handled(B, epoch=2)
+    assert "had 0.8 s" in others.broken()
 
 
 @pytest.mark.parametrize("reason", ["moved", "overdue", "topics_changed"])
 def test_a_partition_that_is_asked_for_is_no_reason(reason: str) -> None:
     assert "for no reason" in Tale().handled(A).lost(A, reason).handled(B, epoch=2).broken()
+
+
+def test_who_was_expired_comes_back_in_another_epoch_or_not_at_all() -> None:
+    assert "for no reason" in Tale().got(A).handled(A).lost(A).got(A).handled(A).broken()
+    assert Tale().got(A).handled(A).lost(A).got(A).handled(A, epoch=2).again() == UNHEARD
 
 
 def test_another_partition_that_was_expired_is_no_reason() -> None:
@@ -249,6 +277,7 @@ def test_trouble_explains_what_moves_until_it_is_noticed() -> None:
     assert past.after(SOON).handled(A).handled(B, epoch=2).again() == UNHEARD
     past = Tale().note("crowd", "troubled").after(1).note("crowd", "troubled")
     assert "for no reason" in past.after(LATE).handled(A).handled(B, epoch=2).broken()
+    assert "for no reason" in Tale().handled(A).handled(B, epoch=2).note("crowd", "troubled").broken()
 
 
 # Rejected messages
@@ -287,6 +316,7 @@ def test_a_commit_is_final() -> None:
     tale = Tale().handled(A).committed(A, 8).killed(A)
     assert "a commit had covered it" in tale.handled(B, epoch=2).broken()
     assert Tale().handled(A).committed(A, 7).killed(A).handled(B, epoch=2).account().sound
+    assert Tale().handled(A).killed(A).handled(B, epoch=2).committed(B, 8).account().sound
     stopped = Tale().got(A).handled(A).committed(A, 8).stopped(A).got(B).handled(B, epoch=2)
     assert "a commit had covered it" in stopped.broken()
 
