@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, final
 
@@ -206,10 +206,10 @@ class Messages(list[Message]):
 
     __slots__ = ("_received", "_spans")
 
-    def __init__(self, messages: Iterable[Message], spans: list[Span]) -> None:
+    def __init__(self, messages: Sequence[Message], spans: list[Span]) -> None:
         super().__init__(messages)
-        # A handler may take out what it has handled, and fail after that.
-        self._received = tuple(self)
+        # A handler may take out what it has handled, and fail after that. Kept as given: nobody else has it.
+        self._received = messages
         self._spans = spans
 
     async def ack(self, durable: bool = False) -> AckResult:

@@ -101,16 +101,19 @@ class Acknowledger:
         if self._asked_only or ledger.told or ledger.fenced:
             return
 
+        full = self._fresh >= self._tell_at
+        # With nothing left the commit does not wait for more. A busy consumer gets there at every fetch.
+        quiet = not (ledger.in_flight or self._session.buffer.backlog)
+        if not (full or quiet or self._since is None):
+            return
+
         now = self._session.clock()
         if self._since is None:
             self._since = now
 
-        full = self._fresh >= self._tell_at
         if full:
             self._tell_at += self._every
 
-        # With nothing left the commit does not wait for more. A busy consumer gets there at every fetch.
-        quiet = not (ledger.in_flight or self._session.buffer.backlog)
         if full or self._looks_at > now + (SHORT_PAUSE if quiet else self._interval):
             ledger.told = True
             self.inbox.put(ledger)
@@ -127,8 +130,9 @@ class Acknowledger:
     def arm(self) -> None:
         """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""
         if self._tick_at is None:
-            self._tick_at = self._session.clock() + self._session.config.commit_interval
-            self.inbox.kick()
+            self._tick_at = self._session.clock() + self._interval
+            if self._looks_at > self._tick_at:
+                self.inbox.kick()
 
     def tell_later(self) -> None:
         """Something changed that the next commit should carry."""
@@ -246,16 +250,16 @@ class Acknowledger:
                 done.set()
 
     async def _run(self) -> None:
-        told = False
+        busy = False
         while True:
             due = self._due_in()
-            if told and due is not None:
-                # Of what goes quiet until then nobody has to tell.
-                due = min(due, SHORT_PAUSE)
+            if busy:
+                # Looked at soon by itself, whatever goes quiet or begins until then: nobody has to tell.
+                due = SHORT_PAUSE if due is None else min(due, SHORT_PAUSE)
 
             self._looks_at = inf if due is None else self._session.clock() + due
             await self.inbox.wait(due)
-            told = self._look()
+            busy = self._look()
             if self._forced:
                 forced, self._forced = self._forced, []
                 # What is ours now: a revoke may have run out of time while another commit hung; then its partitions are
@@ -265,6 +269,7 @@ class Acknowledger:
                 for done in forced:
                     done.set()
             elif self._due_in() == 0:
+                busy = True
                 self._asked = False
                 await self._commit(list(self._ledgers()), once=False)
 
@@ -322,7 +327,7 @@ class Acknowledger:
         # 5,000 messages. It may take a twentieth of the time.
         self._paced_until = now + PACE * (now - started)
         in_flight = any(lane.ledger.in_flight for lane in self._session.lanes)
-        self._tick_at = now + self._session.config.commit_interval if in_flight else None
+        self._tick_at = now + self._interval if in_flight else None
         if await self._writer.write(prepared, once=once):
             self._confirmed = number
             for ledger in ledgers:

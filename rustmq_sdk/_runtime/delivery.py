@@ -89,12 +89,11 @@ class Delivery:
         # The fetcher waits until half of the prefetch is used up, so more than that need never come together.
         enough = min(most, max(1, session.config.prefetch // 2))
         while True:
-            session.check()
             if self._since_checkpoint >= CHECKPOINT_EVERY:
                 self._since_checkpoint = 0
                 await anyio.lowlevel.checkpoint()
-                continue
 
+            session.check()
             at_hand = buffer.deliverable(enough)
             if at_hand < enough:
                 self._low()
@@ -105,8 +104,9 @@ class Delivery:
                 # What is at hand stays there for now: somebody who wants just one message may have it.
                 self._pass_on()
                 await self._wait_for(enough, max_wait)
+                session.check()
 
-            batch = self.batch_at_hand(take, most)
+            batch = self._taken(take, most)
             if batch is not None:
                 return batch
 
@@ -116,6 +116,9 @@ class Delivery:
         Taken in one synchronous step: while somebody waits for a full batch, the messages stay where they are.
         """
         self._session.check()
+        return self._taken(take, most)
+
+    def _taken(self, take: TakeBatch, most: int) -> Messages | None:
         messages, spans = take(most, self._session.clock())
         if not messages:
             return None

@@ -82,18 +82,19 @@ class LedgerSettler:
         if durable:
             self._acknowledger.require_group("ack(durable=True)")
 
-        results: set[AckResult] = set()
+        # A list: on Python 3.11 hashing a member of an enum costs more than comparing it with a few others.
+        results: list[AckResult] = []
         for state, first, end in spans:
             piece = _piece(state)
             if self._settle_run(piece, first, end):
-                results.add(RECORDED)
+                results.append(RECORDED)
 
             if piece.find(STALE, first, end) >= 0:
-                results.add(self._stale(piece, durable))
+                results.append(self._stale(piece, durable))
 
         if durable:
-            results.discard(RECORDED)
-            results |= await self._until_spans_written(spans)
+            results = [result for result in results if result is not RECORDED]
+            results += await self._until_spans_written(spans)
 
         return next((result for result in _LEAST_CERTAIN_FIRST if result in results), DUPLICATE)
 
