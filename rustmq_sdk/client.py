@@ -11,6 +11,7 @@ from typing import Any, Literal, Unpack, final
 from rustmq_sdk._origin import read_origin
 from rustmq_sdk._runtime.consumer import Consumer
 from rustmq_sdk._runtime.producer import Producer
+from rustmq_sdk._redaction import redact
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
@@ -83,7 +84,8 @@ class Client:
             name: of the topic.
             partitions: how many, at least 1.
             settings: the driver's own, for example its retention. An embedded log gives them to a topic that exists
-                with others, with a warning, and leaves those that are not given as they are.
+                with others, with a warning, and leaves those that are not given as they are. Kafka's topics keep what
+                they have, with a warning that says what differs.
 
         Raises:
             ConfigurationError: it exists with another number of partitions, or a setting is wrong.
@@ -185,7 +187,7 @@ class Client:
             return TopicDeadLetters(self._driver.sink(), topic)
 
     def __repr__(self) -> str:
-        return f"<Client {self._location.shown}, {self._state}>"
+        return f"<Client {redact(self._origin.url, self._location.options)}, {self._state}>"
 
     def _consumer_config(self, options: Mapping[str, Any]) -> ConsumerConfig:
         return self._origin.settings(ConsumerConfig, options, self._named(ConsumerConfig))

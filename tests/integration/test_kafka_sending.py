@@ -230,6 +230,33 @@ async def test_settings_of_a_topic_are_kafkas_with_underscores(kafka: KafkaServe
         await driver.admin().create_topic("no/name", 1, {})
 
 
+async def test_a_topic_that_exists_keeps_its_settings_and_what_differs_is_said(
+    kafka: KafkaServer, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin = driver.admin()
+    configs = {"retention.ms": "1000", "cleanup.policy": "delete,compact", "preallocate": "true"}
+    topic = await kafka.new_topic(configs=configs)
+    same = {"retention_ms": 1000, "cleanup_policy": ["compact", "delete"], "preallocate": True}
+    await admin.create_topic(topic, 1, {**same, "replication_factor": 1})
+    await admin.create_topic(topic, 1, {})
+    assert not caplog.records
+
+    await admin.create_topic(topic, 1, {**same, "retention_ms": 5, "segment.ms": 7, "replication_factor": 3})
+    (record,) = caplog.records
+    assert record.__dict__["event"] == "topic_settings_differ"
+    assert record.getMessage() == (
+        f"topic {topic} exists, and keeps its settings: replication_factor=1 (asked for: 3), retention_ms='1000' "
+        "(asked for: '5'), segment.ms='604800000' (asked for: '7'). Change them with Kafka's own tools, or ask for what "
+        "there is"
+    )
+    with pytest.raises(ConfigurationError) as refusal:
+        await admin.create_topic(topic, 1, {"retentoin_ms": 1})
+
+    assert (refusal.value.field, refusal.value.fix) == ("retentoin_ms", "Did you mean 'retention_ms'?")
+    with pytest.raises(ConfigurationError, match="exists, with 1"):
+        await admin.create_topic(topic, 2, {})
+
+
 async def test_a_topic_that_is_made_again_takes_appends_of_the_same_producer(
     kafka: KafkaServer, driver: Driver
 ) -> None:

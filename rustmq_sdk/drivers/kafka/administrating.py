@@ -9,6 +9,7 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
+from rustmq_sdk.drivers.kafka.existing import compare
 from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
 from rustmq_sdk.drivers.kafka.patience import Patience
@@ -100,7 +101,8 @@ class Administrating:
                     continue
 
                 ((_, code, said),) = answer.topic_errors
-                if not code or isinstance(broker_error(code), _EXISTS):
+                existed = isinstance(broker_error(code), _EXISTS)
+                if not code or existed:
                     break
 
                 _refuse(name, partitions, settings, broker_error(code, said), said or "")
@@ -110,8 +112,8 @@ class Administrating:
                 return bool(topic.leaders) and not topic.error and min(topic.leaders.values()) >= 0
 
             await self._until(name, is_there, patience)
-            if not as_it_is:
-                _compare(name, partitions, len((await self._cluster.known(name)).leaders))
+            if existed and not as_it_is:
+                await compare(self._cluster, name, partitions, settings, patience)
 
     async def _judge(self, name: str, code: int, said: str | None, patience: Patience) -> None:
         """Waits before another attempt, if one makes sense."""
@@ -176,13 +178,3 @@ _FIXES = {
     "partitions": "Give a number that the cluster allows",
     "replication_factor": "Give as many copies as there are brokers at most, or leave it to the brokers",
 }
-
-
-def _compare(name: str, wanted: int, there: int) -> None:
-    if wanted != there:
-        raise ConfigurationError(
-            f"the topic {name!r} exists, with {there}",
-            field="partitions",
-            value=wanted,
-            fix=f"Give {there}, or choose another name",
-        )

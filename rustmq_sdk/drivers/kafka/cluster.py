@@ -28,11 +28,13 @@ class Topic(NamedTuple):
         error: why it says nothing more; 0 if it does.
         internal: it is Kafka's own.
         leaders: the node that leads each partition, by number; -1 where there is none now.
+        replicas: how many nodes keep a partition; of the one that the fewest keep.
     """
 
     error: int
     internal: bool
     leaders: Mapping[int, int]
+    replicas: int
 
 
 class Cluster:
@@ -161,7 +163,8 @@ def _topics(answer: Any) -> dict[str, Topic]:
     found = {}
     for error, name, internal, partitions in answer.topics:
         leaders = {number: leader for _, number, leader, *_ in partitions}
-        found[name] = Topic(error, internal, leaders)
+        replicas = min((len(nodes) for _, _, _, nodes, *_ in partitions), default=0)
+        found[name] = Topic(error, internal, leaders, replicas)
 
     return found
 
