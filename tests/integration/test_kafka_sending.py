@@ -246,8 +246,8 @@ async def test_a_topic_that_exists_keeps_its_settings_and_what_differs_is_said(
     assert record.__dict__["event"] == "topic_settings_differ"
     assert record.getMessage() == (
         f"topic {topic} exists, and keeps its settings: replication_factor=1 (asked for: 3), retention_ms='1000' "
-        "(asked for: '5'), segment.ms='604800000' (asked for: '7'). Change them with Kafka's own tools, or ask for what "
-        "there is"
+        "(asked for: '5'), segment.ms='604800000' (asked for: '7'). Change them with Kafka's own tools, or ask for "
+        "what there is"
     )
     with pytest.raises(ConfigurationError) as refusal:
         await admin.create_topic(topic, 1, {"retentoin_ms": 1})
