@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rustmq_sdk._urls import redact
+from rustmq_sdk._redaction import HIDDEN, redact
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, Settings, check_known, load
 from rustmq_sdk.errors import ConfigurationError
 
@@ -29,6 +29,9 @@ class Origin(NamedTuple):
     consumer: Mapping[str, Any] = {}
     producer: Mapping[str, Any] = {}
     file: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Origin {redact(self.url)}>"
 
     def settings(self, schema: type[Settings], given: Mapping[str, Any], url: Mapping[str, str]) -> Settings:
         """Merges the settings with keyword arguments and those of the URL; see :func:`rustmq_sdk.config.load`."""
@@ -77,7 +80,8 @@ def _names_a_file(text: str) -> bool:
 def _from_sections(sections: Mapping[str, Any], from_environment: str | None, *, file: str | None) -> Origin:
     try:
         for name, section in sections.items():
-            check_known(name, _SECTIONS, value=redact(section) if isinstance(section, str) else section)
+            # Perhaps the URL or the password, under a name of somebody's own.
+            check_known(name, _SECTIONS, value=HIDDEN if isinstance(section, str) else section)
 
         for name in ("consumer", "producer"):
             _check_section(name, sections.get(name))
@@ -147,7 +151,14 @@ def _parse_yaml(text: str, path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise _unreadable(path, f"this is not YAML: {error}", "Correct the file") from error
+        # The error as text quotes the line, which may be the one with the password; so would its traceback.
+        raise _unreadable(path, f"this is not YAML: {_without_quotation(error)}", "Correct the file") from None
+
+
+def _without_quotation(error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"{getattr(error, 'problem', None) or type(error).__name__}{where}"
 
 
 def _unreadable(path: Path, problem: str, fix: str) -> ConfigurationError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import msgspec
 
+from rustmq_sdk._redaction import HIDDEN, printable, sounds_secret
 from rustmq_sdk.errors import ConfigurationError
 
 _UNREADABLE = object()
@@ -71,14 +72,15 @@ def check_known(name: object, known: Collection[str], prefix: str = "", *, value
         name: that somebody gave.
         known: the names there are.
         prefix: stands before all of them in the error.
-        value: what was given under that name, as the error may show it.
+        value: what was given under that name; shown, unless the name sounds like a password's.
     """
     if name in known:
         return
 
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     fix = f"Did you mean {prefix + nearest[0]!r}?" if nearest else f"Known are {', '.join(known)}"
-    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=value, fix=fix)
+    shown = HIDDEN if sounds_secret(str(name)) else value
+    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=shown, fix=fix)
 
 
 def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
@@ -183,7 +185,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _refusal(schema: type[msgspec.Struct], name: str, value: object, prefix: str) -> ConfigurationError:
-    shown = type(value).__name__ if not isinstance(value, str | float) else repr(value)
+    shown = type(value).__name__ if not isinstance(value, str | float) else printable(value)
     return ConfigurationError(
         f"expected {_in_words(_kind(schema, name))}, got {shown}",
         field=prefix + name,

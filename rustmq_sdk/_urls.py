@@ -7,14 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from rustmq_sdk._redaction import redact
 from rustmq_sdk.errors import ConfigurationError
 
-# Greedy up to the last "@": a password with a raw "/", "?" or "@" in it makes a malformed URL, and the error about that
-# must not print the password either. Too much hidden is an ugly message, too little a leak.
-_CREDENTIALS = re.compile(r"(?<=://)(?P<user>[^/?#@:]*)(?P<secret>:.*)?@", re.DOTALL)
-_SECRET_OPTION = re.compile(
-    r"(?<=[?&])([^=&]*(?:password|passwd|secret|token|api_?key|credential)[^=&]*)=[^&#]*", re.IGNORECASE
-)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _STRAY_OPTION = re.compile(r"&[A-Za-z_][A-Za-z0-9_.\-]*=")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://")
@@ -27,7 +22,7 @@ class Location(NamedTuple):
         scheme: in lower case.
         bare: the URL without its query, the scheme in lower case.
         options: what stood behind the ``?``, decoded.
-        shown: the URL as it may be printed.
+        shown: the URL as it may be printed, of its options the names only.
     """
 
     scheme: str
@@ -35,19 +30,8 @@ class Location(NamedTuple):
     options: Mapping[str, str]
     shown: str
 
-
-def redact(url: str) -> str:
-    """The URL with its passwords and tokens replaced by ``***``.
-
-    A name alone before the ``@`` is hidden too: NATS puts tokens there.
-    """
-    if "://" not in url:
-        # Not a URL at all, perhaps because its slashes were forgotten; the password would be there all the same.
-        head, at, tail = url.rpartition("@")
-        return f"***@{tail}" if at and ":" in head else url
-
-    url = _CREDENTIALS.sub(lambda found: f"{found['user']}:***@" if found["secret"] else "***@", url)
-    return _SECRET_OPTION.sub(r"\1=***", url)
+    def __repr__(self) -> str:
+        return f"<Location {self.shown}>"
 
 
 def locate(url: str) -> Location:

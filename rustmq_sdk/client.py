@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Literal, Unpack, final
 
 from rustmq_sdk._origin import read_origin
+from rustmq_sdk._redaction import redact
 from rustmq_sdk._runtime.consumer import Consumer
 from rustmq_sdk._runtime.producer import Producer
-from rustmq_sdk._redaction import redact
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver

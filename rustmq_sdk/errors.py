@@ -28,6 +28,7 @@ import math
 from collections.abc import Sequence
 
 from rustmq_sdk._places import place
+from rustmq_sdk._redaction import printable, without_secrets
 
 
 class RustMQError(Exception):
@@ -40,7 +41,7 @@ class ConfigurationError(RustMQError, ValueError):
     Args:
         problem: what was expected and what came.
         field: the setting's name, as it is written in Python, in a URL, in a file and (upper-cased) in the environment.
-        value: what was given.
+        value: what was given; of a URL without its secrets.
         fix: what to do about it, as an instruction.
         also: what else is wrong with the same settings, so that all of it can be mended at once.
     """
@@ -50,10 +51,10 @@ class ConfigurationError(RustMQError, ValueError):
     ) -> None:
         self.problem = problem
         self.field = field
-        self.value = value
+        self.value = without_secrets(value)
         self.fix = fix
         self.also = tuple(also)
-        said = f"{field}={value!r}: {problem}. {fix}"
+        said = f"{field}={printable(value)}: {problem}. {fix}"
         for other in self.also:
             said = f"{said.removesuffix('.')}. Also {other}"
 

@@ -17,13 +17,15 @@ from rich.markup import escape
 from rich.table import Table
 
 import rustmq_sdk
+from rustmq_sdk._redaction import redact
 from rustmq_sdk._settings import from_text
-from rustmq_sdk._urls import redact
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    # A URL with its password is among them.
+    pretty_exceptions_show_locals=False,
 )
 console = Console()
 aside = Console(stderr=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
+import traceback
 import types
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 import rustmq_sdk.drivers
-from rustmq_sdk import ConfigurationError, ConsumerConfig, MissingDriver, ProducerConfig
-from rustmq_sdk._urls import locate, redact
+from rustmq_sdk import Client, ConfigurationError, ConsumerConfig, MissingDriver, ProducerConfig
+from rustmq_sdk._origin import read_origin
+from rustmq_sdk._redaction import redact
+from rustmq_sdk._urls import locate
 from rustmq_sdk.config import fields_of
 from rustmq_sdk.drivers import BUILT_IN, BuiltIn, open_driver
 
@@ -149,6 +152,18 @@ SECRETS = [
     "kafka://host?sasl_password=hunter2&x=1",
     "kafka://host?x=1&API_KEY=hunter2",
     "kafka://host?token=hunter2#frag",
+    "kafka://host?passwrd=hunter2",
+    "kafka://host?pasword=hunter2&x=1",
+    "kafka://host?Pwd=hunter2",
+    "kafka://host?hunter2",
+    "kafka://host#hunter2",
+    "kafka://host?password=x&hunter2",
+    "kafka://host?x=1&x=hunter2",
+    "kafka://host&passwrd=hunter2",
+    "memory://?passwrd=hunter2",
+    "sqlite:///x.db?passwrd=hunter2",
+    "sqlite://x.db?sync=hunter2",
+    "ghost://host?loft=hunter2",
     "kafka:user:hunter2@host",
     "user:hunter2@host",
 ]
@@ -176,7 +191,7 @@ def test_an_error_about_a_url_shows_no_secret(url: str) -> None:
     ],
 )
 def test_the_rest_of_a_url_stays_readable(url: str, shown: str) -> None:
-    assert redact(url) == shown
+    assert redact(url, known=("prefetch", "x", "y", "password")) == shown
 
 
 @pytest.mark.parametrize(
@@ -191,7 +206,7 @@ def test_the_rest_of_a_url_stays_readable(url: str, shown: str) -> None:
         ("memory://x#y", "behind #"),
         ("sqlite:///x.db&sync=full", r"Write \? for the first &"),
         ("sqlite:///x.db&sync=full?wake=poll", r"Write \? for the first &"),
-        ("kafka://user:secret@host:9092&acks=all", r"user:\*\*\*@host:9092&acks=all.*Write \? for the first &"),
+        ("kafka://user:secret@host:9092&acks=all", r"user:\*\*\*@host:9092&acks=\*\*\*.*Write \? for the first &"),
         ("memory://?prefetch=1&prefetch=2", "given twice"),
     ],
 )
@@ -222,3 +237,75 @@ def test_the_extras_that_errors_name_exist() -> None:
         "optional-dependencies"
     ]
     assert {built_in.extra for built_in in BUILT_IN.values() if built_in.extra} <= set(extras)
+
+
+class TestOtherPlaces:
+    """A URL, or a password that has lost its URL, stands where it does not belong."""
+
+    URL = "kafka://user:hunter2@host"
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"url": [URL]},
+            {"kafka": URL},
+            {"url": "memory://", "pasword": "hunter2"},
+            {"url": "memory://", "consumer": URL},
+            {"url": "memory://", "consumer": {"url": URL}},
+            {"url": "memory://", "consumer": {"password": "hunter2"}},
+            {"url": "memory://", "consumer": {"prefetch": URL}},
+            [URL],
+            URL.encode(),
+        ],
+        ids=str,
+    )
+    def test_a_client_that_is_refused_shows_no_secret(self, given: Any) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Client(given)
+
+        assert "hunter2" not in told(caught.value)
+
+    @pytest.mark.parametrize("name", ["RUSTMQ_CONSUMER_URL", "RUSTMQ_PRODUCER_LINGER", "RUSTMQ_URL"])
+    def test_nor_does_the_environment(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(name, f"{self.URL}?passwrd=hunter2")
+        with pytest.raises(ConfigurationError) as caught:
+            Client(None if name == "RUSTMQ_URL" else "memory://")
+
+        assert "hunter2" not in told(caught.value)
+
+    @pytest.mark.parametrize(
+        "text", ["url: 'kafka://user:hunter2@host", "url: kafka://user:hunter2@host\n  x: - y", "passwrd: hunter2"]
+    )
+    def test_nor_does_a_file_that_cannot_be_read(self, text: str, tmp_path: Path) -> None:
+        path = tmp_path / "client.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            Client(path)
+
+        assert "hunter2" not in told(caught.value)
+        assert "passwrd" in str(caught.value) or "line" in str(caught.value)
+
+    @pytest.mark.parametrize("scheme", ["kafka://host", "memory://", "sqlite:///x.db"])
+    def test_nor_does_a_driver_that_is_opened_by_itself(self, scheme: str) -> None:
+        module = importlib.import_module(f"rustmq_sdk.drivers.{scheme.partition(':')[0]}")
+        for url, options in ((f"{scheme}?pasword=hunter2", {}), (scheme, {"pasword": "hunter2"})):
+            with pytest.raises(ConfigurationError, match="pasword") as caught:
+                module.open(url, options)
+
+            assert "hunter2" not in told(caught.value)
+
+    def test_nor_does_what_is_printed_of_one_taken_apart(self) -> None:
+        url = f"{self.URL}?password=hunter2&prefetch=5"
+        assert "hunter2" not in f"{locate(url)!r} {locate(url)} {read_origin(url)!r}"
+
+    def test_a_client_shows_the_options_it_knows_but_passwords(
+        self, pigeon: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pigeon, "OPTIONS", ("loft", "feed_password"))
+        client = Client("pigeon://me:hunter2@home?loft=5&prefetch=7&feed_password=hunter2")
+        assert repr(client) == "<Client pigeon://me:***@home?loft=5&prefetch=7&feed_password=***, new>"
+
+
+def told(error: ConfigurationError) -> str:
+    """All that is printed of an error: by itself, by a traceback, by a program that looks closer."""
+    return f"{''.join(traceback.format_exception(error))} {error!r} {error.value!r} {error.fix} {error.also!r}"

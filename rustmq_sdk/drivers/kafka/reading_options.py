@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from rustmq_sdk._redaction import HIDDEN
 from rustmq_sdk._settings import check_known, from_text
 from rustmq_sdk._urls import Location
 from rustmq_sdk.drivers.kafka.options import OPTIONS, KafkaOptions
@@ -36,7 +37,7 @@ def read_options(
     options: dict[str, str] = {}
     for text in (_from_environment(os.environ if environment is None else environment), location.options, given or {}):
         for name in text:
-            check_known(name, OPTIONS, value="***")  # it may be a misspelt password
+            check_known(name, OPTIONS, value=HIDDEN)  # it may be a misspelt password
 
         options.update(text)
 

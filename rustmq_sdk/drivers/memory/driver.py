@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import anyio
 
+from rustmq_sdk._redaction import HIDDEN
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import check_known
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
@@ -54,8 +55,8 @@ def open(url: str, options: Mapping[str, str] | None = None) -> MemoryDriver:  #
     """
     location = locate(url)
     options = {**location.options, **(options or {})}
-    for option, value in options.items():
-        check_known(option, OPTIONS, value=value)
+    for option in options:
+        check_known(option, OPTIONS, value=HIDDEN)
 
     name = _broker_name(location.bare)
     limit = _number("max_messages", options, least=1)

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from rustmq_sdk._redaction import HIDDEN
 from rustmq_sdk._urls import Location, locate
 from rustmq_sdk.config import check_known
 from rustmq_sdk.errors import ConfigurationError
@@ -57,6 +58,9 @@ TOPIC_SETTINGS: tuple[str, ...] = Retention.__struct_fields__
 
 def read_options(given: Mapping[str, Any]) -> SqliteOptions:
     """Raises ``ConfigurationError`` for an unknown name or a value that does not fit."""
+    for name in given:
+        check_known(name, OPTIONS, value=HIDDEN)
+
     return SqliteOptions(**_checked(SqliteOptions, given))
 
 
