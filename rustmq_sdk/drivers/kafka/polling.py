@@ -18,6 +18,7 @@ from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, O
 
 from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.reading_ahead import ReadingAhead
 from rustmq_sdk.drivers.kafka.records import piece_of, rows_of
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
@@ -44,6 +45,7 @@ class Polling:
     ) -> None:
         self._consumer = consumer
         self._holdings = holdings
+        self._ahead = ReadingAhead(consumer)
         self._check = check
         self._on_out_of_range = on_out_of_range
         self._on_corrupt = on_corrupt
@@ -116,6 +118,7 @@ class Polling:
             if max_messages <= 0 or max_bytes <= 0:
                 break
 
+        self._ahead.ask()
         return pieces
 
     def _in_turn(self, wanted: Sequence[Assignment]) -> list[tuple[Assignment, KafkaPartition]]:
@@ -150,15 +153,18 @@ class Polling:
     async def _piece(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched:
         fetcher = self._consumer._fetcher
         arrived = fetcher._records.get(partition)
-        if not bare.POSSIBLE or type(arrived) is not FetchResult:
+        if bare.POSSIBLE and type(arrived) is FetchResult:
+            rows = bare.take(arrived, most)
+            if not arrived.has_more():
+                # As getmany() does: the next request may ask for this partition again.
+                del fetcher._records[partition]
+                fetcher._notify(fetcher._wait_consume_future)
+        else:
             found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
-            return piece_of(assignment, rows_of(found.get(partition, ())), self._position(partition))
+            rows = rows_of(found.get(partition, ()))
 
-        rows = bare.take(arrived, most)
-        if not arrived.has_more():
-            # As getmany() does: the next request may ask for this partition again.
-            del fetcher._records[partition]
-            fetcher._notify(fetcher._wait_consume_future)
+        if partition not in fetcher._records:
+            self._ahead.used_up(partition)
 
         return piece_of(assignment, rows, self._position(partition))
 
