@@ -209,8 +209,9 @@ class Conductor:
 
     def _worker(self, who: str) -> list[str]:
         loop = "trio" if who.startswith("w1") else "asyncio"
+        manner = "busy" if who.startswith("w2") else "quick"
         plan = self._plan
-        told = [self._url, plan.topic, str(self._folder), who, loop, str(plan.lease), plan.clock]
+        told = [self._url, plan.topic, str(self._folder), who, loop, str(plan.lease), manner, plan.clock]
         return ["tests.kills.worker", *told]
 
     # Looking

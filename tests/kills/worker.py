@@ -1,7 +1,11 @@
 """A consumer that is killed: handles, fails now and then, acks durably now and then, and notes each step.
 
-Arguments: the URL, the topic, the folder of journals, its name, the event loop, the lease in seconds, and ``steady`` or
-``jumping``: whether its wall clock jumps by up to an hour several times a second. SIGTERM ends it in good order.
+Arguments: the URL, the topic, the folder of journals, its name, the event loop, the lease in seconds; ``quick`` or
+``busy``; and ``steady`` or ``jumping``: whether its wall clock jumps by up to an hour several times a second. SIGTERM
+ends it in good order.
+
+A durable ack has everything committed with it, and so has a moment without work. Who is busy has neither: only the
+commit interval has its acks committed in time, and the account shows whether it does.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from tests.kills.sender import TOPIC
 GROUP = "workers"
 CONCURRENCY = 8
 COMMIT_INTERVAL = 0.2
+BUSY = {"durably": 0.0, "slowest": 0.3}
+"""Nearly as much work as there are hands for it."""
 HOUR = 3600.0
 
 
@@ -49,19 +55,29 @@ class Observer:
 
 
 class Worker:
-    """Handles messages in key order; some fail, one in seven is acked durably.
+    """Handles messages in key order; some fail, some are acked durably.
 
     Args:
         journal: to note it in.
         rng: decides.
         rejects: how many of them are rejected, from 0 to 1.
+        durably: how many of them are acked durably.
         slowest: seconds that the slowest takes.
     """
 
-    def __init__(self, journal: Journal, rng: random.Random, rejects: float = 0.0, *, slowest: float = 0.05) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        rng: random.Random,
+        rejects: float = 0.0,
+        *,
+        durably: float = 0.15,
+        slowest: float = 0.05,
+    ) -> None:
         self._journal = journal
         self._rng = rng
         self._rejects = rejects
+        self._durably = durably
         self._slowest = slowest
 
     async def handle(self, message: rustmq_sdk.Message) -> None:
@@ -82,7 +98,7 @@ class Worker:
             return
 
         # Acked here, and not by run(): so the line that says so cannot be missing because a kill came first.
-        durable = chance > 0.85
+        durable = chance > 1 - self._durably
         # What a kill hides is whether the ack was carried out: from here on it may be.
         self._journal.note("acking", *told)
         try:
@@ -123,7 +139,7 @@ def group_of(topic: str) -> str:
     return GROUP if topic == TOPIC else f"{GROUP}-of-{topic}"
 
 
-async def main(url: str, topic: str, folder: Path, name: str, lease: float) -> None:
+async def main(url: str, topic: str, folder: Path, name: str, lease: float, manner: str) -> None:
     journal = Journal(folder / f"{name}.journal")
     chosen = settings(lease=lease, commit_interval=COMMIT_INTERVAL, group=group_of(topic))
     async with (
@@ -133,7 +149,8 @@ async def main(url: str, topic: str, folder: Path, name: str, lease: float) -> N
     ):
         journal.note("ready")
         tasks.start_soon(stop_on_signal, consumer)
-        await consumer.run(Worker(journal, random.Random(name)).handle, concurrency=CONCURRENCY)
+        worker = Worker(journal, random.Random(name), **BUSY if manner == "busy" else {})
+        await consumer.run(worker.handle, concurrency=CONCURRENCY)
         tasks.cancel_scope.cancel()
 
     journal.note("left")
@@ -146,8 +163,8 @@ async def stop_on_signal(consumer: rustmq_sdk.Consumer) -> None:
 
 
 if __name__ == "__main__":
-    url, topic, folder, name, loop, lease, clock = sys.argv[1:]
+    url, topic, folder, name, loop, lease, manner, clock = sys.argv[1:]
     if clock == "jumping":
         jump(random.Random(name))
 
-    anyio.run(main, url, topic, Path(folder), name, float(lease), backend=loop)
+    anyio.run(main, url, topic, Path(folder), name, float(lease), manner, backend=loop)
