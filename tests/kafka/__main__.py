@@ -18,9 +18,9 @@ import anyio
 
 import rustmq_sdk
 from tests.kafka.crowd import Crowd, Turmoil
-from tests.kills.__main__ import say
 from tests.kills.conductor import Conductor, Plan
 from tests.kills.reckoning import Account
+from tests.kills.telling import say, say_account
 from tests.services.holding import Holding
 from tests.services.kafka_server import KafkaServer, OwnKafka
 from tests.services.proxy import Proxy
@@ -48,7 +48,7 @@ def _run(what: str, chosen: argparse.Namespace) -> bool:
                 folder.mkdir(parents=True)
                 account = RUNS[what](server, folder, chosen, loop)
 
-            say(f"\n{account}\n{'seconds':60s}{time.monotonic() - began:>9.0f}\n")
+            say_account(account, began)
             sound = sound and account.sound
 
     return sound
@@ -90,9 +90,7 @@ def _server(name: str) -> Iterator[KafkaServer]:
 def kills(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop: str) -> Account:
     """producers and consumers are killed"""
     del loop
-    # A group on Kafka waits for its dead; sent as fast as into a file, messages would pile up meanwhile.
-    topic = f"kills-{secrets.token_hex(4)}"
-    plan = Plan(seed=chosen.seed, kills=chosen.kills, lease=2.0, pause=4.0, sending_pause=0.1, topic=topic)
+    plan = Plan(seed=chosen.seed, kills=chosen.kills, lease=2.0).on_server()
     return Conductor(f"kafka://{server.bootstrap}", folder, plan, say).run()
 
 
@@ -126,19 +124,18 @@ def networks(server: KafkaServer, folder: Path, chosen: argparse.Namespace, loop
     with Proxy(server.bootstrap) as network:
 
         async def disturb(crowd: Crowd) -> None:
-            try:
-                while True:
-                    await anyio.sleep(rng.uniform(2, 8))
-                    trouble = rng.choice((network.cut, network.freeze, lambda: network.slow_down(0.3)))
-                    crowd.trouble()
-                    trouble()
-                    seconds = rng.uniform(0.5, 10)
-                    say(f"      the network is troubled for {seconds:.1f} s")
+            while True:
+                await anyio.sleep(rng.uniform(2, 8))
+                trouble = rng.choice((network.cut, network.freeze, lambda: network.slow_down(0.3)))
+                crowd.trouble()
+                trouble()
+                seconds = rng.uniform(0.5, 10)
+                say(f"      the network is troubled for {seconds:.1f} s")
+                try:
                     await anyio.sleep(seconds)
+                finally:
                     network.mend()
                     crowd.trouble()
-            finally:
-                network.mend()
 
         return _turmoil(f"kafka://{network.bootstrap}", folder, chosen, loop, every=5.0, disturb=disturb)
 

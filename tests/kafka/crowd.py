@@ -19,7 +19,7 @@ from tests.kills.journal import Journal, read
 from tests.kills.lives import Bounds, Place
 from tests.kills.reckoning import Account, reckon, unsettled
 from tests.kills.sender import Sender
-from tests.kills.worker import COMMIT_INTERVAL, Observer, Worker, settings
+from tests.kills.worker import COMMIT_INTERVAL, Observer, Worker, group_of, settings
 
 LEASE = 6.0
 PATIENCE = 60.0
@@ -74,7 +74,7 @@ class Crowd:
         self.changes = 0
 
     def trouble(self) -> None:
-        """Notes that from now on, and until it is noted again, members may be out of reach."""
+        """Notes that from now on, and until it is noted again, members are out of reach."""
         self._journal.note("troubled")
 
     async def run(self, meanwhile: Callable[[Crowd], Coroutine[Any, Any, None]] | None = None) -> Account:
@@ -139,7 +139,7 @@ class Crowd:
     async def _take_part(self, presence: Presence, journal: Journal, worker: Worker) -> bool:
         """Until it is to leave; False if it could not even enter, as happens where networks are cut."""
         topic = self._turmoil.topic
-        options = settings(lease=LEASE, commit_interval=COMMIT_INTERVAL, group=f"crowd-of-{topic}")
+        options = settings(lease=LEASE, commit_interval=COMMIT_INTERVAL, group=group_of(topic))
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(rustmq_sdk.Client(self._url))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from rustmq_sdk.drivers.sqlite import integrity_check
 from tests.kills.conductor import Conductor, Plan
 from tests.kills.crashing import sweep
-from tests.kills.sender import TOPIC
+from tests.kills.telling import say, say_account
 
 
 def main() -> int:
@@ -41,26 +41,17 @@ def main() -> int:
 
 
 def kill_at_random(folder: Path, chosen: argparse.Namespace) -> int:
-    plan = Plan(
-        seed=chosen.seed,
-        kills=chosen.kills,
-        stops=chosen.stops,
-        lease=chosen.lease,
-        clock=chosen.clock,
-        # A server remembers topics, and has other users.
-        topic=f"kills-{secrets.token_hex(4)}" if chosen.url else TOPIC,
-        # A group on Kafka waits for its dead as long as their lease: quicker, and nobody ever gets to work.
-        pause=chosen.pause or (2 * chosen.lease if chosen.url else Plan.pause),
-        sending_pause=0.1 if chosen.url else Plan.sending_pause,
-    )
+    plan = Plan(seed=chosen.seed, kills=chosen.kills, stops=chosen.stops, lease=chosen.lease, clock=chosen.clock)
+    plan = plan.on_server() if chosen.url else plan
+    plan = plan if chosen.pause is None else replace(plan, pause=chosen.pause)
     say(f"{plan.kills} kills and {plan.stops} stops, seed {plan.seed}")
     file = folder / "log.db"
-    started = time.monotonic()
+    began = time.monotonic()
     account = Conductor(chosen.url or f"sqlite:///{file}", folder, plan, say).run()
     if chosen.url is None:
         account.broken += map(str, integrity_check(file))
 
-    say(f"\n{account}\n{'seconds':60s}{time.monotonic() - started:>9.0f}")
+    say_account(account, began)
     return 0 if account.sound else 1
 
 
@@ -79,11 +70,6 @@ def crash_everywhere(folder: Path) -> int:
 
     say(f"{number + 1} statements, {worse} of them with a broken promise")
     return min(worse, 1)
-
-
-def say(line: str) -> None:
-    """To whoever watches, at once."""
-    print(line, flush=True)  # noqa: T201  # a program for people
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path, clock: str) -
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_nothing_is_lost_on_kafka_when_processes_are_killed(tmp_path: Path, kafka: KafkaServer) -> None:
-    plan = Plan(seed=1, kills=8, lease=2.0, pause=2.0, topic=f"kills-{secrets.token_hex(4)}")
+    plan = Plan(seed=1, kills=8, lease=2.0).on_server()
     account = Conductor(f"kafka://{kafka.bootstrap}", tmp_path, plan, print).run()
     assert account.sound, str(account)
     assert account.kills == 8
