@@ -31,18 +31,14 @@ class Cursor:
         """The next offset to read from the file."""
         self.rings = 0
         """How often the partition was said to have grown."""
+        self.available = 0
+        """Messages that can be had without reading; a loss to tell counts as one. Kept, because many partitions are
+        asked at every fetch."""
         self._offset = offset
         self._check_crcs = check_crcs
         self._end: int | None = None
         self._waiting: deque[Row | Gone] = deque()
-        self._queued = 0
-        """Messages in it; a loss counts as one. Kept, because many partitions are asked at every fetch."""
         self._open = _Open(Records(offset, [], [], [], []), 0, 0)
-
-    @property
-    def available(self) -> int:
-        """Messages that can be had without reading; a loss to tell counts as one."""
-        return self._queued + len(self._open.records)
 
     @property
     def exhausted(self) -> bool:
@@ -52,7 +48,7 @@ class Cursor:
     @property
     def promising(self) -> bool:
         """Whether something is there, or may be in the file."""
-        return self._queued > 0 or not self.exhausted or len(self._open.records) > 0
+        return self.available > 0 or self._end is None or self.read_to < self._end
 
     def ring(self) -> None:
         """The partition may have grown."""
@@ -71,7 +67,7 @@ class Cursor:
                 self._miss(row.base, "missing in the file: run integrity_check on it")
 
             self._waiting.append(row)
-            self._queued += row.length
+            self.available += row.base + row.length - self.read_to
             self.read_to = row.base + row.length
 
         if not chunk.rows and self.read_to < chunk.end:
@@ -100,6 +96,7 @@ class Cursor:
             size += part_size
             largest = max(largest, opened.largest)
 
+        self.available -= count
         if not parts:
             return self._piece(Records(self._offset, [], [], [], []), gone=gone) if gone else None
 
@@ -107,7 +104,7 @@ class Cursor:
 
     def _miss(self, end: int, reason: str) -> None:
         self._waiting.append(Gone(self.assignment.tp, self.read_to, end, reason))
-        self._queued += 1
+        self.available += 1
         self.read_to = end
 
     def _losses(self) -> list[Gone]:
@@ -115,7 +112,7 @@ class Cursor:
         while not self._open.records and self._waiting and isinstance(lost := self._waiting[0], Gone):
             gone.append(lost)
             self._waiting.popleft()
-            self._queued -= 1
+            self.available -= 1
             self._offset = lost.end
 
         return gone
@@ -125,7 +122,6 @@ class Cursor:
         if not self._open.records and self._waiting and isinstance(row := self._waiting[0], Row):
             records = decode(row.base, row.length, row.data, row.crc if self._check_crcs else None)
             self._waiting.popleft()
-            self._queued -= row.length
             give_back(row.data)
             if row.base < self._offset:
                 records = records.cut(self._offset - row.base, row.length)
@@ -139,9 +135,9 @@ class Cursor:
         assert isinstance(row, Row)
         end = row.base + row.length
         first, last = self._offset, min(end, self._offset + max_messages)
+        self.available -= last - first
         if last == end:
             self._waiting.popleft()
-            self._queued -= row.length
 
         # The bytes of the batch go with the first message: once is enough to examine them, and 5,000 copies of a
         # megabyte would bury the dead letters.

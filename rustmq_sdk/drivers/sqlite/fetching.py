@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import filterfalse
 from operator import attrgetter
 
 import anyio
@@ -93,7 +92,7 @@ class Fetching:
         await checkpoint()
         while True:
             busy = self._busy(wanted)
-            needy = list(filterfalse(_has_some, busy))
+            needy = [holding for holding in busy if not holding.cursor.available]
             if needy and not all(map(_has_some, _first(busy, max_messages))):
                 # Not by when they were served: those that have nothing never are, and would be looked at every time.
                 looked_at = sorted(needy, key=_looked)[:LOOKS]

@@ -52,6 +52,14 @@ class Chunk(NamedTuple):
     end: int
 
 
+# Who reads on is at the beginning of a batch nearly always, and then this is a look at an index: half the time of the
+# next one.
+_NEXT = """
+SELECT p.start, p.next, b.base, b.count, b.largest, b.crc, length(b.data),
+    CASE WHEN length(b.data) < 65536 THEN b.data END, b.rowid, b.total
+FROM partition AS p JOIN batch AS b ON b.partition = ?1 AND b.base = ?2 WHERE p.id = ?1 AND p.next > ?2
+"""
+
 # Batches do not overlap, so none but the last that begins at or before the offset can hold it. Said only as a condition
 # on the end, a look at the end of the log would go through all its batches to find that none reaches that far.
 _FIRST = """
@@ -97,7 +105,8 @@ _numbers = msgspec.json.Decoder(list[tuple[int, int, int, int, int]])
 
 def look(queries: Queries, want: Want) -> Chunk:
     """Reads the batches from the offset on, inside a snapshot."""
-    found = queries.row(_FIRST, want.partition, want.offset)
+    place = (want.partition, want.offset)
+    found = queries.row(_NEXT, *place) or queries.row(_FIRST, *place)
     if found is None:
         return Chunk((), 0, 0)
 
@@ -125,9 +134,13 @@ def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: in
     with queries.snapshot():
         for done, want in enumerate(wants):
             left = len(wants) - done
-            chunk = look(queries, want._replace(messages=max(1, messages // left), bytes=max(1, size // left)))
-            messages -= min(messages, sum(row.length for row in chunk.rows))
-            size -= min(size, sum(len(row.data) for row in chunk.rows))
+            partition, offset, _, _, ahead = want
+            chunk = look(queries, Want(partition, offset, max(1, messages // left), max(1, size // left), ahead))
+            for row in chunk.rows:
+                messages -= row.length
+                size -= len(row.data)
+
+            messages, size = max(0, messages), max(0, size)
             chunks.append(chunk)
 
     return chunks
