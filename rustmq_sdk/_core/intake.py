@@ -69,11 +69,13 @@ class Intake:
         if to_hand_out > self.low:
             return None
 
-        # With 1,000 partitions most have nothing open, and a look at each takes as long as 100 messages: see admits().
+        # With 1,000 partitions most have nothing open and nothing that holds them back (Lane.deliverable), and a closer
+        # look at each takes as long as 100 messages.
         eligible = [
             lane
             for lane in lanes
-            if (lane.pressed_at is None and not lane.ledger.open and lane.deliverable) or self.admits(lane)
+            if not (lane.ledger.open or lane.pressed_at is not None or lane.paused or lane.draining or lane.stopped)
+            or self.admits(lane)
         ]
         if not eligible:
             return None

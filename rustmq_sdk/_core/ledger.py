@@ -309,6 +309,15 @@ class Ledger:
             for run in _UNSETTLED_RUN.finditer(piece):
                 yield piece.offsets[run.start()], piece.offsets[run.end() - 1] + 1
 
+    @property
+    def all_written(self) -> bool:
+        """The last written checkpoint says all there is to say: nothing is open, and nothing was settled since."""
+        return (
+            self.scanned == self.written.offset
+            and self.settled == self.covered
+            and not (self.open or self.skip or self.attempts or self.must_write or self.written.extra)
+        )
+
     def snapshot(self, room: int | None, *, spills: bool = False) -> Snapshot | None:
         """The checkpoint to write now; None if the last one written says the same.
 

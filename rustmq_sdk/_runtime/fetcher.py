@@ -155,16 +155,17 @@ class Fetcher:
         if not lanes or session.stopping:
             return None
 
-        if self.intake.too_much_uncommitted(lanes):
-            self._press_commit()
-            self._wants_room = True
-            return None
-
         buffer = session.buffer
         backlog, held = buffer.backlog, buffer.held
         # Whoever makes room from now on ends the wait.
         self._wants_backlog = True
         if backlog - held > self.intake.low:
+            return None
+
+        if self.intake.too_much_uncommitted(lanes):
+            self._press_commit()
+            self._wants_backlog = False
+            self._wants_room = True
             return None
 
         demand = self.intake.demand(lanes, backlog, held)
