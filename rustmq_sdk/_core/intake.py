@@ -22,6 +22,9 @@ from rustmq_sdk._core.lane import Lane
 BYTE_FLOORS = 8
 """An eighth of the byte bound is shared out as floors: a floor only has to keep a partition moving."""
 
+SURE = 10
+"""Fetches without another look at what is uncommitted, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -56,6 +59,7 @@ class Intake:
         up: the half itself is one batch of the default size, whose receiver is served without asking.
         """
         self._turn = 0
+        self._sure_for = 0
 
     def demand(self, lanes: Collection[Lane], backlog: int, held: int) -> Demand | None:
         """What to fetch now; None if there is enough to hand out, no room, or no partition to fetch from.
@@ -69,23 +73,38 @@ class Intake:
         if to_hand_out > self.low:
             return None
 
-        # With 1,000 partitions most have nothing open and nothing that holds them back (Lane.deliverable), and a closer
-        # look at each takes as long as 100 messages.
-        eligible = [
-            lane
-            for lane in lanes
-            if not (lane.ledger.open or lane.pressed_at is not None or lane.paused or lane.draining or lane.stopped)
-            or self.admits(lane)
-        ]
+        eligible, in_flight, in_flight_bytes = self._survey(lanes)
         if not eligible:
             return None
 
-        room, room_bytes = self._room(lanes)
+        room, room_bytes = self._room(lanes, in_flight, in_flight_bytes)
         shared = min(self.limits.prefetch - backlog, room)
         if shared >= (self.low if to_hand_out else 1) and room_bytes > 0:
             return Demand(eligible, shared, room_bytes)
 
-        return self._floor_demand(eligible, lanes)
+        return self._floor_demand(eligible, len(lanes), in_flight=in_flight)
+
+    def _survey(self, lanes: Collection[Lane]) -> tuple[list[Lane], int, int]:
+        """The partitions that want messages; messages and bytes that are in flight in all of them.
+
+        With 1,000 partitions a look at each takes as long as 100 messages: so it is one look, and most have nothing
+        open and nothing that holds them back (``Lane.deliverable``).
+        """
+        eligible: list[Lane] = []
+        in_flight = in_flight_bytes = 0
+        for lane in lanes:
+            ledger = lane.ledger
+            if ledger.open:
+                in_flight += ledger.in_flight
+                in_flight_bytes += ledger.in_flight_bytes
+            elif not (lane.pressed_at is not None or lane.paused or lane.draining or lane.stopped):
+                eligible.append(lane)
+                continue
+
+            if self.admits(lane):
+                eligible.append(lane)
+
+        return eligible, in_flight, in_flight_bytes
 
     def admits(self, lane: Lane) -> bool:
         """Whether the partition itself wants messages: delivered, and not too far ahead of its watermark."""
@@ -96,13 +115,13 @@ class Intake:
         most = self.limits.max_span
         return ledger.span_at_most < most or ledger.span < most
 
-    def _floor_demand(self, eligible: list[Lane], lanes: Collection[Lane]) -> Demand | None:
+    def _floor_demand(self, eligible: list[Lane], assigned: int, *, in_flight: int) -> Demand | None:
         """The shared room is used up: a partition below its floor still gets what it has kept free."""
         limits = self.limits
-        floor = self._floor(len(lanes))
+        floor = self._floor(assigned)
         # Less than all floors together only where partitions were added and the others have used up everything.
-        free = limits.max_in_flight - sum(lane.ledger.in_flight for lane in lanes)
-        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // len(lanes)
+        free = limits.max_in_flight - in_flight
+        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // assigned
         asked: list[tuple[Lane, int, int]] = []
         for lane in eligible:
             room = min(floor - lane.ledger.in_flight, free)
@@ -131,15 +150,10 @@ class Intake:
             assigned <= self.limits.max_in_flight
         )
 
-    def _room(self, lanes: Collection[Lane]) -> tuple[int, int]:
+    def _room(self, lanes: Collection[Lane], in_flight: int, in_flight_bytes: int) -> tuple[int, int]:
         """Messages and bytes that may still come in, what is kept free for single partitions apart."""
         limits = self.limits
-        free, free_bytes = limits.max_in_flight, limits.max_in_flight_bytes
-        for lane in lanes:
-            ledger = lane.ledger
-            free -= ledger.in_flight
-            free_bytes -= ledger.in_flight_bytes
-
+        free, free_bytes = limits.max_in_flight - in_flight, limits.max_in_flight_bytes - in_flight_bytes
         floor = self._floor(len(lanes))
         if free - floor * len(lanes) < limits.prefetch:
             free -= sum(max(0, floor - lane.ledger.in_flight) for lane in lanes)
@@ -157,12 +171,26 @@ class Intake:
         if not lanes:
             return False
 
-        room, room_bytes = self._room(lanes)
+        _, in_flight, in_flight_bytes = self._survey(lanes)
+        room, room_bytes = self._room(lanes, in_flight, in_flight_bytes)
         return room < self.low or room_bytes <= 0
 
     def too_much_uncommitted(self, lanes: Collection[Lane]) -> bool:
-        """Settled messages that no commit covers have reached their bound: nothing more is fetched."""
-        return uncommitted(lanes) >= self.limits.max_uncommitted
+        """Settled messages that no commit covers have reached their bound: nothing more is fetched.
+
+        Asked once before a fetch; looks only as often as the bound may be near.
+        """
+        self._sure_for -= 1
+        if self._sure_for >= 0:
+            return False
+
+        limits = self.limits
+        found = uncommitted(lanes)
+        # What can be settled until then is in flight now or fetched first. Not for long, since a commit that has room
+        # for less than the one before leaves more of them.
+        left = limits.max_uncommitted - found - limits.max_in_flight
+        self._sure_for = min(max(0, left) // limits.prefetch, SURE)
+        return found >= limits.max_uncommitted
 
 
 def uncommitted(lanes: Collection[Lane]) -> int:

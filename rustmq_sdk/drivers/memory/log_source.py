@@ -159,10 +159,8 @@ class MemoryLogSubscription:
 
         ready = [
             cursor
-            for assignment in wanted
-            if (cursor := self._cursors.get(assignment)) is not None
-            and cursor.position < cursor.log.end
-            and cursor.claim.live
+            for cursor in map(self._cursors.get, wanted)
+            if cursor is not None and cursor.position < cursor.log.end and cursor.claim.live
         ]
         # Whoever was served last goes to the end of the line, so nobody waits for more than one round of the others.
         if len(ready) > 1:

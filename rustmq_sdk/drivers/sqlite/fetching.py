@@ -107,11 +107,8 @@ class Fetching:
 
     def _busy(self, wanted: Collection[Assignment]) -> list[Holding]:
         """What may be served and may have something, the ones that waited longest first."""
-        found = map(self._holdings.get, wanted)
-        return sorted(
-            [holding for holding in found if holding is not None and holding.flowing and holding.cursor.promising],
-            key=_served,
-        )
+        found = self._holdings.of(wanted)
+        return sorted([holding for holding in found if holding.flowing and holding.cursor.promising], key=_served)
 
     async def _read(self, needy: Sequence[Holding], max_messages: int, max_bytes: int) -> None:
         self._looks += 1

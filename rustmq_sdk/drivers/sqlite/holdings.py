@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from rustmq_sdk.drivers.sqlite.cursor import Cursor
 from rustmq_sdk.values import Assignment, TopicPartition
@@ -49,6 +49,10 @@ class Holdings:
     def get(self, assignment: Assignment) -> Holding | None:
         """What the assignment stands for; None if it is not ours any more."""
         return self._by_assignment.get(assignment)
+
+    def of(self, assignments: Iterable[Assignment]) -> Iterator[Holding]:
+        """What they stand for; nothing for those that are not ours any more. Asked for all of them at every fetch."""
+        return filter(None, map(self._by_assignment.get, assignments))
 
     def take(
         self, starts: Mapping[Assignment, int | None], partitions: Mapping[TopicPartition, int], epoch: int
