@@ -17,25 +17,6 @@ from tests.services.kafka_server import KafkaServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
-async def test_a_static_member_comes_back_without_a_rebalance(kafka: KafkaServer) -> None:
-    topic = await kafka.new_topic("static", partitions=2)
-    url = f"kafka://{kafka.bootstrap}"
-    await send_numbers(url, topic, range(20))
-    events = Events()
-    async with consuming(url, topic, group=topic, observers=[events]) as stays:
-        async with consuming(f"{url}?group_instance_id=one", topic, group=topic) as static:
-            await until(lambda: len(stays.assigned_partitions) == len(static.assigned_partitions) == 1)
-            theirs = static.assigned_partitions
-
-        before = len(events.rebalances)
-        async with consuming(f"{url}?group_instance_id=one", topic, group=topic) as static:
-            await until(lambda: static.assigned_partitions == theirs)
-            assert len(await settle(static, 1)) == 1
-
-        assert len(events.rebalances) == before, "the others have noticed nothing"
-        assert len(stays.assigned_partitions) == 1
-
-
 async def test_a_pattern_picks_up_a_topic_that_is_made_later(kafka: KafkaServer) -> None:
     first = await kafka.new_topic("pattern")
     url = f"kafka://{kafka.bootstrap}"

@@ -63,6 +63,13 @@ class UnknownLeaderEpoch(kafka.BrokerResponseError):  # type: ignore[misc]
     retriable = True
 
 
+class FencedInstanceId(kafka.BrokerResponseError):  # type: ignore[misc]
+    """Newer than aiokafka's list."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+
+
 class ThrottlingQuotaExceeded(kafka.BrokerResponseError):  # type: ignore[misc]
     """Newer than aiokafka's list."""
 
@@ -73,7 +80,14 @@ class ThrottlingQuotaExceeded(kafka.BrokerResponseError):  # type: ignore[misc]
 
 _NEWER = {
     error.errno: error
-    for error in (InvalidRecord, TopicDeletionDisabled, FencedLeaderEpoch, UnknownLeaderEpoch, ThrottlingQuotaExceeded)
+    for error in (
+        InvalidRecord,
+        TopicDeletionDisabled,
+        FencedLeaderEpoch,
+        UnknownLeaderEpoch,
+        FencedInstanceId,
+        ThrottlingQuotaExceeded,
+    )
 }
 
 _AUTHENTICATION: dict[type[Exception], str] = {
@@ -134,6 +148,8 @@ _PERMANENT: dict[type[Exception], str] = {
     kafka.InvalidSessionTimeoutError: "the broker does not allow this session timeout. Choose session_timeout between "
     "its group.min.session.timeout.ms and group.max.session.timeout.ms",
     kafka.ProducerFenced: "another producer has taken this one's place. Make a new producer",
+    FencedInstanceId: "another member of the group goes by this one's name now, and has its partitions. Give each member "
+    "a group_instance_id of its own",
     InvalidRecord: "the broker refuses a message. A compacted topic takes messages with keys only",
     TopicDeletionDisabled: "the brokers let nobody delete topics. Set delete.topic.enable=true there",
 }

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 
 from rustmq_sdk.drivers.kafka.commits import OffsetCommits
@@ -20,6 +21,7 @@ from rustmq_sdk.drivers.kafka.missing import MissingTopics
 from rustmq_sdk.drivers.kafka.offsets import OffsetQueries
 from rustmq_sdk.drivers.kafka.polling import Polling
 from rustmq_sdk.drivers.kafka.rereading import Rereading
+from rustmq_sdk.drivers.kafka.static_members import StaticMembership
 from rustmq_sdk.drivers.kafka.timing import Timing
 from rustmq_sdk.drivers.kafka.topics import Wanted
 from rustmq_sdk.errors import Unsupported
@@ -62,6 +64,9 @@ class KafkaSubscription:
             on_corrupt=gaps.corrupt,
         )
         self._missing = MissingTopics(consumer, wanted.topics)
+        if consumer._group_instance_id is not None and isinstance(consumer._coordinator, GroupCoordinator):
+            StaticMembership(consumer, consumer._group_instance_id)
+
         self._watch = CoordinatorWatch(consumer, patience=timing.session, clock=asyncio.get_running_loop().time)
         interrupt = self._polling.interrupt
         self._membership: GroupMembership | ManualAssignment
