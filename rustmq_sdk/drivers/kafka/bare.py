@@ -46,7 +46,7 @@ def take(arrived: fetcher.FetchResult, most: int) -> Sequence[Row]:
     Call ``arrived.has_more()`` then: without more, aiokafka's table should forget it.
 
     Raises:
-        CorruptRecordException: the batch at the position fails its checksum.
+        CorruptRecordException: the batch at the position fails its checksum. What is before it comes first.
     """
     partition = arrived._topic_partition
     if not arrived.check_assignment(partition) or not arrived.has_more():
@@ -55,12 +55,23 @@ def take(arrived: fetcher.FetchResult, most: int) -> Sequence[Row]:
     source = arrived._partition_records
     rows = _rows(source)
     taken: list[Row] = []
-    while len(taken) < most and rows.fill(source):
-        rows.move(taken, most)
-        source.next_fetch_offset = rows.next_offset
+    done = False
+    try:
+        while len(taken) < most and rows.fill(source):
+            rows.move(taken, most)
+            source.next_fetch_offset = rows.next_offset
 
-    arrived._update_position()
-    if rows.finished(source):
+        done = rows.finished(source)
+    except CorruptRecordException:
+        if not taken:
+            raise
+
+        # First what is before it. It is met again when it is the first of what is fetched next.
+        done = True
+    finally:
+        arrived._update_position()
+
+    if done:
         arrived._partition_records = None
 
     return taken

@@ -13,13 +13,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.holdings import Holdings
-from rustmq_sdk.drivers.kafka.reading_ahead import ReadingAhead
-from rustmq_sdk.drivers.kafka.records import piece_of, rows_of
+from rustmq_sdk.drivers.kafka.records import piece_of
+from rustmq_sdk.drivers.kafka.taking import Taking
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -45,7 +43,7 @@ class Polling:
     ) -> None:
         self._consumer = consumer
         self._holdings = holdings
-        self._ahead = ReadingAhead(consumer)
+        self._taking = Taking(consumer)
         self._check = check
         self._on_out_of_range = on_out_of_range
         self._on_corrupt = on_corrupt
@@ -118,7 +116,7 @@ class Polling:
             if max_messages <= 0 or max_bytes <= 0:
                 break
 
-        self._ahead.ask()
+        self._taking.ask_for_more()
         return pieces
 
     def _in_turn(self, wanted: Sequence[Assignment]) -> list[tuple[Assignment, KafkaPartition]]:
@@ -135,39 +133,20 @@ class Polling:
 
     async def _take(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched | None:
         try:
-            piece = await self._piece(assignment, partition, most)
+            rows = await self._taking.take(partition, most)
         except NoOffsetForPartitionError:
             # From before our seek: aiokafka looked for a committed position by itself, and there is none.
             return None
         except OffsetOutOfRangeError:
             return await self._on_out_of_range(assignment, partition)
         except CorruptRecordException as error:
+            # Behind the transactions and markers that were passed before it.
+            self._holdings.move(assignment, self._taking.position(partition))
             return self._on_corrupt(assignment, partition, error)
 
-        if piece.next_offset == self._holdings.position(assignment):
+        position = self._taking.position(partition)
+        if position == self._holdings.position(assignment):
             return None
 
-        self._holdings.move(assignment, piece.next_offset)
-        return piece
-
-    async def _piece(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched:
-        fetcher = self._consumer._fetcher
-        arrived = fetcher._records.get(partition)
-        if bare.POSSIBLE and type(arrived) is FetchResult:
-            rows = bare.take(arrived, most)
-            if not arrived.has_more():
-                # As getmany() does: the next request may ask for this partition again.
-                del fetcher._records[partition]
-                fetcher._notify(fetcher._wait_consume_future)
-        else:
-            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=most)
-            rows = rows_of(found.get(partition, ()))
-
-        if partition not in fetcher._records:
-            self._ahead.used_up(partition)
-
-        return piece_of(assignment, rows, self._position(partition))
-
-    def _position(self, partition: KafkaPartition) -> int:
-        """Where aiokafka reads on."""
-        return self._consumer._subscription.subscription.assignment.state_value(partition).position  # type: ignore[no-any-return]
+        self._holdings.move(assignment, position)
+        return piece_of(assignment, rows, position)
