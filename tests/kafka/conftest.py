@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from rustmq_sdk.drivers.kafka import manual, missing
 from tests.services.kafka_server import KafkaServer
 from tests.services.proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For topics and partitions that come and go: every five seconds otherwise."""
+    for module in (manual, missing):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.5)
 
 
 @pytest.fixture
