@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress
 from typing import TYPE_CHECKING, TypeAlias
 
 from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Settler
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rustmq_sdk._core.ledger import Ledger
 
 _OPEN_TO_DONE = bytes(DONE if state in (FREE, WATCH) else state for state in range(256))
+_UNSETTLED = bytes(state != DONE for state in range(256))
 _HOLDS = (FREE, WATCH, TAKEN)
 
 Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
@@ -96,6 +98,23 @@ class InFlight(bytearray):
     def first_unsettled(self) -> int:
         """The index of the first slot that is not settled; the length if all are."""
         return len(self) - len(self.lstrip(b"\x01"))
+
+    def unsettled_edges(self) -> Iterator[int]:
+        """The first offset of each unsettled run and one past its last, in turn.
+
+        In a ragged window there is a run every few messages: so no step here is one of Python's, neither a message nor
+        a run.
+        """
+        # An unsettled slot is a 1, and where a byte differs from the one before it, there is an edge.
+        unsettled = int.from_bytes(self.translate(_UNSETTLED), "little")
+        turns = (unsettled ^ unsettled << 8).to_bytes(len(self) + 1, "little")
+        offsets = self.offsets
+        if isinstance(offsets, range):
+            return compress(range(offsets.start, offsets.stop + 1), turns)
+
+        edges = list(compress(range(len(self) + 1), turns))
+        ends = [offsets[end - 1] + 1 for end in edges[1::2]]
+        return chain.from_iterable(zip(map(offsets.__getitem__, edges[::2]), ends, strict=True))
 
 
 class Child(InFlight):

@@ -18,10 +18,10 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
@@ -31,7 +31,6 @@ from rustmq_sdk._core.spill import Fitted, fit
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
 from rustmq_sdk.values import Assignment, Checkpoint
 
-_UNSETTLED_RUN = re.compile(rb"[^\x01]+")
 _TO_STALE = bytes(DONE if state == DONE else STALE for state in range(256))
 _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256))
 
@@ -179,33 +178,39 @@ class Ledger:
 
     def recount(self, piece: InFlight) -> Settled:
         """Counts what was settled in ``piece`` since somebody last looked."""
+        settled, held = self.settled, self.in_flight_bytes
+        unsettled = self._count(piece)
+        return Settled(self.settled - settled, held - self.in_flight_bytes, not unsettled)
+
+    def recount_all(self) -> Settled:
+        """Counts all open pieces, because somebody is short of room or wants exact numbers."""
+        settled, held = self.settled, self.in_flight_bytes
+        for piece in list(self.open.values()):
+            self._count(piece)
+
+        return Settled(self.settled - settled, held - self.in_flight_bytes, completed=False)
+
+    def _count(self, piece: InFlight) -> int:
+        """What is left unsettled."""
         done = piece.finished()
         fresh = done - piece.counted
-        piece.counted = done
         unsettled = len(piece) - done
-        held = min(piece.held, unsettled * piece.largest)
-        freed = piece.held - held
-        piece.held = held
-        self.settled += fresh
-        self.in_flight -= fresh
-        self.in_flight_bytes -= freed
+        if fresh:
+            piece.counted = done
+            self.settled += fresh
+            self.in_flight -= fresh
+            held = unsettled * piece.largest
+            if held < piece.held:
+                self.in_flight_bytes -= piece.held - held
+                piece.held = held
+
         if unsettled:
             self._keep_watch(piece)
         # Forgotten: rule 4. A piece that was fenced meanwhile is in no table any more.
         elif self.open.get(piece.offsets[0]) is piece:
             del self.open[piece.offsets[0]]
 
-        return Settled(fresh, freed, not unsettled)
-
-    def recount_all(self) -> Settled:
-        """Counts all open pieces, because somebody is short of room or wants exact numbers."""
-        messages = size = 0
-        for piece in list(self.open.values()):
-            counted = self.recount(piece)
-            messages += counted.messages
-            size += counted.bytes
-
-        return Settled(messages, size, completed=False)
+        return unsettled
 
     def _keep_watch(self, piece: InFlight) -> None:
         if piece.find(WATCH) < 0:
@@ -285,17 +290,10 @@ class Ledger:
 
     def settled_above(self) -> Runs:
         """What is settled above the watermark, gaps that never held a message included."""
-        runs: Runs = []
-        cursor = self.watermark
-        for first, end in self._unsettled_runs():
-            if first > cursor:
-                runs.append((cursor, first))
-
-            cursor = end
-
-        if cursor < self.scanned:
-            runs.append((cursor, self.scanned))
-
+        # Each run ends where an unsettled one begins; neighbouring pieces may leave nothing in between.
+        edges = list(chain.from_iterable(piece.unsettled_edges() for piece in self.open.values()))
+        ends = [*edges[2::2], self.scanned]
+        runs = [(first, end) for first, end in zip(edges[1::2], ends, strict=True) if first < end] if edges else []
         for first, end in self.skip:
             if runs and runs[-1][1] == first:
                 runs[-1] = (runs[-1][0], end)
@@ -303,11 +301,6 @@ class Ledger:
                 runs.append((first, end))
 
         return runs
-
-    def _unsettled_runs(self) -> Iterator[tuple[int, int]]:
-        for piece in self.open.values():
-            for run in _UNSETTLED_RUN.finditer(piece):
-                yield piece.offsets[run.start()], piece.offsets[run.end() - 1] + 1
 
     @property
     def all_written(self) -> bool:
@@ -331,9 +324,10 @@ class Ledger:
         if runs or self.attempts:
             extra, covered, spill, full = fit(watermark, runs, self.attempts, room, spills=spills)
 
-        fitting = [(first, min(end, covered)) for first, end in runs if first < covered]
-        left_out = sum(end - first for first, end in runs) - sum(end - first for first, end in fitting)
-        if left_out:
+        fitting, left_out = runs, 0
+        if runs and covered < runs[-1][1]:
+            fitting = [(first, min(end, covered)) for first, end in runs if first < covered]
+            left_out = sum(end - first for first, end in runs) - sum(end - first for first, end in fitting)
             left_out = min(left_out, self._settled_from(covered))
 
         checkpoint = Checkpoint(watermark, extra)
