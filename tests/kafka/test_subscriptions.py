@@ -111,7 +111,7 @@ async def test_a_compacted_topic_has_gaps_and_the_position_passes_them(kafka: Ka
     # More may be cleaned while it is read; the last message of each key stays.
     async with consuming(url, topic, group=topic) as consumer:
         numbers = await settle(consumer, 1)
-        while numbers[-1] < 29 or sum((await consumer.get_lag()).values()):
+        while numbers[-1] < 29 or sum((await consumer.get_lag()).values()) > 0:
             numbers += await settle(consumer, 1)
 
         assert numbers == sorted(numbers)

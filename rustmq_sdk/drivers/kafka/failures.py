@@ -148,8 +148,8 @@ _PERMANENT: dict[type[Exception], str] = {
     kafka.InvalidSessionTimeoutError: "the broker does not allow this session timeout. Choose session_timeout between "
     "its group.min.session.timeout.ms and group.max.session.timeout.ms",
     kafka.ProducerFenced: "another producer has taken this one's place. Make a new producer",
-    FencedInstanceId: "another member of the group goes by this one's name now, and has its partitions. Give each member "
-    "a group_instance_id of its own",
+    FencedInstanceId: "another member of the group goes by this one's name now, and has its partitions. Give each "
+    "member a group_instance_id of its own",
     InvalidRecord: "the broker refuses a message. A compacted topic takes messages with keys only",
     TopicDeletionDisabled: "the brokers let nobody delete topics. Set delete.topic.enable=true there",
 }

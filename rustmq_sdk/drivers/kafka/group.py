@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
+from rustmq_sdk.drivers.kafka.assigning import Assigning
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.slots import AssignmentListener
 from rustmq_sdk.values import TopicPartition
@@ -33,12 +34,12 @@ class Commits(Protocol):
         ...
 
 
-class GroupMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types for us to see
+class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types for us to see
     """Told by aiokafka, tells the listener.
 
     Args:
+        commits: under way.
         budget: seconds that handlers may need when partitions move.
-        interrupt: has a waiting fetch look again.
     """
 
     def __init__(
@@ -51,23 +52,14 @@ class GroupMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         budget: float,
         interrupt: Callable[[], None],
     ) -> None:
-        self._consumer = consumer
-        self._listener = listener
-        self._holdings = holdings
+        super().__init__(consumer, listener, holdings, interrupt=interrupt)
         self._commits = commits
         self._budget = budget
-        self._interrupt = interrupt
-        self._failure: Exception | None = None
 
     @property
     def generation(self) -> int:
         """aiokafka's, of this moment."""
         return int(self._consumer._coordinator.generation)
-
-    def check(self) -> None:
-        """Raises what the listener has raised."""
-        if self._failure is not None:
-            raise self._failure
 
     async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:
         """Before each rebalance, and when the group has expired us."""
@@ -120,7 +112,3 @@ class GroupMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         starts = await self._listener.assigned(list(ours), generation)
         for partition, offset in self._holdings.take(starts, generation).items():
             self._consumer.seek(partition, offset)
-
-    def _fail(self, error: Exception) -> None:
-        self._failure = self._failure or error
-        self._interrupt()

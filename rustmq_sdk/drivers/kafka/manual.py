@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
+from rustmq_sdk.drivers.kafka.assigning import Assigning
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.topics import Wanted
 from rustmq_sdk.slots import AssignmentListener
@@ -21,11 +22,11 @@ LOOK_SECONDS = 5.0
 """Between two looks for new partitions."""
 
 
-class ManualAssignment:
+class ManualAssignment(Assigning):
     """Assigns what is wanted, and what joins it later.
 
     Args:
-        interrupt: has a waiting fetch look again.
+        wanted: topics, a pattern, or partitions.
     """
 
     def __init__(
@@ -37,17 +38,8 @@ class ManualAssignment:
         *,
         interrupt: Callable[[], None],
     ) -> None:
-        self._consumer = consumer
-        self._listener = listener
-        self._holdings = holdings
+        super().__init__(consumer, listener, holdings, interrupt=interrupt)
         self._wanted = wanted
-        self._interrupt = interrupt
-        self._failure: Exception | None = None
-
-    def check(self) -> None:
-        """Raises what the listener, or a look at the topics, has raised."""
-        if self._failure is not None:
-            raise self._failure
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -59,9 +51,7 @@ class ManualAssignment:
                 await asyncio.sleep(LOOK_SECONDS)
                 await self._consumer._client.force_metadata_update()
         except Exception as error:
-            self._failure = error
-        finally:
-            self._interrupt()
+            self._fail(error)
 
     async def _look(self, reason: str) -> None:
         existing = set(self._existing())

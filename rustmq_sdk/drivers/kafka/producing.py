@@ -95,22 +95,23 @@ class Producing:
             return sent
 
     async def _append(self, append: Append) -> Sequence[SentMessage]:
-        todo = cut(append.messages, self._batch_bytes)
-        todo.reverse()
+        # The next one is at the end.
+        unsent = cut(append.messages, self._batch_bytes)
+        unsent.reverse()
         done: list[tuple[range, Answer]] = []
-        while todo:
-            part = todo.pop()
+        while unsent:
+            part = unsent.pop()
             try:
                 answer = append.pending.stored.get(part) or await self._storing.store(append, part)
             except TooLarge:
                 middle = (part.start + part.stop) // 2
-                todo += [range(middle, part.stop), range(part.start, middle)]
+                unsent += [range(middle, part.stop), range(part.start, middle)]
                 continue
 
             append.pending.stored[part] = answer
             done.append((part, answer))
             # From here on some of its messages are stored, and an error must not say that none is.
-            append.patience.unanswered = append.pending.unanswered = bool(todo)
+            append.patience.unanswered = append.pending.unanswered = bool(unsent)
 
         return _sent(append, done)
 
