@@ -27,8 +27,10 @@ Prepared = TypeVar("Prepared")
 class Writer(Protocol[Prepared]):
     """Tells the broker what is settled: ``commits.py`` for logs, ``settlements.py`` for queues."""
 
-    last_error: Exception | None
-    """Of the latest write; None when it worked."""
+    @property
+    def last_error(self) -> Exception | None:
+        """Of the latest write that said why; None since one worked."""
+        ...
 
     def prepare(self, ledgers: Collection[Ledger]) -> Prepared:
         """What to write now."""

@@ -6,18 +6,18 @@ the ledger as it was, and the next one carries everything.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import cast
 
 import anyio
 
 from rustmq_sdk._core.ledger import Ledger, Snapshot
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.spills import Spills
+from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
-from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
+from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
 
 UNHURRIED, HURRIED = 0.5, 0.1
 """Of ``commit_timeout``, for storing what does not fit: in a commit like any other, and in one before a farewell."""
@@ -46,7 +46,11 @@ class LogCommits:
         self._on_fenced = on_fenced
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
-        self.last_error: Exception | None = None
+        self.unconfirmed = Unconfirmed(session, "commit")
+
+    @property
+    def last_error(self) -> Exception | None:
+        return self.unconfirmed.error
 
     def prepare(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
         """The checkpoints that say something new."""
@@ -75,8 +79,10 @@ class LogCommits:
 
     async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
         """One broker call; whether everything that is still ours was written."""
+        self.unconfirmed.begins()
         snapshots = await self._kept(prepared, once=once)
         if not snapshots:
+            self.unconfirmed.confirmed()
             return True
 
         call = self._circuit.run_once if once else self._circuit.run_or_raise
@@ -85,10 +91,9 @@ class LogCommits:
                 self._send, {ledger.assignment: snapshot.checkpoint for ledger, snapshot in snapshots.items()}
             )
         except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
-            self._report(snapshots, error)
+            self.unconfirmed.failed(error, *_told(snapshots))
             return False
 
-        self.last_error = None
         written: dict[Ledger, Snapshot] = {}
         for ledger, snapshot in snapshots.items():
             outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
@@ -103,7 +108,15 @@ class LogCommits:
                 self._on_fenced(ledger.assignment)
 
         self._announce(written)
-        return all(ledger in written or ledger.fenced for ledger in snapshots)
+        return self._take_stock([ledger for ledger in snapshots if not (ledger in written or ledger.fenced)])
+
+    def _take_stock(self, left: Collection[Ledger]) -> bool:
+        if left:
+            self.unconfirmed.put_off(*_told(left))
+        else:
+            self.unconfirmed.confirmed()
+
+        return not left
 
     async def _kept(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> Mapping[Ledger, Snapshot]:
         """Stores what does not fit, first: a checkpoint that names it counts only if it is there.
@@ -150,13 +163,6 @@ class LogCommits:
 
         self._on_relief()
 
-    def _report(self, snapshots: Mapping[Ledger, Snapshot], error: Exception) -> None:
-        if isinstance(error, TimeoutError):
-            error = TransientDriverError(
-                f"no answer within {self._session.config.commit_timeout} s", slot="source", operation="commit"
-            )
 
-        self.last_error = error
-        partitions = [ledger.assignment.tp for ledger in snapshots]
-        log(logging.WARNING, "commit_failed", "commit of %d partitions failed: %s", len(partitions), error)
-        self._session.observers("commit_failed", partitions, str(error))
+def _told(ledgers: Collection[Ledger]) -> tuple[list[TopicPartition], str]:
+    return [ledger.assignment.tp for ledger in ledgers], f"commit of {len(ledgers)} partitions"

@@ -167,9 +167,9 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
 
 
 def _trouble(session: Session, parts: Parts) -> Iterator[Reason]:
-    error = parts.writer.last_error
-    if error is not None:
-        yield Reason("commit_failing", f"the last commit failed: {error}")
+    unconfirmed = parts.writer.unconfirmed.reason()
+    if unconfirmed is not None:
+        yield unconfirmed
 
     if parts.letters is not None and parts.letters.failing_since is not None:
         since = session.clock() - parts.letters.failing_since

@@ -12,8 +12,10 @@ import anyio
 from rustmq_sdk._core.leases import Due, LeaseBook
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import Ack, Nack, QueueSubscription, SettleOutcome, Term
+from rustmq_sdk.values import TopicPartition
 
 BATCH = 1000
 """Settlements in one broker call."""
@@ -34,7 +36,11 @@ class QueueSettlements:
         self._on_settled = on_settled
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
-        self.last_error: Exception | None = None
+        self.unconfirmed = Unconfirmed(session, "settle")
+
+    @property
+    def last_error(self) -> Exception | None:
+        return self.unconfirmed.error
 
     def prepare(self, ledgers: Collection[Ledger]) -> list[Due]:
         """Everything the brokers have not been told, or did not confirm."""
@@ -45,20 +51,25 @@ class QueueSettlements:
 
     async def write(self, prepared: list[Due], *, once: bool) -> bool:
         """Tells the broker; whether it has everything."""
-        complete = True
+        self.unconfirmed.begins()
+        left: list[Due] = []
         for start in range(0, len(prepared), BATCH):
             batch = prepared[start : start + BATCH]
             call = self._circuit.run_once if once else self._circuit.run_or_raise
             try:
                 outcomes = await call(self._send, batch)
             except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
-                self._report(batch, error)
+                self.unconfirmed.failed(error, *_told(batch))
                 return False
 
-            self.last_error = None
-            complete &= self._take_in(batch, outcomes)
+            left += self._take_in(batch, outcomes)
 
-        return complete
+        if left:
+            self.unconfirmed.put_off(*_told(left))
+        else:
+            self.unconfirmed.confirmed()
+
+        return not left
 
     async def _send(self, batch: list[Due]) -> list[SettleOutcome]:
         # The deadline is inside of what the breaker sees, so that a settlement that hangs counts as a failure.
@@ -66,13 +77,14 @@ class QueueSettlements:
             subscription = cast(QueueSubscription, self._session.subscription)
             return list(await subscription.settle([_settlement(due) for due in batch]))
 
-    def _take_in(self, batch: list[Due], outcomes: list[SettleOutcome]) -> bool:
+    def _take_in(self, batch: list[Due], outcomes: list[SettleOutcome]) -> list[Due]:
+        """What the broker has put off."""
         session = self._session
         session.counts.commits += 1
-        complete = True
+        left: list[Due] = []
         for due, outcome in zip(batch, outcomes, strict=True):
             if outcome is SettleOutcome.RETRY:
-                complete = False
+                left.append(due)
                 continue
 
             book = cast(LeaseBook, due.piece.ledger)
@@ -84,18 +96,11 @@ class QueueSettlements:
             self._on_settled(book, book.report(due, lost=lost))
 
         self._on_relief()
-        return complete
+        return left
 
-    def _report(self, batch: list[Due], error: Exception) -> None:
-        if isinstance(error, TimeoutError):
-            error = TransientDriverError(
-                f"no answer within {self._session.config.commit_timeout} s", slot="source", operation="settle"
-            )
 
-        self.last_error = error
-        topics = sorted({due.piece.assignment.tp for due in batch})
-        log(logging.WARNING, "commit_failed", "settling %d messages failed: %s", len(batch), error)
-        self._session.observers("commit_failed", topics, str(error))
+def _told(batch: list[Due]) -> tuple[list[TopicPartition], str]:
+    return sorted({due.piece.assignment.tp for due in batch}), f"settling {len(batch)} messages"
 
 
 def _settlement(due: Due) -> Ack | Nack | Term:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from anyio.lowlevel import checkpoint
@@ -36,6 +37,7 @@ class SqliteSubscription:
         self._holdings = holdings
         self._fetching = fetching
         self._members = members
+        self._refused = False
 
     async def fetch(
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
@@ -63,9 +65,19 @@ class SqliteSubscription:
 
         try:
             written = await self._file.write("source", "commit", claims.commit, self._group, self._members.member, rows)
-        except OutcomeUnknown:
+        except OutcomeUnknown as error:
+            if not self._refused:
+                logging.getLogger("rustmq_sdk").warning(
+                    "%s: commits are put off until they can be written: %s",
+                    self._file.path,
+                    error.__cause__ or error,
+                    extra={"event": "commits_put_off"},
+                )
+
+            self._refused = True
             return outcomes | dict.fromkeys(ours, CommitOutcome.RETRY)
 
+        self._refused = False
         if not all(written):
             self._members.nudge()
 
