@@ -1,5 +1,5 @@
 # Each target is the script of its name, and sets up what it needs by itself, once, in .venv.
-# Other options: make test ARGS="-k producer", make test ARGS="-n 0 --pdb", PYTHON=python3.12 make test, VENV=/tmp/venv make test
+# Other options: make test ARGS="--pdb -k producer", PYTHON=python3.12 make test, VENV=/tmp/venv make test
 
 SHELL := /bin/sh
 

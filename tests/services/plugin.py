@@ -1,10 +1,9 @@
 """Servers in pytest: a test asks for one by a fixture, and it is started while the tests before it run.
 
 Fixtures, each of which marks its test ``service(…)``: ``kafka``, ``kafka_cluster`` (three nodes), ``redis_url``,
-``nats_url``. Tests that need a server run last; with pytest-xdist they run one after the other in one of the processes,
-while the rest runs in others. Nothing is started for a selection that needs none; what was started is stopped at the
-end; what was up before, by ``scripts/services up``, is used and stays. A server that somebody else runs is named by
-``--service kafka=HOST:PORT``.
+``nats_url``. Tests that need a server run last. Nothing is started for a selection that needs none; what was started
+is stopped at the end; what was up before, by ``scripts/services up``, is used and stays. A server that somebody else
+runs is named by ``--service kafka=HOST:PORT``.
 """
 
 from __future__ import annotations
@@ -118,19 +117,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         if fixture in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.service(service))
 
-    if _is_one_of_several(item.config) and any(_marked(item)):
-        item.add_marker(pytest.mark.xdist_group("servers"))
-
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Last, because servers take a while to start; first where others need not wait for it.
-    items.sort(key=lambda item: any(_marked(item)) != _is_one_of_several(config))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: any(True for _ in _marked(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # Of several processes only the one that gets those tests needs servers, and none knows yet whether it does.
-    if session.config.option.collectonly or _is_one_of_several(session.config):
+    if session.config.option.collectonly:
         return
 
     services = session.config.stash[_services]
@@ -211,11 +205,6 @@ def _to_be_had(item: pytest.Item) -> list[str]:
     """What a test needs that can be started here. Of the rest, rustmq_sdk's own plugin skips or fails the test."""
     missing = item.config.stash[_services].missing
     return [name for name in _marked(item) if name in CATALOGUE and missing[name] is None]
-
-
-def _is_one_of_several(config: pytest.Config) -> bool:
-    """Whether pytest-xdist shares the tests among processes, this one among them."""
-    return hasattr(config, "workerinput")
 
 
 def _marked(item: pytest.Item) -> Iterator[str]:
