@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from rustmq_sdk import AckResult, Message, Retry, RetryPolicy, StalePartition
+from rustmq_sdk._core.commit_due import SHORT_PAUSE
 from rustmq_sdk.testing import Fault
-from tests.promises.stage import DLQ, Plan, Stage, ack, in_background, passes, take, until
+from tests.promises.stage import DLQ, TOPIC, Plan, Stage, ack, in_background, passes, take, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -61,6 +62,18 @@ class TestCost:
             await passes(0.1)
 
         return settling_calls(stage) - before
+
+    async def test_what_was_settled_is_committed_soon_after_a_busy_consumer_runs_dry(self, stage: Stage) -> None:
+        """It runs dry again and again: then the next commit is not worth waking up for each time, but the last one."""
+        for pause in (0.0, 0.01, 0.03, 0.049, 0.051, 0.12):
+            async with stage.consumer(commit_interval=100) as consumer:
+                for _ in range(20):
+                    stage.send(7)
+                    await ack(*(await take(consumer, 7)))
+                    await passes(pause)
+
+                await passes(2 * SHORT_PAUSE)
+                assert await consumer.committed_offset(TOPIC, 0) == await consumer.position(TOPIC, 0)
 
     async def test_an_idle_consumer_commits_nothing(self, either: Stage) -> None:
         either.send(10)

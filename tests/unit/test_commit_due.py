@@ -163,6 +163,15 @@ def test_settled_messages_that_nobody_told_of_count_from_when_they_are_seen() ->
     assert settling.at(10.6) == 0.4
 
 
+def test_what_was_settled_while_a_commit_was_under_way_fills_the_next_one() -> None:
+    due = CommitDue(CONFIG)
+    due.succeeded(newer=40)
+    assert due.due_in(now=0, uncommitted=45, since=0, idle=False, pressed=False) == CONFIG.commit_interval
+    # Five of them are what the commit had no room for.
+    assert due.due_in(now=0, uncommitted=5 + CONFIG.commit_every - 1, since=0, idle=False, pressed=False) != 0
+    assert due.due_in(now=0, uncommitted=5 + CONFIG.commit_every, since=0, idle=False, pressed=False) == 0
+
+
 def test_failures_back_off_up_to_the_interval_and_a_success_forgets_them() -> None:
     due = CommitDue(CONFIG)
     assert [due.failed() for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]

@@ -362,6 +362,14 @@ def test_too_much_uncommitted_is_the_sum_of_all_partitions() -> None:
     assert not consumer.intake.too_much_uncommitted(consumer.lanes)
 
 
+@pytest.mark.parametrize("bound", [500, 3000, 20_000, 60_000])
+def test_too_much_uncommitted_is_noticed_before_the_bound_is_passed_by_a_fetch(bound: int) -> None:
+    consumer = Consumer(limits(max_in_flight=2000, max_uncommitted=bound), 3)
+    while not consumer.intake.too_much_uncommitted(consumer.lanes):
+        consumer.work(1)
+        assert sum(lane.ledger.uncommitted for lane in consumer.lanes) <= bound + consumer.bounds.prefetch
+
+
 def test_only_unsettled_messages_make_room_worth_looking_for() -> None:
     consumer = Consumer(limits(max_in_flight=2000), 1)
     assert not consumer.intake.short_of_room([])

@@ -6,6 +6,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -169,6 +170,40 @@ def test_what_is_remembered_right_behind_a_settled_piece_stays_remembered() -> N
     assert write(ledger) is not None
     assert ledger.written == Checkpoint(20)
     assert ledger.admit(range(15, 20), 20, size=50, largest=10, owner=NOBODY) == (None, 5)
+
+
+def test_a_ledger_is_passed_over_once_all_it_has_to_say_is_written() -> None:
+    ledger = Ledger(Assignment(TP, None), 10)
+    assert ledger.all_written
+    piece = piece_of(ledger, range(10, 12))
+    said = [ledger.all_written]
+    ack(piece, 1)
+    said.append(ledger.all_written)
+    write(ledger)  # with 11 above the watermark
+    said.append(ledger.all_written)
+    ack(piece, 0)
+    write(ledger)
+    assert [*said, ledger.all_written] == [False, False, False, True]
+    ledger.must_write = True
+    assert not ledger.all_written
+
+
+@pytest.mark.parametrize("offsets", [range(100, 150), [100 + 3 * number + number % 2 for number in range(50)]])
+def test_what_is_settled_above_is_everything_but_the_unsettled_runs(offsets: Sequence[int]) -> None:
+    rng = random.Random(1)
+    for _ in range(50):
+        ledger = Ledger(Assignment(TP, None), 100)
+        pieces = [piece_of(ledger, offsets[start : start + 10]) for start in range(0, 50, 10)]
+        for piece in pieces:
+            for index in rng.sample(range(10), rng.randrange(11)):
+                ack(piece, index)
+
+        unsettled = {piece.offsets[index] for piece in pieces for index in range(10) if piece[index] != DONE}
+        runs = ledger.settled_above()
+        above = [offset for first, end in runs for offset in range(first, end)]
+        assert all(first < end < after for (first, end), (after, _) in pairwise(runs))
+        assert unsettled.isdisjoint(above)
+        assert set(offsets) <= unsettled | set(above) | set(range(ledger.watermark))
 
 
 def test_messages_the_log_has_lost_may_lie_around_remembered_ones() -> None:
@@ -582,6 +617,11 @@ class Ledgers(Steps):
     @invariant()
     def nothing_adds_up(self) -> None:
         assert set(self.ledger.children) <= self.life.unsettled
+
+    @invariant()
+    def a_ledger_that_is_passed_over_has_nothing_to_write(self) -> None:
+        if self.ledger.all_written:
+            assert self.ledger.snapshot(None) is None
 
     @step()
     def count(self) -> None:
