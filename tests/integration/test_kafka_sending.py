@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from rustmq_sdk.errors import (
 from rustmq_sdk.slots import Driver
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence
 from tests.services.kafka_server import KafkaServer
+from tests.services.programs import OPENSSL
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +93,7 @@ async def test_a_message_is_sent_by_every_listener_and_no_line_of_the_log_has_th
     assert kafka.password not in caplog.text
     if "sasl" in options:
         assert "SaslHandShake" in caplog.text, "requests are logged, or this test shows nothing"
+        assert f"mechanism='{options['sasl']}'" in caplog.text
         assert "(hidden)" in caplog.text
 
 
@@ -128,6 +131,42 @@ async def test_who_is_not_let_in_is_told_why_at_once(
     for secret in (kafka.password, "not-the-one"):
         assert secret not in caplog.text
         assert secret not in repr(refusal.value)
+
+
+async def test_a_certificate_has_to_name_the_host_unless_the_url_says_otherwise(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def stranger(host: str | bytes | None, *args: Any, **options: Any) -> Any:
+        """Another name of the same machine."""
+        return resolve("127.0.0.1" if host == "stranger.example" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", stranger)
+    there = url(kafka, "tls").replace("//127.0.0.1:", "//stranger.example:")
+    with anyio.fail_after(5), pytest.raises(PermanentDriverError, match="as it is named there"):
+        await Client(there).__aenter__()
+
+    async with Client(f"{there}&check_hostname=false") as client:
+        await client.topics()
+
+    with anyio.fail_after(5), pytest.raises(PermanentDriverError, match="not trusted"):
+        await Client(f"kafka://{kafka.address('tls')}?tls=true&check_hostname=false").__aenter__()
+
+
+async def test_a_private_key_may_be_encrypted(kafka: KafkaServer, tmp_path: Path) -> None:
+    key = tmp_path / "encrypted.key"
+    encrypt = ("pkcs8", "-topk8", "-in", str(kafka.certificates / "client.key"), "-passout", "pass:key-secret")
+    await anyio.run_process([OPENSSL.required(), *encrypt, "-out", str(key)])
+    mine = {"certificate": str(kafka.certificates / "client.crt"), "key": str(key)}
+    async with Client(url(kafka, "mtls", key_password="key-secret", **mine)) as client:
+        await client.topics()
+
+    for wrong in ({}, {"key_password": "not-the-one"}):
+        with pytest.raises(ConfigurationError, match="key_password") as refusal:
+            await Client(url(kafka, "mtls", **mine, **wrong)).__aenter__()
+
+        assert "not-the-one" not in str(refusal.value)
 
 
 async def test_servers_that_do_not_answer_are_all_named() -> None:

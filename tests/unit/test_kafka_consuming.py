@@ -14,6 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from rustmq_sdk.drivers.kafka import metadata
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.kafka.source import KafkaSource
 from rustmq_sdk.drivers.kafka.timing import MARGIN, REQUEST_MARGIN, Timing
 from rustmq_sdk.drivers.kafka.topics import read_topics
 from rustmq_sdk.errors import ConfigurationError
@@ -68,6 +69,19 @@ def test_times_that_cannot_work_are_refused(options: dict[str, float], field: st
         timing(**options)
 
     assert refusal.value.field == field
+
+
+# What the client is told
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reader_says_where_it_is_and_what_it_wants_to_see() -> None:
+    options = KafkaOptions(servers=("localhost:9092",), client_rack="a", isolation="read_committed", fetch_max_wait=0.1)
+    request = SourceRequest(topics=["t"], group="g", lease=30.0, revoke_budget=25.0)
+    consumer = KafkaSource(options, request, create=print)._consumer("g")
+    assert (consumer._client_rack, consumer._isolation_level) == ("a", "read_committed")
+    assert (consumer._fetch_max_wait_ms, consumer._auto_offset_reset) == (100, "none")
+    await consumer.stop()
 
 
 # What was committed
