@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 import rustmq_sdk
@@ -41,6 +42,12 @@ async def send_until_refused(producer: rustmq_sdk.Producer) -> tuple[list[str], 
         confirmed.append(f"{number}")
 
     raise AssertionError("the disk has room for all of it")
+
+
+async def send_small(producer: rustmq_sdk.Producer) -> None:
+    """Until one is refused."""
+    while True:
+        await producer.send(TOPIC, "x" * 1000)
 
 
 async def collect(consumer: rustmq_sdk.Consumer, count: int) -> list[str]:
@@ -81,6 +88,37 @@ async def test_a_full_disk_refuses_clearly_and_all_goes_on_when_there_is_room(sm
     assert integrity_check(path) == ()
     async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.consumer(TOPIC, group=GROUP) as consumer:
         assert not any((await consumer.get_lag()).values())
+
+
+async def test_a_consumer_whose_disk_is_full_is_not_well_until_there_is_room(
+    small: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = small.folder / "log.db"
+    async with (
+        rustmq_sdk.Client(f"sqlite:///{path}") as client,
+        client.producer(send_timeout=0.5) as producer,
+        client.consumer(TOPIC, group=GROUP, commit_interval=0.1) as consumer,
+    ):
+        await producer.send_batch(TOPIC, ["x" * 10] * 100)
+        await collect(consumer, 1)
+        await consumer.commit()
+        small.fill()
+        # Small ones, so that a commit, which is as small, finds no room where the last one found none.
+        with pytest.raises(TransientDriverError, match="disk is full"):
+            await send_small(producer)
+
+        await collect(consumer, 99)
+        with anyio.fail_after(PATIENCE):
+            while consumer.health().ok:  # noqa: ASYNC110  # nothing tells of it
+                await anyio.sleep(0.02)
+
+        assert [reason.code for reason in consumer.health().reasons] == ["commit_failing"]
+        (line,) = [record for record in caplog.records if record.__dict__.get("event") == "commits_put_off"]
+        assert "disk is full" in line.getMessage()
+        assert str(path) in line.getMessage()
+        small.free()
+        await consumer.commit()
+        assert consumer.health().ok
 
 
 async def test_a_log_can_be_closed_and_opened_and_made_while_the_disk_is_full(small: Disk) -> None:
