@@ -115,6 +115,8 @@ def test_outside_drivers_cli_and_testing_only_required_packages_are_imported() -
             assert imported_names(path) - optional.get(path.name, set()) <= required, path
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_every_module_can_be_imported_alone() -> None:
     """No import cycle hides behind a lucky order: what was imported first is imported in a process of its own."""
     modules = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "rustmq_sdk.")]

@@ -422,7 +422,7 @@ class TestInTime:
             with pytest.raises(error, match="send_timeout=10 s" if error is OutcomeUnknown else "refused"):
                 await producer.send("t", "a")
 
-            assert 8 <= anyio.current_time() - before <= 10
+            assert 8 <= anyio.current_time() - before <= 10.1
 
     async def test_what_waits_behind_a_dead_partition_fails_in_time_too(self, bench: Bench) -> None:
         bench.wire.always = hang
@@ -453,7 +453,7 @@ class TestInTime:
             with pytest.raises(TransientDriverError, match="all senders are waiting"):
                 await producer.send("wide", "behind", partition=last)
 
-            assert 9 < anyio.current_time() - before <= 10
+            assert 9 < anyio.current_time() - before <= 10.1
 
         async with bench.producer(send_timeout=10, idempotent=False) as producer, anyio.create_task_group() as tasks:
             # Its partition is held by a batch until 10; then younger ones of other partitions hold all the senders.
@@ -491,7 +491,7 @@ class TestInTime:
             with pytest.raises(TransientDriverError, match="sink partitions: no answer"):
                 await producer.send("t", "a")
 
-            assert anyio.current_time() - before <= 10
+            assert anyio.current_time() - before <= 10.1
 
     async def test_those_who_came_later_are_not_failed_with_those_whose_time_is_up(self, bench: Bench) -> None:
         bench.wire.asking = [3600.0] * 3

@@ -303,15 +303,16 @@ def test_kqueue_is_asked_for_the_file_and_answers_in_our_words(log: Path, monkey
         KQ_FILTER_VNODE=-4,
     )
     monkeypatch.setattr(kqueue, "_kqueue", fake)
+    written, stranger = 1_000_001, 1_000_002  # no descriptors of this process
     events = kqueue.Kqueue()
-    events.on_write(log, 77)
+    events.on_write(log, written)
     events.on_end(log)
     assert [(each.kind, each.flags, each.fflags) for each in asked] == [(-1, 33, 0), (-4, 33, 35)]
     pipe = asked[0].ident
     told += [
-        fake.kevent(77, -4, 0, 2),
-        fake.kevent(77, -4, 0, 1),
-        fake.kevent(5, -4, 0, 2),
+        fake.kevent(written, -4, 0, 2),
+        fake.kevent(written, -4, 0, 1),
+        fake.kevent(stranger, -4, 0, 2),
         fake.kevent(pipe, -1, 0, 0),
     ]
     events.interrupt()
