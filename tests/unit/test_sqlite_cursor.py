@@ -50,6 +50,7 @@ def test_losses_and_damage_are_told_where_they_are() -> None:
         ([12], [], []),
     ]
     assert [piece.next_offset for piece in pieces] == [8, 12, 13]
+    assert cursor.available == 0, "what is not there would keep the rest from being read"
     assert not cursor.exhausted
     cursor.store(Chunk((), 5, 15), cursor.rings)
     last = cursor.take(1, 1)
@@ -60,7 +61,12 @@ def test_losses_and_damage_are_told_where_they_are() -> None:
 def test_of_damage_as_well_no_more_is_told_than_asked_for() -> None:
     cursor = cursor_at(1)
     cursor.store(Chunk((row(0, 5, damaged=True), row(5, 1)), 0, 6), cursor.rings)
-    pieces = [cursor.take(3, 1000), cursor.take(3, 1000), cursor.take(3, 1000)]
+    available, pieces = [], []
+    for _ in range(3):
+        available.append(cursor.available)
+        pieces.append(cursor.take(3, 1000))
+
+    assert [*available, cursor.available] == [5, 2, 1, 0]
     assert [told(piece) for piece in pieces if piece] == [([], [1, 2, 3], []), ([], [4], []), ([5], [], [])]
     assert [bool(each.raw) for piece in pieces if piece for each in piece.broken] == [True, False, False, True]
 
