@@ -14,7 +14,7 @@ from aiokafka.admin import RecordsToDelete
 
 import rustmq_sdk
 from rustmq_sdk.values import TopicPartition
-from tests.kafka.reading import SOON, Events, consuming, on_asyncio, on_trio, send_numbers, settle, until
+from tests.kafka.reading import SOON, Events, consuming, on_asyncio, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -160,12 +160,12 @@ async def test_a_topic_that_is_made_again_under_a_running_reader_is_said(kafka: 
         await until(lambda: consumer.health().ok)
 
 
-@on_trio
-async def test_a_topic_that_is_deleted_under_its_reader_is_named(kafka: KafkaServer) -> None:
+@pytest.mark.parametrize(("group", "anyio_backend"), [(True, "trio"), (False, "asyncio")], ids=["group", "no-group"])
+async def test_a_topic_that_is_deleted_under_its_reader_is_named(kafka: KafkaServer, group: bool) -> None:
     topic = await kafka.new_topic("deleted")
     url = f"kafka://{kafka.bootstrap}?metadata_max_age=1"
     events = Events()
-    async with consuming(url, topic, group=topic, observers=[events]) as consumer:
+    async with consuming(url, topic, group=topic if group else None, observers=[events]) as consumer:
         await until(lambda: consumer.assigned_partitions)
         async with rustmq_sdk.Client(url) as client:
             await client.delete_topic(topic)

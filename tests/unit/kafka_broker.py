@@ -18,6 +18,7 @@ from aiokafka.protocol import admin, metadata, produce, transaction
 from aiokafka.protocol.api import RequestHeader_v1
 from aiokafka.record.memory_records import MemoryRecords
 
+ALL_REPLICAS = -1
 PRODUCE, METADATA, VERSIONS, INIT = 0, 3, 18, 22
 _VERSIONS = {PRODUCE: 7, METADATA: 5, VERSIONS: 0, INIT: 0}
 _REQUESTS: dict[int, Any] = {
@@ -42,6 +43,8 @@ class Broker:
         names: identities given away.
         exists: whether there is a topic.
         largest: messages that a batch may have.
+        leader: the node that leads all partitions.
+        nodes: the ports of the cluster's brokers, where this is not the only one.
         gate: batches wait before it.
         came: one has come.
     """
@@ -54,12 +57,13 @@ class Broker:
         self.exists = True
         self.largest = 1 << 30
         self.leader = 1
+        self.nodes: dict[int, int] = {}
         self.partitions = partitions
         self.gate = asyncio.Event()
         self.gate.set()
         self.came = asyncio.Event()
         self._known: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
-        self._port = 0
+        self.port = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
@@ -70,9 +74,9 @@ class Broker:
             self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        self._port = server.sockets[0].getsockname()[1]
+        self.port = server.sockets[0].getsockname()[1]
         try:
-            yield f"127.0.0.1:{self._port}"
+            yield f"127.0.0.1:{self.port}"
         finally:
             server.close()
             for task in self._tasks:
@@ -128,6 +132,9 @@ class Broker:
 
         self.came.set()
         await self.gate.wait()
+        if request.required_acks != ALL_REPLICAS:
+            self.acts.insert(0, 21)  # INVALID_REQUIRED_ACKS
+
         self.requests.append(sum(len(partitions) for _, partitions in request.topics))
         answers = [
             (topic, [(number, *self._act(number, data), -1, 0) for number, data in partitions])
@@ -139,7 +146,7 @@ class Broker:
         return produce.ProduceResponse_v7(answers, 0)
 
     def _metadata(self, request: Any) -> Any:
-        brokers = [(1, "127.0.0.1", self._port, None)]
+        brokers = [(node, "127.0.0.1", port, None) for node, port in (self.nodes or {1: self.port}).items()]
         topics = []
         for name in request.topics or []:
             self.exists = self.exists or request.allow_auto_topic_creation

@@ -409,6 +409,18 @@ async def test_a_partition_that_appears_later_is_found_and_one_that_does_not_is_
     assert broker.log[1] == [b"1"]
 
 
+async def test_a_partition_that_has_moved_is_followed_although_its_old_leader_lives() -> None:
+    old, new = Broker(), Broker()
+    async with new.serving(), connected(old) as sink:
+        await sink.append("t", 0, payloads(1), None)
+        old.nodes = new.nodes = {1: old.port, 2: new.port}
+        old.leader = new.leader = 2
+        old.acts = [6] * 20
+        await sink.append("t", 0, payloads(2), None)
+
+    assert (old.log[0], new.log[0]) == ([b"1"], [b"2"])
+
+
 async def test_a_partition_without_a_leader_is_waited_for() -> None:
     broker = Broker()
     broker.leader = -1
