@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 async def test_nothing_is_lost_while_members_join_and_leave(kafka: KafkaServer, tmp_path: Path) -> None:
     topic = await kafka.new_topic("turmoil", partitions=6)
-    crowd = Crowd(f"kafka://{kafka.bootstrap}", tmp_path, Turmoil(topic, seconds=8, every=0.7))
+    crowd = Crowd(f"kafka://{kafka.bootstrap}", tmp_path, Turmoil(topic, seconds=6, every=0.6))
     account = await crowd.run()
     assert account.sound, str(account)
     assert crowd.changes > 6
