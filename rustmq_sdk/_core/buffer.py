@@ -184,13 +184,11 @@ class Buffer:
 
     def take_batch(self, most: int, now: float) -> tuple[list[Message], list[Span]]:
         """Up to ``most`` messages in delivery order, and the runs of slots that they fill."""
-        messages: list[Message] = []
-        spans: list[Span] = []
-        while self.ready and len(messages) < most:
-            message = self.ready.pop()
-            messages.append(message)
-            spans.append((message._state, message._index, message._index + 1))
-
+        at_hand = min(most, len(self.ready))
+        messages = self.ready[: -at_hand - 1 : -1]
+        # In place: receive() keeps its bound pop.
+        del self.ready[len(self.ready) - at_hand :]
+        spans = list(_spans(messages))
         while self._rotation and len(messages) < most:
             lane = self._rotation.popleft()
             lane.queued = False

@@ -203,6 +203,18 @@ def test_a_batch_tells_the_runs_of_its_slots() -> None:
     assert {(id(state), index) for state, index in slots} == {(id(one._state), one._index) for one in messages}
 
 
+def test_a_batch_of_messages_that_were_at_hand_already_is_few_runs() -> None:
+    """A run costs as much to settle as a piece."""
+    buffer = Buffer()
+    fetch(buffer, lane_of(buffer), 6)
+    pop = buffer.ready.pop
+    received(buffer)
+    messages, spans = buffer.take_batch(3, 0.0)
+    assert places(messages) == [(0, 1), (0, 2), (0, 3)]
+    assert [(first, end) for _, first, end in spans] == [(1, 4)]
+    assert places([pop()]) == [(0, 4)]
+
+
 def test_the_runs_of_a_batch_leave_room_for_a_later_attempt_between_two_first_ones() -> None:
     buffer = Buffer()
     lane = lane_of(buffer, remembered=Remembered(attempts={1: 2}))
