@@ -1,4 +1,4 @@
-"""Promise 13, at the end of the block: what is settled is committed, the rest goes back at once, and nobody enters again."""
+"""Promise 13, at the end of the block: what is settled is committed, the rest goes back; and it is entered once."""
 
 from __future__ import annotations
 
