@@ -270,6 +270,14 @@ def backup(
         raise typer.BadParameter(f"expected a log and the name of its copy, got {len(names)} names")
 
     with said_plainly():
+        if not source and not url:
+            raise rustmq_sdk.ConfigurationError(
+                "the one name given is the copy's, and no log is named",
+                field="log",
+                value=url,
+                fix=f"Write rustmq backup LOG {target}, or rustmq backup {target} COPY, or set RUSTMQ_URL",
+            )
+
         copy(source[0] if source else _required(url), target)
         size = file_of(target).stat().st_size
 

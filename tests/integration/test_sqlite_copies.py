@@ -126,8 +126,17 @@ async def test_a_copy_replaces_nothing_and_leaves_nothing_half_made(path: Path) 
     async with rustmq_sdk.Client(f"sqlite:///{path}") as client:
         await send(client, "x" * 3_000_000)
 
-    with pytest.raises(ConfigurationError, match="already"):
-        copy(path, path)
+    path.with_name("taken.db").touch()
+    with pytest.raises(ConfigurationError, match="there is a file of this name already") as refused:
+        copy(path, path.with_name("taken.db"))
+
+    assert "delete" not in str(refused.value)
+    path.with_name("link.db").symlink_to(path)
+    for itself in (path, path.with_name("link.db")):
+        with pytest.raises(ConfigurationError, match="that is the log itself") as refused:
+            copy(path, itself)
+
+        assert "delete" not in str(refused.value)
 
     with pytest.raises(ConfigurationError, match="no such file"):
         copy(path.with_name("none.db"), path.with_name("copy.db"))

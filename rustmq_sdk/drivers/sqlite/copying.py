@@ -50,8 +50,12 @@ def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
         )
 
     if copied.exists():
+        # No word of deleting: it may be the only copy of something, or the log of which this was to be one.
         raise ConfigurationError(
-            "there is a file of this name already", field="target", value=str(copied), fix="Name another, or delete it"
+            "that is the log itself" if _same(original, copied) else "there is a file of this name already",
+            field="target",
+            value=str(copied),
+            fix="Name the copy after the log, by a name that no file has",
         )
 
     partial = copied.with_name(f"{copied.name}-partial")
@@ -69,6 +73,10 @@ def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _same(original: Path, copied: Path) -> bool:
+    return original.exists() and original.samefile(copied)
 
 
 def _write(connection: Connection, target: Path) -> None:
