@@ -175,8 +175,8 @@ class _Open:
             sums = list(accumulate(whole.cut(0, count).sizes()))
             count = min(count, max(bisect_right(sums, max_bytes), at_least))
 
-        if count == len(whole):
-            part, size = whole, min(self.size, max_bytes)
+        if count == len(whole) and self.size <= max_bytes:
+            part, size = whole, self.size
         else:
             part = whole.cut(0, count)
             size = part.size()
