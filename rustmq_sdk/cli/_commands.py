@@ -35,6 +35,8 @@ Url = Annotated[str | None, typer.Option("--url", "-u", envvar="RUSTMQ_URL", hel
 START = "earliest, latest, an offset, or a date (and time): 2026-01-31, 2026-01-31T12:30, 2026-01-31T12:30+01:00"
 SEND_TOGETHER = 500
 """Lines of standard input that travel in one batch."""
+_CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}
+_ESCAPED = {code: f"\\x{code:02x}" for code in _CONTROLS}
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def topics(url: Url = None) -> None:
 
         table = Table("topic", "partitions")
         for name, partitions in sorted(found.items()):
-            table.add_row(name, str(partitions))
+            table.add_row(escape(_harmless(name)), str(partitions))
 
         console.print(table if found else "There are no topics yet.")
 
@@ -204,20 +206,31 @@ def _say_what_is_missing(topic: str, known: Collection[str] | None) -> None:
 
 
 def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:
-    console.print(message.id, style="dim", end=" ", markup=False, highlight=False)
+    console.print(_harmless(message.id), style="dim", end=" ", markup=False, highlight=False)
     if message.key is not None:
-        console.print(f"key={_text(message.key)!r}", style="cyan", end=" ", markup=False, highlight=False)
+        # Not _text(): repr() escapes by itself.
+        key = message.key.decode("utf-8", "backslashreplace")
+        console.print(f"key={key!r}", style="cyan", end=" ", markup=False, highlight=False)
 
     # Always there, so that a payload that looks like a key is no key.
     console.print("|", style="dim", end=" ", markup=False, highlight=False)
     console.print(_text(message.payload), markup=False, highlight=False, soft_wrap=True)
     for name, value in message.headers if headers else ():
         shown = _text(value).rstrip("\n").replace("\n", "\n        ")
-        console.print(f"    {name}: {shown}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"    {_harmless(name)}: {shown}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _text(value: bytes | None) -> str:
-    return "(nothing)" if value is None else value.decode("utf-8", "backslashreplace")
+    return "(nothing)" if value is None else _harmless(value.decode("utf-8", "backslashreplace"))
+
+
+def _harmless(text: str) -> str:
+    """With control characters spelt out as ``repr`` does, where a terminal would obey them; lines and tabs stay.
+
+    Whoever may send to a topic could otherwise move the cursor, rename the window or fill the clipboard of who looks.
+    Into a file or a pipe they go as they are.
+    """
+    return text.translate(_ESCAPED) if console.is_terminal else text
 
 
 @app.command()

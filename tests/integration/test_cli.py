@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+import rustmq_sdk
+from rustmq_sdk.cli import _commands
 from rustmq_sdk.cli._commands import app
 
 
@@ -48,6 +52,24 @@ def test_a_key_is_shown_as_no_payload_can_be(url: str) -> None:
     rustmq("send", "orders", "key='7' | hello")
     shown = rustmq("tail", "orders", "--start", "earliest", "--count", "2")[1]
     assert shown == "orders[0]@0 key='7' | hello\norders[0]@1 | key='7' | hello\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_terminal_would_obey_is_written_out_there_and_only_there(
+    url: str, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(_commands, "console", Console(force_terminal=terminal, color_system=None))
+
+    async def make() -> None:
+        async with rustmq_sdk.Client(url) as client, client.producer() as producer:
+            await producer.send("orders", b"a\x1b]0;owned\x07\x00 b\xc2\x9b\nc", headers=[("h\x1b", b"\x1b[2J")])
+
+    anyio.run(make)
+    code, shown = rustmq("tail", "orders", "--start", "earliest", "--count", "1", "--headers")
+    assert code == 0
+    assert ("\x1b" in shown) is not terminal
+    if terminal:
+        assert shown == "orders[0]@0 | a\\x1b]0;owned\\x07\\x00 b\\x9b\nc\n    h\\x1b: \\x1b[2J\n"
 
 
 @pytest.mark.parametrize(
