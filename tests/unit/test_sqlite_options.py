@@ -7,6 +7,7 @@ import pytest
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions, read_options, read_settings
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.slots import SourceRequest
 
 
 def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +60,19 @@ def test_a_topic_has_settings_of_retention_only() -> None:
 
     with pytest.raises(ConfigurationError):
         read_settings({"retention_age": True})
+
+
+@pytest.mark.parametrize(("seconds", "lease", "fits"), [(20, 6, False), (20, 40, False), (20, 41, True), (4, 1, True)])
+async def test_a_wait_for_writers_is_held_against_the_lease(
+    tmp_path: Path, seconds: float, lease: float, fits: bool
+) -> None:
+    def request(group: str | None) -> SourceRequest:
+        return SourceRequest(topics=["orders"], group=group, lease=lease, revoke_budget=1.0)
+
+    async with sqlite.open(f"sqlite:///{tmp_path}/log.db?busy_timeout={seconds}") as driver:
+        driver.source(request(None))
+        if fits:
+            driver.source(request("g"))
+        else:
+            with pytest.raises(ConfigurationError, match=f"busy_timeout=20.0: .* the lease \\({lease} s\\)"):
+                driver.source(request("g"))

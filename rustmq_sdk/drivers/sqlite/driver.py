@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rustmq_sdk.drivers.sqlite.admin import SqliteAdmin
 from rustmq_sdk.drivers.sqlite.file import LogFile
-from rustmq_sdk.drivers.sqlite.options import SqliteOptions
+from rustmq_sdk.drivers.sqlite.options import SqliteOptions, check_against_lease
 from rustmq_sdk.drivers.sqlite.sink import SqliteSink
 from rustmq_sdk.drivers.sqlite.source import CAPABILITIES, SqliteSource
 from rustmq_sdk.drivers.sqlite.state import SqliteStateStore
@@ -71,6 +71,10 @@ class SqliteDriver:
             await file.close()
 
     def source(self, request: SourceRequest) -> SqliteSource:
+        """Raises ``ConfigurationError`` for a lease that is too short beside ``busy_timeout``."""
+        if request.group is not None:
+            check_against_lease(self._options, request.lease)
+
         return SqliteSource(self._file(), request)
 
     def sink(self) -> SqliteSink:

@@ -18,6 +18,9 @@ from rustmq_sdk.errors import ConfigurationError
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 
+BUSY_TIMEOUT = 4.0
+"""Below half of a lease of 10 s, so that two beats get through or fail, and are reported, before it ends."""
+
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long a topic keeps its messages; None keeps them for ever."""
@@ -41,8 +44,7 @@ class SqliteOptions(Retention, frozen=True, kw_only=True):
     """
 
     sync: Annotated[Literal["full", "normal"], msgspec.Meta(description="Write full or normal.")] = "full"
-    # Below half of the shortest sensible lease (10 s): a member must get its heartbeat through beside a busy writer.
-    busy_timeout: Annotated[float, msgspec.Meta(ge=0, description="Seconds, 0 or more.")] = 4.0
+    busy_timeout: Annotated[float, msgspec.Meta(ge=0, description="Seconds, 0 or more.")] = BUSY_TIMEOUT
     retention_overtakes: Annotated[bool, msgspec.Meta(description="Write true or false.")] = False
     check_crcs: Annotated[bool, msgspec.Meta(description="Write true or false.")] = True
     wake: Annotated[Literal["auto", "poll"], msgspec.Meta(description="Write auto or poll.")] = "auto"
@@ -67,6 +69,24 @@ def read_options(given: Mapping[str, Any]) -> SqliteOptions:
 def read_settings(given: Mapping[str, Any]) -> Retention:
     """The settings of one topic; raises ``ConfigurationError`` as :func:`read_options` does."""
     return Retention(**_checked(Retention, given))
+
+
+def check_against_lease(options: SqliteOptions, lease: float) -> None:
+    """A wait for other writers that was made longer than half of a lease hides until its end that no beat gets through.
+
+    The default serves every lease: it is the failure of a beat that makes a shorter one known, not its wait.
+
+    Raises:
+        ConfigurationError: ``busy_timeout`` was raised that far.
+    """
+    if options.busy_timeout > BUSY_TIMEOUT and options.busy_timeout >= lease / 2:
+        raise ConfigurationError(
+            f"one wait for another writer may take half of the lease ({lease:g} s) or more, and no heartbeat goes out "
+            "meanwhile",
+            field="busy_timeout",
+            value=options.busy_timeout,
+            fix=f"Set busy_timeout below {max(BUSY_TIMEOUT, lease / 2):g}, or lease above {2 * options.busy_timeout:g}",
+        )
 
 
 def _checked(schema: type[Retention], given: Mapping[str, Any]) -> dict[str, Any]:
