@@ -131,10 +131,12 @@ def test_a_topic_that_does_not_fit_is_refused_in_one_line(url: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["topics"], ["tail", "orders", "--start", "earliest", "--wait", "0.05"]])
-def test_who_only_looks_creates_nothing(url: str, tmp_path: Path, command: list[str]) -> None:
-    code, said = rustmq(*command)
+@pytest.mark.parametrize("query", ["", "?create=true"])
+def test_who_only_looks_creates_nothing(url: str, tmp_path: Path, command: list[str], query: str) -> None:
+    code, said = rustmq(*command, "--url", url + query)
     assert code == 1
     assert "log.db': there is no such file. Name an existing log" in said.replace("\n", "")
+    assert "create=true" not in said
     assert list(tmp_path.iterdir()) == []
 
 

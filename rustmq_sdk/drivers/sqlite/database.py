@@ -137,7 +137,9 @@ def _check_place(path: Path, options: SqliteOptions) -> None:
         raise _not_ours(path, f"the directory {path.parent} does not exist", "Create it, or name another file")
 
     if not options.create and not path.exists():
-        raise _not_ours(path, "there is no such file", "Name an existing log, or have it created (create=true)")
+        raise _not_ours(
+            path, "there is no such file", "Name an existing log: what only looks (create=false) makes none"
+        )
 
 
 def _adopt(connection: Connection, path: Path, *, create: bool) -> None:
