@@ -71,7 +71,16 @@ def open_driver(url: str, *, also: Collection[str] = (), create: bool = True) ->
         own["create"] = "false"
 
     open_ = cast("Callable[[str], Driver]", getattr(module, name))
-    return open_(location.bare + (f"?{urlencode(own)}" if own else ""))
+    try:
+        return open_(location.bare + (f"?{urlencode(own)}" if own else ""))
+    except ConfigurationError as error:
+        if error.field != "url":
+            raise
+
+        # The driver got another URL, and an error shows the one that was written.
+        raise ConfigurationError(
+            error.problem, field="url", value=location.shown, fix=error.fix, also=error.also
+        ) from error.__cause__
 
 
 def _target(location: Location) -> tuple[str, str]:

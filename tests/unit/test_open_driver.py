@@ -56,6 +56,14 @@ def opened(url: str) -> Any:
     return open_driver(url, also=FIELDS)
 
 
+@pytest.mark.parametrize("query", ["", "?group=g&sync=full"])
+def test_an_error_of_the_driver_shows_the_url_that_was_written(query: str) -> None:
+    with pytest.raises(ConfigurationError, match="a file, not a host") as refused:
+        open_driver(f"sqlite://log.db{query}", also=FIELDS, create=False)
+
+    assert refused.value.value == redact(f"sqlite://log.db{query}")
+
+
 def test_a_built_in_driver_is_found_by_its_scheme_in_any_case() -> None:
     assert type(open_driver("memory://")).__name__ == "MemoryDriver"
     assert type(open_driver("MEMORY://")).__name__ == "MemoryDriver"
