@@ -35,7 +35,19 @@ def test_topics_patterns_and_partitions_are_told_apart() -> None:
     ]
 
 
-@pytest.mark.parametrize("topics", [["^orders", "refunds"], ["^a", "^b"], ["orders[0]", "refunds"], ["^orders("]])
+@pytest.mark.parametrize(
+    "topics",
+    [
+        ["^orders", "refunds"],
+        ["^a", "^b"],
+        ["orders[0]", "refunds"],
+        ["^orders("],
+        ["orders[1"],
+        ["a b"],
+        [".."],
+        ["x" * 250],
+    ],
+)
 def test_what_is_mixed_or_malformed_is_refused(topics: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="topics"):
         read_topics(topics)

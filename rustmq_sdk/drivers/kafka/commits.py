@@ -25,6 +25,7 @@ from aiokafka.structs import OffsetAndMetadata
 from rustmq_sdk.drivers.kafka import metadata
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.quieting import said_by_us
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
 
 RETRY_PAUSE = 0.1
@@ -76,7 +77,9 @@ class OffsetCommits:
             KafkaPartition(*assignment.tp): OffsetAndMetadata(checkpoint.offset, metadata.as_text(checkpoint.extra))
             for assignment, checkpoint in checkpoints.items()
         }
-        task = asyncio.create_task(self._until_answered(offsets), name="rustmq-kafka-commit")
+        with said_by_us():
+            task = asyncio.create_task(self._until_answered(offsets), name="rustmq-kafka-commit")
+
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:

@@ -7,6 +7,7 @@ then, says nothing, and looks healthy.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer
@@ -25,6 +26,7 @@ class MissingTopics:
     def __init__(self, consumer: AIOKafkaConsumer, names: Sequence[str]) -> None:
         self._consumer = consumer
         self._names = names
+        self._told: set[str] = set()
 
     @property
     def names(self) -> Sequence[str]:
@@ -35,5 +37,18 @@ class MissingTopics:
         """Until cancelled. What is found has aiokafka join again, with the partitions."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            self.tell()
             if self.names:
                 await self._consumer._client.force_metadata_update()
+
+    def tell(self) -> None:
+        """Warns of each topic, once for each time that it goes missing."""
+        missing = set(self.names)
+        for name in sorted(missing - self._told):
+            logging.getLogger("rustmq_sdk").warning(
+                "topic %s does not exist any more. It is read again soon after somebody has made it again",
+                name,
+                extra={"event": "topic_missing"},
+            )
+
+        self._told = missing

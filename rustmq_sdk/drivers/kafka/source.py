@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -15,6 +15,7 @@ from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.metadata import ROOM
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.kafka.quieting import said_by_us
 from rustmq_sdk.drivers.kafka.settings import client_settings
 from rustmq_sdk.drivers.kafka.subscription import KafkaSubscription
 from rustmq_sdk.drivers.kafka.timing import Timing
@@ -66,21 +67,24 @@ class KafkaSource:
             group=self._request.group,
             reader=lambda: self._consumer(None),
         )
-        task = subscription.begin()
+        tasks = subscription.begin()
         try:
             yield subscription
         finally:
-            if task is not None:
+            for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
 
-            await subscription.close(static=self._options.group_instance_id is not None)
+            try:
+                await asyncio.wait(tasks)
+            finally:
+                await subscription.close(static=self._options.group_instance_id is not None)
 
     async def _start(self, consumer: AIOKafkaConsumer) -> None:
         try:
             async with asyncio.timeout(self._timing.request):
-                await consumer.start()
+                with said_by_us():
+                    await consumer.start()
+
                 await self._find_topics(consumer)
         except TimeoutError as error:
             raise translate(error, slot="source", operation="subscribe") from error

@@ -77,17 +77,17 @@ class KafkaSubscription:
         else:
             self._membership = ManualAssignment(consumer, listener, self._holdings, wanted, interrupt=interrupt)
 
-    def begin(self) -> asyncio.Task[None] | None:
-        """Joins. What the listener is told comes later, from tasks; the answer is one that has to be ended."""
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Joins. What the listener is told comes later, from tasks; the answer is those that have to be ended."""
+        tasks = [asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics")]
         if isinstance(self._membership, ManualAssignment):
-            return asyncio.create_task(self._membership.run(), name="rustmq-kafka-assignment")
-
-        if self._wanted.pattern is not None:
+            tasks.append(asyncio.create_task(self._membership.run(), name="rustmq-kafka-assignment"))
+        elif self._wanted.pattern is not None:
             self._consumer.subscribe(pattern=self._wanted.pattern.pattern, listener=self._membership)
-            return None
+        else:
+            self._consumer.subscribe(self._wanted.names, listener=self._membership)
 
-        self._consumer.subscribe(self._wanted.names, listener=self._membership)
-        return asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics")
+        return tasks
 
     async def close(self, *, static: bool) -> None:
         """Leaves the group, quickly and in any case. Fetches may still be waiting, and find nothing from now on."""

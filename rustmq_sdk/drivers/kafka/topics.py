@@ -11,6 +11,9 @@ from aiokafka import TopicPartition as KafkaPartition
 from rustmq_sdk.errors import ConfigurationError
 
 _PARTITION = re.compile(r"(?P<topic>[^\[\]]+)\[(?P<partition>\d+)\]")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_RESERVED = (".", "..")
+_NAMES = 'Use at most 249 letters, digits, dots, _ and -; a pattern begins with ^, and a partition is "orders[0]"'
 _FIX = 'Name topics ("orders"), one pattern ("^orders-.*"), or partitions ("orders[0]", "orders[3]"), of one kind only'
 
 
@@ -32,7 +35,7 @@ def read_topics(topics: Sequence[str]) -> Wanted:
     """Tells the three apart: a pattern begins with ``^``, as librdkafka has it, and a partition is ``topic[number]``.
 
     Raises:
-        ConfigurationError: kinds are mixed, or a pattern is none.
+        ConfigurationError: kinds are mixed, a pattern is none, or Kafka allows no such name.
     """
     patterns = [topic for topic in topics if topic.startswith("^")]
     partitions = [match for topic in topics if (match := _PARTITION.fullmatch(topic))]
@@ -44,6 +47,10 @@ def read_topics(topics: Sequence[str]) -> Wanted:
 
     if patterns or partitions:
         raise ConfigurationError("topics, patterns and partitions are mixed", field="topics", value=topics, fix=_FIX)
+
+    for topic in topics:
+        if not _NAME.fullmatch(topic) or topic in _RESERVED:
+            raise ConfigurationError("that is no name for a topic", field="topics", value=topic, fix=_NAMES)
 
     return Wanted(names=list(topics))
 

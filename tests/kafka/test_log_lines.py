@@ -1,0 +1,60 @@
+"""What a user reads on stderr: our words, and none of aiokafka's beside them."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+import pytest
+
+import rustmq_sdk
+from tests.kafka.reading import consuming, on_asyncio, until
+from tests.services.kafka_server import KafkaServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_missing_topic_is_said_once(kafka: KafkaServer, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(rustmq_sdk.UnknownTopic, match="ordesr"):
+        async with consuming(f"kafka://{kafka.bootstrap}", f"ordesr-{secrets.token_hex(4)}", group="ordesr"):
+            pass
+
+    assert said(caplog) == []
+
+
+@on_asyncio
+@pytest.mark.parametrize("group", [True, False], ids=["group", "no-group"])
+async def test_a_topic_that_is_deleted_is_said_once(
+    kafka: KafkaServer, group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = await kafka.new_topic("deleted")
+    url = f"kafka://{kafka.bootstrap}"
+    async with consuming(url, topic, group=topic if group else None) as consumer:
+        await until(lambda: consumer.assigned_partitions)
+        async with rustmq_sdk.Client(url) as client:
+            await client.delete_topic(topic)
+
+        await until(lambda: said(caplog))
+        await until(lambda: not consumer.health().ok)
+        await until(lambda: not consumer.assigned_partitions)
+
+    assert [line for line in said(caplog) if topic in line] == [
+        f"topic {topic} does not exist any more. It is read again soon after somebody has made it again"
+    ]
+
+
+async def test_a_rebalance_is_no_warning(kafka: KafkaServer, caplog: pytest.LogCaptureFixture) -> None:
+    topic = await kafka.new_topic("joined", partitions=2)
+    url = f"kafka://{kafka.bootstrap}"
+    async with consuming(url, topic, group=topic) as first:
+        await until(lambda: len(first.assigned_partitions) == 2)
+        async with consuming(url, topic, group=topic) as second:
+            await until(lambda: second.assigned_partitions)
+
+        await until(lambda: len(first.assigned_partitions) == 2)
+
+    assert said(caplog) == []
