@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.slots import Source
 from rustmq_sdk.values import TopicPartition
 
 
@@ -78,3 +80,23 @@ def check_handler(handler: Any) -> None:
             value=handler,
             fix="It takes one argument: a Message, or Messages where batch_size is given",
         ) from None
+
+
+def check_source(source: Source, config: ConsumerConfig) -> None:
+    """Refuses settings that this kind of source cannot follow, and a log whose retries could lose their bodies."""
+    capabilities = source.capabilities
+    if capabilities.kind == "queue" and not config.auto_commit:
+        raise ConfigurationError(
+            "a queue settles every message by itself; there is no position to commit",
+            field="auto_commit",
+            value=False,
+            fix="Leave auto_commit on; await message.ack(durable=True) where you need certainty",
+        )
+
+    if capabilities.kind == "log" and not capabilities.read:
+        raise ConfigurationError(
+            "this log cannot read single offsets again, so a retry could lose its body",
+            field="source",
+            value=type(source).__name__,
+            fix="The driver has to claim and fill `read`; see docs/writing-a-driver.md",
+        )

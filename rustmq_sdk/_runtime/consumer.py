@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self, Unpack, final
 
 import anyio
 
-from rustmq_sdk._runtime.arguments import check_seconds, check_whole, named_partitions
+from rustmq_sdk._runtime.arguments import check_seconds, check_source, check_whole, named_partitions
 from rustmq_sdk._runtime.health import explain, health, statistics
 from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
@@ -54,7 +54,7 @@ class Consumer:
         **options: Unpack[ConsumerOptions],
     ) -> None:
         self._config = config = config or load(ConsumerConfig, dict(options), environment={})
-        _check_source(source, config)
+        check_source(source, config)
         put = route_of(route if route is not None else config.dead_letters)
         if put is None and config.dead_letter_topic is not None:
             raise ConfigurationError(
@@ -138,7 +138,10 @@ class Consumer:
         try:
             return self._pop()
         except IndexError:
-            return await self._receive(timeout)
+            # Left before the wait: whatever ends that would be shown as raised while this one was handled.
+            pass
+
+        return await self._receive(timeout)
 
     async def _receive(self, timeout: float | None) -> Message:
         delivery = self._receiving.delivery
@@ -185,10 +188,12 @@ class Consumer:
         try:
             return self._pop()
         except IndexError:
-            try:
-                return await self._receive(None)
-            except ConsumerClosed:
-                raise StopAsyncIteration from None
+            pass
+
+        try:
+            return await self._receive(None)
+        except ConsumerClosed:
+            raise StopAsyncIteration from None
 
     async def run(
         self,
@@ -379,22 +384,3 @@ class Consumer:
 def _nothing() -> NoReturn:
     """Takes the place of the buffer's pop where receive() has to look closer first."""
     raise IndexError
-
-
-def _check_source(source: Source, config: ConsumerConfig) -> None:
-    capabilities = source.capabilities
-    if capabilities.kind == "queue" and not config.auto_commit:
-        raise ConfigurationError(
-            "a queue settles every message by itself; there is no position to commit",
-            field="auto_commit",
-            value=False,
-            fix="Leave auto_commit on; await message.ack(durable=True) where you need certainty",
-        )
-
-    if capabilities.kind == "log" and not capabilities.read:
-        raise ConfigurationError(
-            "this log cannot read single offsets again, so a retry could lose its body",
-            field="source",
-            value=type(source).__name__,
-            fix="The driver has to claim and fill `read`; see docs/writing-a-driver.md",
-        )

@@ -203,7 +203,7 @@ class Failures:
         stop: Stop | None = None,
     ) -> None:
         if self._letters is None:
-            stop = stop or self.stop
+            stop = stop or partial(self.stop, cause=error)
             stop(parent.ledger, Stuck("retry", parent, index, message=message), reason, NO_ROUTE)
             return
 
@@ -216,14 +216,14 @@ class Failures:
         """The dead-letter route refused it for good."""
         fix = "Repair the dead-letter route and call consumer.resume_partitions(…) to write the letter again"
         stuck = Stuck("letter", letter.parent, letter.index, letter=letter)
-        self.stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix)
+        self.stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix, cause=error)
 
     def stop_there(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         """Stops when what was fetched before it is handed out, not when it is fetched."""
         reached = partial(self.stop, ledger, stuck, reason, fix)
         self._session.buffer.push(Obstacle(stuck.parent, reached))
 
-    def stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
+    def stop(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str, *, cause: BaseException | None = None) -> None:
         session = self._session
         lane = session.buffer.lanes.get(ledger)
         # Lost meanwhile: the message comes again, to whoever has the partition, or the lease, then.
@@ -233,6 +233,7 @@ class Failures:
         self._stuck[ledger].append(stuck)
         tp = ledger.assignment.tp
         error = PartitionStopped(tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix)
+        error.__cause__ = cause
         log(logging.ERROR, "partition_stopped", "%s", error)
         session.observers("stopped", error)
         if lane.stopped is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from rustmq_sdk import Consumer, Message, PermanentDriverError
+from rustmq_sdk import Consumer, Message, PartitionStopped, PermanentDriverError, RetryPolicy
 from rustmq_sdk.drivers.memory import MemoryDriver
 from rustmq_sdk.testing import Fault
 from tests.promises.hard_shutdowns import Unreachable
@@ -82,3 +82,56 @@ class TestFailures:
             with pytest.raises(PermanentDriverError, match="no such host"):
                 async with Consumer(Unreachable(driver), group=GROUP):
                     raise AssertionError("it cannot be entered")
+
+
+@pytest.mark.virtual_time
+class TestTracebacks:
+    """What a user sees of a failure is the failure and what it comes from, nothing of our own loops."""
+
+    async def test_a_stopped_partition_names_the_handlers_error_as_its_cause(self, stage: Stage) -> None:
+        stage.send(1, keys=["k"])
+        failure = ValueError("no such order")
+
+        async def handler(message: Message) -> None:
+            raise failure
+
+        async with stage.consumer(retry=RetryPolicy(max_attempts=1)) as consumer:
+            with pytest.raises(PartitionStopped, match="no such order") as caught:
+                await consumer.run(handler)
+
+        assert caught.value.__cause__ is failure
+        assert caught.value.__context__ is None
+
+    @pytest.mark.parametrize("receive", ["receive", "async for", "receive_batch", "run"])
+    async def test_a_stop_without_a_cause_stands_alone(self, stage: Stage, receive: str) -> None:
+        stage.send(1, keys=["k"])
+        async with stage.consumer() as consumer:
+            await (await consumer.receive(60)).reject("not ours")
+            with pytest.raises(PartitionStopped, match="not ours") as caught:
+                await _next(consumer, receive)
+
+        assert caught.value.__cause__ is caught.value.__context__ is None
+
+    @pytest.mark.parametrize("receive", ["receive", "async for"])
+    async def test_a_cancelled_wait_is_no_second_failure(self, stage: Stage, receive: str) -> None:
+        stage.create()
+        async with stage.consumer() as consumer:
+            with anyio.move_on_after(1), pytest.raises(anyio.get_cancelled_exc_class()) as caught:
+                await _next(consumer, receive)
+
+        assert caught.value.__context__ is None
+
+
+async def _next(consumer: Consumer, receive: str) -> None:
+    async def handler(message: Message) -> None:
+        raise AssertionError("nothing is left to handle")
+
+    match receive:
+        case "receive":
+            await consumer.receive()
+        case "receive_batch":
+            await consumer.receive_batch()
+        case "async for":
+            await anext(consumer)
+        case "run":
+            await consumer.run(handler)
