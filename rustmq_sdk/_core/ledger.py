@@ -19,7 +19,7 @@ Rules of this file:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -36,6 +36,8 @@ _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256)
 
 Runs = list[tuple[int, int]]
 """Ascending, disjoint ``[first, end)`` runs of offsets."""
+SENT = 20
+"""Checkpoints without an answer that are remembered; with the pauses between them that is more than a minute."""
 
 
 class Settled(NamedTuple):
@@ -99,6 +101,8 @@ class Ledger:
         """Attempts from before a restart whose messages were not delivered since."""
         self.skip: Runs = list(remembered.settled) if remembered else []
         self.written = Checkpoint(start)
+        self.sent: deque[Checkpoint] = deque(maxlen=SENT)
+        """Sent since, without an answer: the broker may have any of these."""
         self.stored = False
         """The broker has ``written``: it is not only where we began."""
         self.written_runs: Runs = list(self.skip)
@@ -356,6 +360,7 @@ class Ledger:
     def wrote(self, snapshot: Snapshot) -> None:
         """The broker has it."""
         self.written = snapshot.checkpoint
+        self.sent.clear()
         self.written_runs = snapshot.runs
         # Lower than before if less fits now: what was cut off is uncommitted again.
         self.covered = snapshot.settled

@@ -133,4 +133,8 @@ class Ownership:
 
 def _is_untouched(ledger: Ledger, committed: Checkpoint | None) -> bool:
     # Nothing was ever committed: then there is nothing anybody could have moved.
-    return committed == ledger.written if committed is not None else not ledger.stored
+    if committed is None:
+        return not ledger.stored
+
+    # A commit whose answer was lost may have been made all the same: it is nobody else's.
+    return committed == ledger.written or committed in ledger.sent

@@ -83,6 +83,7 @@ class Acknowledger:
         self._over = False
         self._soon = False
         self._forced: list[anyio.Event] = []
+        self._pins: dict[Ledger, Any] = {}
         self._round = anyio.Event()
         self._started = 0
         self._confirmed = 0
@@ -140,6 +141,15 @@ class Acknowledger:
         """Something changed that the next commit should carry."""
         if self._since is None:
             self._since = self._session.clock()
+            self.inbox.kick()
+
+    def pin(self, ledgers: Collection[Ledger]) -> None:
+        """Has the broker know now where these begin: whoever is next begins there too.
+
+        It is what there is to write at this moment. Without ``auto_commit`` nothing that is settled later goes with it.
+        """
+        if ledgers and not self._commits_nothing:
+            self._pins.update(self._writer.prepare(ledgers))
             self.inbox.kick()
 
     def tell_soon(self) -> None:
@@ -215,10 +225,10 @@ class Acknowledger:
 
     async def commit_now(self, ledgers: Collection[Ledger]) -> None:
         """Tries once, even with an open circuit, for revoke and close; returns when it was tried."""
-        if self._commits_nothing or not self._session.config.auto_commit or not ledgers:
+        if self._commits_nothing or self._over or not ledgers:
             return
 
-        if self._over:
+        if not (self._session.config.auto_commit or self._pinned()):
             return
 
         done = anyio.Event()
@@ -267,13 +277,12 @@ class Acknowledger:
                 # What is ours now: a revoke may have run out of time while another commit hung; then its partitions are
                 # given up, and a commit would be one for somebody else's. And all of it, not only what is revoked:
                 # whoever waits in commit() would take a part for the whole.
-                await self._commit(list(self._ledgers()), once=True)
+                await self._write(once=True)
                 for done in forced:
                     done.set()
             elif self._due_in() == 0:
                 busy = True
-                self._asked = False
-                await self._commit(list(self._ledgers()), once=False)
+                await self._write(once=False)
 
     def _look(self) -> bool:
         """Whether somebody has told something."""
@@ -291,7 +300,7 @@ class Acknowledger:
 
         now = self._session.clock()
         due = self._due_by_itself(now)
-        if self._asked:
+        if self._asked or self._pinned():
             return max(0.0, self._paused_until - now)
 
         if due is None or not self._session.config.auto_commit:
@@ -314,6 +323,20 @@ class Acknowledger:
             due = tick if due is None else min(due, tick)
 
         return due
+
+    def _pinned(self) -> bool:
+        if self._pins:
+            # A commit has said more, or the partition is gone.
+            self._pins = {ledger: pin for ledger, pin in self._pins.items() if ledger.must_write and not ledger.fenced}
+
+        return bool(self._pins)
+
+    async def _write(self, *, once: bool) -> None:
+        if self._session.config.auto_commit or self._asked:
+            self._asked = False
+            await self._commit(list(self._ledgers()), once=once)
+        elif self._pinned() and not await self._writer.write(self._pins, once=once):
+            self._pause()
 
     async def _commit(self, ledgers: Collection[Ledger], *, once: bool) -> None:
         self._started += 1
@@ -340,11 +363,14 @@ class Acknowledger:
         else:
             self._since = self._session.clock()
             self._soon |= soon
-            # While the circuit is open an attempt would only be refused, and reported, again and again.
-            wait = self._circuit.retry_in if self._circuit.state == "open" else 0.0
-            self._paused_until = self._session.clock() + max(self._due.failed(), wait)
+            self._pause()
 
         self.end_round()
+
+    def _pause(self) -> None:
+        # While the circuit is open an attempt would only be refused, and reported, again and again.
+        wait = self._circuit.retry_in if self._circuit.state == "open" else 0.0
+        self._paused_until = self._session.clock() + max(self._due.failed(), wait)
 
     def end_round(self) -> None:
         """Has everybody who waits for a commit look again."""

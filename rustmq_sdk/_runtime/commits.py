@@ -85,6 +85,9 @@ class LogCommits:
             self.unconfirmed.confirmed()
             return True
 
+        for ledger, snapshot in snapshots.items():
+            ledger.sent.append(snapshot.checkpoint)
+
         call = self._circuit.run_once if once else self._circuit.run_or_raise
         try:
             outcomes = await call(

@@ -283,7 +283,7 @@ class Consumer:
 
     async def seek_all(self, offset: int) -> None:
         """:meth:`seek` for every assigned partition: all of them move, or none does."""
-        await self._positions.seek(self.assigned_partitions, offset)
+        await self._positions.seek_all(offset)
 
     async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
         """Goes on at the first message that is not older than ``timestamp_ms`` (milliseconds since the epoch)."""
@@ -291,7 +291,7 @@ class Consumer:
 
     async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
         """:meth:`seek_to_timestamp` for every assigned partition."""
-        await self._positions.seek_to_timestamp(self.assigned_partitions, timestamp_ms)
+        await self._positions.seek_all_to_timestamp(timestamp_ms)
 
     async def position(self, topic: str, partition: int) -> int:
         """The next offset to hand out."""

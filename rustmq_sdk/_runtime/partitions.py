@@ -42,6 +42,8 @@ class Partitions:
         self.spills = Spills(session, session.config.state_store)
         self.paused: set[TopicPartition] = set()
         self.revoking_now = False
+        self.arrived = anyio.Event()
+        """The first assignment is there."""
         self._drain = anyio.CancelScope()
         self._acknowledger: Acknowledger
         self._settler: LedgerSettler
@@ -89,6 +91,7 @@ class Partitions:
         log(logging.INFO, "rebalanced", "assigned %s (generation %s, %s)", names, generation, reason)
         self._session.observers("rebalanced", tuple(partitions), (), reason)
         self._kick_fetcher()
+        self.arrived.set()
         return answer
 
     def _report_moved(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> None:
@@ -125,14 +128,17 @@ class Partitions:
         starts = await self._starts([tp for tp in partitions if committed.get(tp) is None])
         remembered = {tp: await self._remembered(tp, found) for tp in partitions if (found := committed.get(tp))}
         answer: dict[Assignment, int | None] = {}
+        movable: list[Ledger] = []
         for tp in partitions:
             self._drop(tp)
             checkpoint = committed.get(tp)
             assignment = Assignment(tp, self.ownership.epoch(tp, generation))
             if checkpoint is None:
                 ledger = Ledger(assignment, starts[tp])
-                # "Latest" means another place after a restart, and what came in between would never be delivered.
-                ledger.must_write = self._session.config.start == "latest"
+                if self._session.config.start == "latest":
+                    # After a restart that is another place, and what came in between would never be delivered.
+                    ledger.must_write = True
+                    movable.append(ledger)
             else:
                 ledger = Ledger(assignment, checkpoint.offset, remembered[tp])
                 ledger.written = checkpoint
@@ -140,9 +146,8 @@ class Partitions:
 
             self._install(tp, generation, ledger)
             answer[assignment] = ledger.scanned
-            if ledger.must_write:
-                self._acknowledger.tell_later()
 
+        self._acknowledger.pin(movable)
         return answer
 
     def _start_queue(self, tp: TopicPartition, generation: int | None) -> Assignment:
@@ -314,6 +319,7 @@ class Partitions:
         assignment = Assignment(tp, self.ownership.epoch(tp, generation))
         ledger = Ledger(assignment, offset)
         ledger.written = before.written
+        ledger.sent = before.sent
         ledger.stored = before.stored
         # The user's word counts even downwards: the next commit says the new position, lower or higher.
         ledger.must_write = True

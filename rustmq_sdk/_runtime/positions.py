@@ -11,7 +11,7 @@ from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._runtime.arguments import check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import ConfigurationError, TransientDriverError, Unsupported
+from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, TransientDriverError, Unsupported
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import TopicPartition
 
@@ -43,12 +43,36 @@ class Positions:
 
         self._move(dict.fromkeys(partitions, offset))
 
+    async def seek_all(self, offset: int) -> None:
+        """Of all that is assigned."""
+        await self.seek(await self._assigned("seek_all()"), offset)
+
+    async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
+        """Of all that is assigned."""
+        await self.seek_to_timestamp(await self._assigned("seek_all_to_timestamp()"), timestamp_ms)
+
     async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> None:
         self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
         check_whole(
             "timestamp_ms", timestamp_ms, least=0, fix="Milliseconds since the epoch: int(t.timestamp() * 1000)"
         )
         self._move(await self._ask_about(partitions, "offsets_at", self._log.offsets_at, timestamp_ms))
+
+    async def _assigned(self, what: str) -> Collection[TopicPartition]:
+        """What is ours; after entering it takes the group a moment to say so, and until then that would be nothing."""
+        timeout = self._session.config.commit_timeout
+        arrived = self._parts.partitions.arrived
+        with anyio.move_on_after(timeout):
+            await arrived.wait()
+
+        self._session.check_failure()
+        if not arrived.is_set():
+            raise ConsumerStateError(
+                f"{what}: no partition was assigned within commit_timeout={timeout:g} s, so there is nothing to move. "
+                "Look at assigned_partitions, and at health() for the reason"
+            )
+
+        return [ledger.assignment.tp for ledger in self._parts.partitions.ownership.current()]
 
     async def _ask_about(
         self, partitions: Collection[TopicPartition], name: str, operation: Callable[..., Awaitable[Any]], *args: object

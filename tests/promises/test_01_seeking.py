@@ -49,6 +49,17 @@ class TestSeeking:
             assert offsets(await take(consumer, 2)) == [3, 4]
             assert await consumer.position("t", 0) == 5
 
+    async def test_all_can_be_moved_before_the_group_has_said_what_that_is(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            await consumer.seek_all(7)
+            assert await handle_all(consumer) == ["m7", "m8", "m9"]
+
+    async def test_without_a_partition_there_is_nothing_to_move_and_that_is_said(self, stage: Stage) -> None:
+        async with stage.consumer("nowhere") as consumer:
+            with pytest.raises(ConsumerStateError, match="no partition was assigned within commit_timeout=10 s"):
+                await consumer.seek_all(0)
+
     async def test_a_seek_forward_skips_on_the_users_word(self, stage: Stage) -> None:
         stage.send(10)
         async with stage.consumer() as consumer:
@@ -173,13 +184,6 @@ class TestSeekingBeyondTheEnd:
             await consumer.seek_all(4)
             assert stage.plan.calls["source.end_offsets"] == 2
             assert sorted(texts(await take_all(consumer))) == ["m4", "m4", "m4", "m5", "m6", "m7", "m8"]
-
-    async def test_without_partitions_nobody_is_asked(self, stage: Stage) -> None:
-        async with stage.consumer() as consumer:
-            await consumer.seek_all(5)
-            await consumer.seek_all_to_timestamp(5)
-
-        assert not stage.plan.calls["source.end_offsets"] + stage.plan.calls["source.offsets_at"]
 
     async def test_what_is_delivered_until_the_broker_has_answered_is_of_the_old_position(self, stage: Stage) -> None:
         stage.send(10)

@@ -35,6 +35,36 @@ class TestStartPositions:
         async with stage.consumer(start="latest") as consumer:
             assert await handle_all(consumer) == numbered(3, 10)
 
+    @pytest.mark.parametrize("auto_commit", [True, False])
+    async def test_where_latest_begins_is_written_at_once(self, stage: Stage, *, auto_commit: bool) -> None:
+        """A process that is killed says nothing more, and its successor would begin behind what it had in hand."""
+        stage.send(10)
+        async with stage.consumer(start="latest", auto_commit=auto_commit, commit_interval=60):
+            await passes(0.1)
+            assert stage.committed() == 10
+
+    async def test_it_is_written_when_the_broker_is_well_again_and_nothing_else_with_it(self, stage: Stage) -> None:
+        stage.send(10)
+        stage.plan.breaks("source.commit")
+        async with stage.consumer(start="latest", auto_commit=False) as consumer:
+            await passes(1)
+            stage.send(3)
+            await ack(*(await take(consumer, 2)))
+            stage.plan.heals()
+            await passes(120)
+            assert stage.committed() == 10, "auto_commit is off"
+            await consumer.commit()
+            assert stage.committed() == 12
+
+    async def test_who_leaves_before_it_is_written_writes_it(self, stage: Stage) -> None:
+        stage.send(10)
+        stage.plan.breaks("source.commit")
+        async with stage.consumer(start="latest", auto_commit=False):
+            await passes(1)
+            stage.plan.heals()
+
+        assert stage.committed() == 10
+
     async def test_an_offset_is_where_it_starts(self, stage: Stage) -> None:
         stage.send(10)
         async with stage.consumer(start=6) as consumer:

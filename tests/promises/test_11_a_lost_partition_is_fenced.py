@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition
+from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition, TransientDriverError
 from rustmq_sdk.drivers.memory.queues import LeaseState
 from rustmq_sdk.testing import Fault
 from rustmq_sdk.values import Checkpoint
@@ -295,6 +295,23 @@ class TestRevoked:
             assert await handle_all(consumer) == numbered(4, 6)
             await passes(3)
             assert stage.committed() == 10
+
+    async def test_a_commit_without_an_answer_is_not_taken_for_somebody_elses(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer(auto_commit=False, commit_timeout=1) as consumer:
+            messages = await take(consumer, 10)
+            await ack(*messages[:4])
+            await consumer.commit()
+            await ack(messages[4])
+            stage.plan.breaks("source.commit", kind="reply_lost")
+            with pytest.raises(TransientDriverError):
+                await consumer.commit()
+
+            stage.plan.heals()
+            assert stage.committed() == 5, "it was made all the same"
+            stage.broker.rebalance("g")
+            assert await take_all(consumer, quiet=60) == [], "they are in our hands"
+            assert [await message.ack() for message in messages[5:]] == [AckResult.RECORDED] * 5
 
     async def test_a_stale_commit_after_a_revoke_moves_nothing(self, stage: Stage) -> None:
         stage.plan = Plan(Fault("source.commit", "hang", 1, seconds=20))

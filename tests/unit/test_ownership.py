@@ -43,6 +43,16 @@ def test_a_position_that_somebody_else_wrote_makes_it_another() -> None:
     assert ownership.comes_back(TP, 8, Checkpoint(6)) is None
 
 
+def test_a_position_that_we_have_sent_is_ours_though_nobody_has_answered() -> None:
+    ownership, ledger = released(generation=7)
+    ledger.stored = True
+    ledger.sent.extend([Checkpoint(6, b"1"), Checkpoint(7, b"2")])
+
+    assert ownership.comes_back(TP, 8, Checkpoint(6, b"1")) is ledger
+    assert ownership.moved(TP, 8, Checkpoint(6, b"1")) is None
+    assert ownership.comes_back(TP, 8, Checkpoint(6, b"2")) is None
+
+
 def test_a_position_that_somebody_has_deleted_makes_it_another() -> None:
     ownership, ledger = released(generation=7)
 
