@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import rustmq_sdk
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import housekeeping, integrity, integrity_check
 from rustmq_sdk.drivers.sqlite.__main__ import main
+from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence
 from tests.integration.others import PATIENCE
 
@@ -106,6 +108,22 @@ def test_it_finds_a_damaged_page(path: Path) -> None:
         file.write(bytes(size // 2))
 
     assert any(problem.startswith("SQLite: ") for problem in integrity_check(path))
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(8192, "its 8,192 bytes are fewer"), (9000, "breaks off at byte 9,000, inside")]
+)
+def test_a_file_that_was_cut_off_is_a_finding(path: Path, size: int, said: str) -> None:
+    os.truncate(path, size)
+    (problem,) = integrity_check(path)
+    assert problem.startswith("SQLite: database disk image is malformed; ")
+    assert said in problem
+
+
+async def test_who_cannot_open_a_damaged_file_is_told_how_to_look_at_it(path: Path) -> None:
+    os.truncate(path, 9000)
+    with pytest.raises(PermanentDriverError, match="rustmq check FILE"):
+        await rustmq_sdk.Client(f"sqlite:///{path}").__aenter__()
 
 
 def test_both_commands_say_the_same(path: Path) -> None:

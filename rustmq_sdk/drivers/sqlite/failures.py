@@ -41,7 +41,8 @@ _PERMANENT: dict[type[apsw.Error], str] = {
     apsw.ReadOnlyError: "the file, its directory or the disk is read-only. Make them writable for this user; if the "
     "system has made the disk read-only by itself, it has failed: look at the system's log",
     apsw.PermissionsError: "access was refused. Make the file and its directory readable and writable for this user",
-    apsw.CorruptError: "the file is damaged. Run rustmq_sdk.drivers.sqlite.integrity_check on it and restore a backup",
+    apsw.CorruptError: "the file is damaged. See what is wrong with it (rustmq check FILE, or python -m "
+    "rustmq_sdk.drivers.sqlite FILE) and restore a backup",
     apsw.NotADBError: "not an SQLite database, or its header is damaged. Name another file, or restore a backup",
     apsw.CantOpenError: "the file cannot be opened. Its directory must exist and be writable for this user",
     apsw.TooBigError: "a message is larger than SQLite can hold (1 GB). Keep it elsewhere and send its name",

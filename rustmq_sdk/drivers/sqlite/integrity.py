@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import apsw
@@ -14,6 +15,7 @@ from rustmq_sdk.drivers.sqlite.consistency import inconsistencies
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
+from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.errors import ConfigurationError
 from rustmq_sdk.values import TopicPartition
@@ -34,7 +36,6 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Raises:
         ConfigurationError: there is no such file, or it is not a log.
-        PermanentDriverError: it is too damaged to be opened.
     """
     file = file_of(path)
     if not file.is_file():
@@ -42,12 +43,26 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     with translated(file, slot="source", operation="integrity_check"):
         options = SqliteOptions(create=False)
-        connection = connect(file, options, Patience(options.busy_timeout, threading.Event()))
+        try:
+            connection = connect(file, options, Patience(options.busy_timeout, threading.Event()))
+        except apsw.CorruptError as error:
+            return (f"SQLite: {error}; {_extent(file)}, so that nothing can be read. Restore a backup",)
+
         try:
             connection.pragma("query_only", value=True)
             return tuple(_problems(connection))
         finally:
             connection.close()
+
+
+def _extent(file: Path) -> str:
+    """What can be said of a file that SQLite does not open, from outside: opening it here would drop its locks."""
+    size = file.stat().st_size
+    pages, rest = divmod(size, PAGE_SIZE)
+    if rest:
+        return f"the file breaks off at byte {size:,}, inside of page {pages + 1:,}"
+
+    return f"its {size:,} bytes are fewer than there should be, or damaged at the beginning"
 
 
 class _Batch(NamedTuple):
