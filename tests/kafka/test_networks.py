@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 import rustmq_sdk
+from rustmq_sdk._runtime import partitions
 from tests.kafka.reading import SOON, Events, consuming, on_trio, options, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 from tests.services.proxy import OFFSET_COMMIT, Proxy, failed_commit
@@ -18,6 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 TIMES = "rebalance_timeout=2.1&request_timeout=2.5"
 """A half-open connection is given up when an answer is overdue."""
 LEASE, CLOSE = 2.5, 2.0
+LIST_OFFSETS, OFFSET_FETCH = 2, 9
 
 
 def reasons(consumer: rustmq_sdk.Consumer) -> set[str]:
@@ -67,6 +69,29 @@ async def test_an_idle_reader_on_a_half_open_connection_does_not_look_healthy(
         network.freeze()
         await until(lambda: not consumer.health().ok, within=12)
         assert "heartbeat" in consumer.health().reasons[0].text
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["group", "no group"])
+async def test_a_network_that_is_lost_while_partitions_are_assigned_is_waited_for(
+    kafka: KafkaServer, network: Proxy, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "ATTEMPTS", 2)
+    topic = await kafka.new_topic("assigning")
+    await send_numbers(f"kafka://{kafka.bootstrap}", topic, range(10))
+
+    def lose(answer: bytes) -> bytes:
+        network.freeze()
+        return answer
+
+    network.change(OFFSET_FETCH if grouped else LIST_OFFSETS, lose)
+    hasty = options(group=topic if grouped else None, lease=LEASE, close_timeout=CLOSE, commit_timeout=0.3)
+    async with consuming(f"kafka://{network.bootstrap}?{TIMES}", topic, **hasty) as consumer:
+        await until(lambda: "circuit_open" in reasons(consumer))
+        assert any("no answer in time" in reason.text for reason in consumer.health().reasons)
+        assert not consumer.assigned_partitions
+        network.mend()
+        assert sorted(await settle(consumer, 10)) == list(range(10))
+        await until(lambda: consumer.health().ok)
 
 
 @on_trio

@@ -4,8 +4,8 @@ aiokafka knows eager rebalances only: each takes everything away and gives it ba
 committed offsets. So what is ours is kept in :class:`Holdings`, and each partition is sought to where the listener
 says.
 
-Both callbacks run in aiokafka's coordination task, one after the other; heartbeats go on meanwhile. What they raise it
-would only log, so nothing escapes: the next fetch raises it.
+Both callbacks run in aiokafka's coordination task, one after the other; heartbeats go on during the first. What they
+raise it would only log, so nothing escapes: fetches raise it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
         try:
             await self._assign(sorted(assigned))
         except Exception as error:
-            self._fail(error)
+            if self._fail(error):
+                # Not here: until this returns there are no heartbeats, and it may be somebody else's turn.
+                await self._pause()
+                self._consumer._coordinator.request_rejoin()
         finally:
             self._interrupt()
 
@@ -112,3 +115,5 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
         starts = await self._listener.assigned(list(ours), generation)
         for partition, offset in self._holdings.take(starts, generation).items():
             self._consumer.seek(partition, offset)
+
+        self._succeed()

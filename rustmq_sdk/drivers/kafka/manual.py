@@ -42,16 +42,20 @@ class ManualAssignment(Assigning):
         self._wanted = wanted
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until something fails for good."""
         reason = "assigned"
-        try:
-            while True:
+        while True:
+            try:
                 await self._look(reason)
+                self._succeed()
                 reason = "topics_changed"
                 await asyncio.sleep(LOOK_SECONDS)
                 await self._consumer._client.force_metadata_update()
-        except Exception as error:
-            self._fail(error)
+            except Exception as error:
+                if not self._fail(error):
+                    return
+
+                await self._pause()
 
     async def _look(self, reason: str) -> None:
         existing = set(self._existing())
