@@ -6,9 +6,10 @@ back by order. So each partition has a floor in both, and what is left of the fl
 partitions than ``max_in_flight`` there is nothing to keep free: then whoever comes first is served, and one that is
 paused or stuck can hold up the others.
 
-``max_in_flight`` is never exceeded. Its bytes are by an eighth at most, and by what a driver brings beyond what was
-asked for: bytes kept free for a partition are granted even after such an overshoot, or one stuck large message would
-starve all partitions.
+``max_in_flight`` is never exceeded. Its bytes are by what a driver brings beyond what was asked for, a single message
+as a rule: past the bound nothing more is asked for, however many partitions have nothing in flight. But one stuck
+message that takes up the room of all must not starve them: beside it they still share an eighth of the bound. What can
+starve them is a stuck partition whose messages are larger than that eighth, each.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Intake:
         if shared >= (self.low if to_hand_out else 1) and room_bytes > 0:
             return Demand(eligible, shared, room_bytes)
 
-        return self._floor_demand(eligible, len(lanes), in_flight=in_flight)
+        return self._floor_demand(eligible, lanes, in_flight, in_flight_bytes)
 
     def _survey(self, lanes: Collection[Lane]) -> tuple[list[Lane], int, int]:
         """The partitions that want messages; messages and bytes that are in flight in all of them.
@@ -115,17 +116,24 @@ class Intake:
         most = self.limits.max_span
         return ledger.span_at_most < most or ledger.span < most
 
-    def _floor_demand(self, eligible: list[Lane], assigned: int, *, in_flight: int) -> Demand | None:
+    def _floor_demand(
+        self, eligible: list[Lane], lanes: Collection[Lane], in_flight: int, in_flight_bytes: int
+    ) -> Demand | None:
         """The shared room is used up: a partition below its floor still gets what it has kept free."""
         limits = self.limits
-        floor = self._floor(assigned)
+        floor = self._floor(len(lanes))
         # Less than all floors together only where partitions were added and the others have used up everything.
         free = limits.max_in_flight - in_flight
-        byte_floor = limits.max_in_flight_bytes // BYTE_FLOORS // assigned
+        byte_floors = limits.max_in_flight_bytes // BYTE_FLOORS
+        free_bytes = limits.max_in_flight_bytes - in_flight_bytes
+        if free_bytes <= 0 and (largest := _largest(lanes)) >= limits.max_in_flight_bytes:
+            free_bytes = byte_floors - (in_flight_bytes - largest)
+
+        byte_floor = max(1, byte_floors // len(lanes))
         asked: list[tuple[Lane, int, int]] = []
         for lane in eligible:
             room = min(floor - lane.ledger.in_flight, free)
-            room_bytes = byte_floor - lane.ledger.in_flight_bytes
+            room_bytes = min(byte_floor - lane.ledger.in_flight_bytes, free_bytes)
             if room > 0 and room_bytes > 0:
                 asked.append((lane, room, room_bytes))
 
@@ -191,6 +199,12 @@ class Intake:
         left = limits.max_uncommitted - found - limits.max_in_flight
         self._sure_for = min(max(0, left) // limits.prefetch, SURE)
         return found >= limits.max_uncommitted
+
+
+def _largest(lanes: Collection[Lane]) -> int:
+    """Bytes of the largest message in flight."""
+    pieces = (piece for lane in lanes for piece in lane.ledger.open.values())
+    return max((min(piece.held, piece.largest) for piece in pieces), default=0)
 
 
 def uncommitted(lanes: Collection[Lane]) -> int:

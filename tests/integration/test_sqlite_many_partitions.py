@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from rustmq_sdk.drivers.sqlite import SqliteDriver
-from rustmq_sdk.drivers.sqlite.fetching import LOOKS, PIECE
+from rustmq_sdk.drivers.sqlite.fetching import LOOKS, PIECE, READ_AHEAD
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.slots import Fetched, LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
@@ -70,6 +70,23 @@ async def test_partitions_with_little_share_a_fetch(driver: SqliteDriver) -> Non
         assert len(await fetch(member, 500)) == partitions
 
 
+async def test_large_batches_are_not_read_ahead_of_all_partitions(driver: SqliteDriver) -> None:
+    partitions, size = 20, READ_AHEAD // 2
+    await driver.admin().create_topic(TOPIC, partitions, {})
+    for number in range(partitions):
+        await driver.sink().append(TOPIC, number, [OutgoingMessage(bytes(size))], sequence=None)
+
+    async with member_of_all(driver, partitions) as member:
+        served = []
+        for _ in range(partitions):
+            pieces = await member.fetch(max_bytes=size, max_wait=10)
+            served += [piece.assignment.tp.partition for piece in pieces]
+            assert isinstance(member.subscription, SqliteSubscription)
+            assert sum(holding.cursor.available for holding in member.subscription._holdings) <= 2
+
+    assert sorted(number or 0 for number in served) == list(range(partitions))
+
+
 async def forget_the_assignment(member: Subscriber[LogSubscription]) -> None:
     """The next fetch would return at once because of it."""
     assert isinstance(member.subscription, SqliteSubscription)
@@ -96,11 +113,11 @@ async def test_rings_for_all_do_not_hide_a_partition_that_is_looked_at_late(
         fetching = member.subscription._fetching
         read, reads = fetching._read, 0
 
-        async def ring_and_read(*arguments: Any) -> None:
+        async def ring_and_read(*arguments: Any) -> int:
             nonlocal reads
             reads += 1
             fetching.heard(None)
-            await read(*arguments)
+            return await read(*arguments)
 
         monkeypatch.setattr(fetching, "_read", ring_and_read)
         with anyio.fail_after(10):
@@ -119,9 +136,9 @@ async def test_a_fetch_that_looks_again_and_again_is_woken(
         await forget_the_assignment(member)
         read = fetching._read
 
-        async def wake_and_read(*arguments: Any) -> None:
+        async def wake_and_read(*arguments: Any) -> int:
             fetching.wake()
-            await read(*arguments)
+            return await read(*arguments)
 
         monkeypatch.setattr(fetching, "_read", wake_and_read)
         with anyio.fail_after(5):

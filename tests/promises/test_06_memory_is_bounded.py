@@ -192,6 +192,17 @@ class TestBytes:
 
             assert sizes == [5, 50_000, 50_000, 11]
 
+    async def test_large_messages_of_many_partitions_do_not_add_up(self, stage: Stage) -> None:
+        stage.create(30)
+        for partition in range(30):
+            stage.send(["x" * 1000] * 2, partition=partition)
+
+        async with stage.consumer(max_in_flight_bytes=4500) as consumer:
+            held = await take_all(consumer)
+            assert len(held) == 5
+            await ack(*held)
+            assert len(await handle_all(consumer)) == 55
+
     async def test_a_queue_counts_bytes_as_well(self, queue: Stage) -> None:
         queue.send(["x" * 1000] * 100)
         async with queue.consumer(max_in_flight_bytes=10_000) as consumer:

@@ -46,6 +46,14 @@ class Cursor:
         return self._end is not None and self.read_to >= self._end
 
     @property
+    def waiting_bytes(self) -> int:
+        """Of what was read and not handed out."""
+        if not self.available:
+            return 0
+
+        return self._open.size + sum(len(each.data) for each in self._waiting if isinstance(each, Row))
+
+    @property
     def promising(self) -> bool:
         """Whether something is there, or may be in the file."""
         return self.available > 0 or self._end is None or self.read_to < self._end
@@ -64,14 +72,14 @@ class Cursor:
 
         for row in chunk.rows:
             if row.base > self.read_to:
-                self._miss(row.base, "missing in the file: run integrity_check on it")
+                self._miss(row.base, "missing in the file: rustmq check says what else is")
 
             self._waiting.append(row)
             self.available += row.base + row.length - self.read_to
             self.read_to = row.base + row.length
 
         if not chunk.rows and self.read_to < chunk.end:
-            self._miss(chunk.end, "missing in the file: run integrity_check on it")
+            self._miss(chunk.end, "missing in the file: rustmq check says what else is")
 
     def take(self, max_messages: int, max_bytes: int, *, at_least: int = 1) -> Fetched | None:
         """The next piece; None if nothing is there, or fits. ``at_least`` messages come whatever their size."""

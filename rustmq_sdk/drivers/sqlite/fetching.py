@@ -27,7 +27,8 @@ PIECE = 100
 over. They take turns instead, the one that was served longest ago first."""
 
 LOOKS = 64
-"""Partitions that one crossing looks at most: each brings a whole batch, and what is looked at last waits for all."""
+"""Partitions that one crossing looks at most: each brings a whole batch, and what is looked at last waits for all.
+Fewer where the batches are large."""
 
 _served = attrgetter("served")
 _looked = attrgetter("looked")
@@ -93,16 +94,19 @@ class Fetching:
         while True:
             busy = self._busy(wanted)
             needy = [holding for holding in busy if not holding.cursor.available]
+            unread = 0
             if needy and not all(map(_has_some, _first(busy, max_messages))):
                 # Not by when they were served: those that have nothing never are, and would be looked at every time.
                 looked_at = sorted(needy, key=_looked)[:LOOKS]
                 share = len(looked_at) / len(busy)
-                await self._read(looked_at, round(max_messages * share), round(max_bytes * share))
+                most = max(max_bytes, READ_AHEAD) - sum(holding.cursor.waiting_bytes for holding in busy)
+                read = await self._read(looked_at, round(max_messages * share), round(max_bytes * share), most)
+                unread = len(needy) - read
                 # The answer must not cross a revocation or a seek: what is ours is asked again after the await.
                 busy = self._busy(wanted)
 
             pieces = self._hand_out(list(_first(filter(_has_some, busy), max_messages)), max_messages, max_bytes)
-            if pieces or self._stir.left or len(needy) <= LOOKS:
+            if pieces or self._stir.left or not unread:
                 return pieces
 
     def _busy(self, wanted: Collection[Assignment]) -> list[Holding]:
@@ -110,17 +114,18 @@ class Fetching:
         found = self._holdings.of(wanted)
         return sorted([holding for holding in found if holding.flowing and holding.cursor.promising], key=_served)
 
-    async def _read(self, needy: Sequence[Holding], max_messages: int, max_bytes: int) -> None:
+    async def _read(self, needy: Sequence[Holding], max_messages: int, max_bytes: int, most: int) -> int:
+        """How many of them were looked at: ``most`` bytes may be used up before it is everybody's turn."""
         self._looks += 1
-        for holding in needy:
-            holding.looked = self._looks
-
         cursors = [(holding.cursor, holding.cursor.rings) for holding in needy]
         ahead = READ_AHEAD // len(cursors)
         wants = [Want(cursor.partition, cursor.read_to, 0, 0, ahead) for cursor, _ in cursors]
-        chunks = await self._file.read("source", "fetch", look_at_all, wants, max_messages, max_bytes)
-        for (cursor, rings), chunk in zip(cursors, chunks, strict=True):
+        chunks = await self._file.read("source", "fetch", look_at_all, wants, max_messages, max_bytes, most)
+        for holding, (cursor, rings), chunk in zip(needy, cursors, chunks, strict=False):
+            holding.looked = self._looks
             cursor.store(chunk, rings)
+
+        return len(chunks)
 
     def _hand_out(self, holdings: Sequence[Holding], max_messages: int, max_bytes: int) -> list[Fetched]:
         self._fetches += 1

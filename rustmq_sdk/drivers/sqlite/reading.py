@@ -128,17 +128,25 @@ def look(queries: Queries, want: Want) -> Chunk:
     return Chunk(rows, start, end)
 
 
-def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: int) -> list[Chunk]:
-    """Looks at several partitions in a row; what one does not use of its share is left for those after it."""
-    chunks = []
+def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: int, most: int) -> list[Chunk]:
+    """Looks at several partitions in a row; what one does not use of its share is left for those after it.
+
+    Ends early, after the first at the earliest, when ``most`` bytes were read: each partition brings a whole batch, and
+    64 batches of 4 MiB would lie in memory beside what is asked for.
+    """
+    chunks: list[Chunk] = []
     with queries.snapshot():
         for done, want in enumerate(wants):
+            if most <= 0 and chunks:
+                break
+
             left = len(wants) - done
             partition, offset, _, _, ahead = want
             chunk = look(queries, Want(partition, offset, max(1, messages // left), max(1, size // left), ahead))
             for row in chunk.rows:
                 messages -= row.length
                 size -= len(row.data)
+                most -= len(row.data)
 
             messages, size = max(0, messages), max(0, size)
             chunks.append(chunk)
