@@ -277,7 +277,7 @@ async def test_a_missing_batch_is_named_and_passed(path: Path) -> None:
         assert member.payloads() == [b"0"]
         (gone,) = [gone for piece in member.pieces for gone in piece.gone]
         assert (gone.first, gone.end) == (1, 3)
-        assert "integrity_check" in gone.reason
+        assert "rustmq check" in gone.reason
 
     assert integrity_check(path) == ("quakes[0]: the batches end at offset 1, the partition at 3",)
 
@@ -297,7 +297,7 @@ async def test_a_corrupt_page_is_a_permanent_error_that_names_the_check(path: Pa
         file.write(b"\xff" * size)
 
     async with driver_of(path) as driver:
-        with pytest.raises(PermanentDriverError, match="integrity_check") as refusal:
+        with pytest.raises(PermanentDriverError, match="rustmq check") as refusal:
             async with reader_of(driver) as member:
                 await member.collect(50)
 

@@ -48,7 +48,7 @@ async def test_a_page_that_is_damaged_while_the_log_is_open_ends_the_consumer_an
             await producer.send(TOPIC, f"{number} {'x' * 10_000}")
 
         await anyio.to_thread.run_sync(damage_index, path)
-        with pytest.raises(PermanentDriverError, match="integrity_check") as refusal:  # noqa: PT012
+        with pytest.raises(PermanentDriverError, match="rustmq check") as refusal:  # noqa: PT012
             async with client.consumer(TOPIC, group=GROUP) as consumer:
                 for _ in range(31):
                     await (await consumer.receive(timeout=PATIENCE)).ack()
