@@ -6,7 +6,7 @@ A message's slot is settled only after its letter is durable, so no position pas
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -148,15 +148,20 @@ class DeadLetterWriter:
         session = self._session
         session.counts.dead_lettered += len(batch)
         session.observers("dead_lettered", [letter.letter for letter in batch])
-        for letter in batch:
+        for run in _runs(batch):
+            first, last = run[0], run[-1]
+            more = f" to {last.parent.place_at(last.index)} ({len(run)} messages)" if len(run) > 1 else ""
             log(
                 logging.ERROR,
                 "dead_lettered",
-                "%s is dead-lettered (attempt %d): %s",
-                letter.parent.place_at(letter.index),
-                letter.letter.attempts,
-                letter.letter.reason,
+                "%s%s is dead-lettered (attempt %d): %s",
+                first.parent.place_at(first.index),
+                more,
+                first.letter.attempts,
+                first.letter.reason,
             )
+
+        for letter in batch:
             self._settle_slot(letter.parent, letter.index)
 
     async def _refused(self, batch: list[Letter], error: Exception) -> None:
@@ -194,6 +199,30 @@ class DeadLetterWriter:
             str(error) or f"no answer within {PUT_TIMEOUT:g} s",
         )
         await anyio.sleep(pause)
+
+
+def _runs(batch: Sequence[Letter]) -> Iterator[list[Letter]]:
+    """What one log line can say: consecutive offsets that never reached a handler, for the same reason.
+
+    One damaged batch of a log is hundreds of messages, and as many equal lines would hide the others.
+    """
+    run: list[Letter] = []
+    for letter in batch:
+        if run and not _goes_on(run[-1].letter, letter.letter):
+            yield run
+            run = []
+
+        run.append(letter)
+
+    if run:
+        yield run
+
+
+def _goes_on(before: DeadLetter, letter: DeadLetter) -> bool:
+    if before.attempts or letter.attempts or before.offset is None:
+        return False
+
+    return (before.tp, before.offset + 1, before.reason) == (letter.tp, letter.offset, letter.reason)
 
 
 class TopicDeadLetters:

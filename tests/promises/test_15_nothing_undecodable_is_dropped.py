@@ -54,6 +54,22 @@ class TestUndecodable:
         assert "could not be decoded: not a record" in stage.letters[0].reason
         assert stage.letters[0].exception_type == "builtins.ValueError"
 
+    async def test_one_line_says_it_of_all_that_lie_together_for_the_same_reason(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.create(1)
+        for _ in range(3):
+            stage.broker.append_broken("t", 0, b"raw")
+
+        stage.send(1)
+        stage.broker.append_broken("t", 0, b"raw")
+        async with stage.consumer(dead_letter_topic=DLQ) as consumer:
+            assert offsets(await take_all(consumer)) == [3]
+
+        assert len(stage.letters) == 4
+        said = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "dead_lettered"]
+        assert [line.partition(" is dead")[0] for line in said] == ["t[0]@0 to t[0]@2 (3 messages)", "t[0]@4"]
+
     @pytest.mark.parametrize("place", [0, 1, 4])
     async def test_without_a_route_its_partition_stops_and_others_flow(self, stage: Stage, place: int) -> None:
         stage.create(2)
