@@ -282,7 +282,10 @@ class Consumer:
         await self._positions.seek([TopicPartition(topic, partition)], offset)
 
     async def seek_all(self, offset: int) -> None:
-        """:meth:`seek` for every assigned partition: all of them move, or none does."""
+        """:meth:`seek` for every assigned partition: all of them move, or none does.
+
+        Waits for the first assignment; ``ConsumerStateError`` if none comes within ``commit_timeout``.
+        """
         await self._positions.seek_all(offset)
 
     async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
