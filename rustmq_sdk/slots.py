@@ -106,8 +106,8 @@ class AssignmentListener(Protocol):
     """What a subscription tells the runtime, serially, for the first time after ``subscribe()`` was entered.
 
     No call is made while another one is running, no fetch result crosses one. What a call raises ends the consumer: the
-    driver keeps it, and the next fetch raises it as it is. Of what may pass (``TransientDriverError``) it may call again
-    instead, and fetches raise that until it has passed.
+    driver keeps it, and the next fetch raises it as it is. After what may pass (``TransientDriverError``) it may call
+    again instead, and fetches raise that until it has passed.
 
     A driver that knows why says so in ``reason``, one of the words of
     :meth:`~rustmq_sdk.observe.Observer.on_rebalanced`. Observers and the log get it; nothing is decided by it.

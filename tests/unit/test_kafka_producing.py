@@ -11,7 +11,7 @@ import anyio
 import pytest
 from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
 
-from rustmq_sdk.drivers.kafka import lanes, patience, producing
+from rustmq_sdk.drivers.kafka import lanes, lines, patience, producing
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, encode
 from rustmq_sdk.drivers.kafka.failures import Unanswered
@@ -104,6 +104,35 @@ async def test_an_append_that_was_given_up_is_the_same_when_it_is_repeated(monke
         assert [one.offset for one in await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))] == [0]
 
     assert broker.log[0] == [b"1"]
+
+
+async def test_an_append_that_was_given_up_is_the_same_behind_any_number_of_other_producers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Broker()
+    monkeypatch.setattr(lines, "PRODUCERS", 3)
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0), ProducerSequence(b"p", 0))
+        broker.acts = ["lose", 29]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 1))
+
+        for number in range(9):
+            await sink.append("t", 0, payloads(10 + number), ProducerSequence(b"other %d" % number, 0))
+
+        assert [one.offset for one in await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 1))] == [1]
+
+    assert broker.log[0] == [b"%d" % number for number in (0, 1, *range(10, 19))]
+
+
+async def test_many_producers_keep_their_names() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        for number in range(3):
+            for producer in range(20):
+                await sink.append("t", 0, payloads(number), ProducerSequence(b"%d" % producer, number))
+
+    assert broker.names == 20
 
 
 @pytest.mark.parametrize("act", ["lose", "cut", "unsure"])

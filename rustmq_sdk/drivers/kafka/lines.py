@@ -16,8 +16,11 @@ from rustmq_sdk.values import ProducerSequence, SentMessage
 
 REMEMBERED = 5
 """Appends whose answers are kept for each producer and partition; a broker remembers as many batches."""
-PRODUCERS = 5
-"""Producers that are kept for each partition. One that failed comes back under a new name, so most are gone."""
+PRODUCERS = 1_000
+"""Producers that are kept for each partition, and as many more as have an append whose answer was lost."""
+FORGOTTEN_SECONDS = 3_600.0
+"""After so long unused any line is gone. A producer that failed comes back under a new name, so most are never used
+again; an append that may still be repeated is, within seconds, or a minute where a circuit is open."""
 _NUMBERS = 2**31  # the sequence wraps to 0 behind 2**31 - 1
 
 
@@ -41,13 +44,20 @@ class Line:
 
     Attributes:
         identity: what the broker knows it by; None until it was asked for one.
+        used: when that was last, seconds of the clock that ``Lines.of()`` is given.
     """
 
     def __init__(self) -> None:
         self.identity: Identity | None = None
+        self.used = 0.0
         self._origin: int | None = None
         self._pending: tuple[int, int, Pending] | None = None
         self._answers: OrderedDict[tuple[int, int], Sequence[SentMessage]] = OrderedDict()
+
+    @property
+    def unanswered(self) -> bool:
+        """An append may be stored or not. Repeated under another identity it would be stored twice."""
+        return self._pending is not None and self._pending[2].unanswered
 
     def number(self, first: int) -> int:
         """Kafka's number of the message that the runtime calls ``first``."""
@@ -86,15 +96,33 @@ class Lines:
     def __init__(self) -> None:
         self._lines: defaultdict[tuple[str, int], OrderedDict[bytes, Line]] = defaultdict(OrderedDict)
 
-    def of(self, topic: str, partition: int, sequence: ProducerSequence) -> Line:
-        """The line of a producer."""
+    def of(self, topic: str, partition: int, sequence: ProducerSequence, now: float) -> Line:
+        """The line of a producer.
+
+        Args:
+            topic: of the partition.
+            partition: where to.
+            sequence: says which producer.
+            now: seconds of a clock that does not go back.
+        """
         lines = self._lines[topic, partition]
         line = lines.get(sequence.producer_id)
         if line is None:
             line = lines[sequence.producer_id] = Line()
+            _forget_some(lines, now)
 
         lines.move_to_end(sequence.producer_id)
-        while len(lines) > PRODUCERS:
-            lines.popitem(last=False)
-
+        line.used = now
         return line
+
+
+def _forget_some(lines: OrderedDict[bytes, Line], now: float) -> None:
+    """The last one is new; in front are those that have not been used for the longest time."""
+    *old, _ = lines.items()
+    for name, line in old:
+        unused = now - line.used > FORGOTTEN_SECONDS
+        if not unused and len(lines) <= PRODUCERS:
+            return
+
+        if unused or not line.unanswered:
+            del lines[name]

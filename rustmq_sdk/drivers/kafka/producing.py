@@ -83,7 +83,7 @@ class Producing:
                 pending = Pending(self._wall_clock_ms())
                 return await self._append(Append(topic, partition, messages, 0, None, pending, patience))
 
-            line = self._lines.of(topic, partition, sequence)
+            line = self._lines.of(topic, partition, sequence, asyncio.get_running_loop().time())
             first, count = sequence.first, len(messages)
             if (sent := line.answered(first, count)) is not None:
                 return sent
