@@ -59,7 +59,9 @@ class Neighbour:
 
 
 @pytest.mark.parametrize("thread", [True, False])
-async def test_a_blocked_loop_keeps_its_partitions_if_the_client_has_a_thread(kafka: KafkaServer, thread: bool) -> None:
+async def test_a_blocked_loop_keeps_its_partitions_if_the_client_has_a_thread(
+    kafka: KafkaServer, thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     topic = await kafka.new_topic("blocked", partitions=2)
     url = f"kafka://{kafka.bootstrap}"
     with Neighbour(url, topic) as neighbour:
@@ -75,6 +77,10 @@ async def test_a_blocked_loop_keeps_its_partitions_if_the_client_has_a_thread(ka
             except rustmq_sdk.StalePartition:
                 result = rustmq_sdk.AckResult.STALE
 
+            if not thread:
+                await until(lambda: "the event loop was blocked for" in caplog.text)
+
+    assert "has not answered a heartbeat" not in caplog.text, "the broker is up and reachable"
     if thread:
         assert not taken_over
         assert result is rustmq_sdk.AckResult.DURABLE

@@ -79,7 +79,10 @@ class KafkaSubscription:
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Joins. What the listener is told comes later, from tasks; the answer is those that have to be ended."""
-        tasks = [asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics")]
+        tasks = [
+            asyncio.create_task(self._missing.look(), name="rustmq-kafka-missing-topics"),
+            asyncio.create_task(self._watch.run(), name="rustmq-kafka-liveness"),
+        ]
         if isinstance(self._membership, ManualAssignment):
             tasks.append(asyncio.create_task(self._membership.run(), name="rustmq-kafka-assignment"))
         elif self._wanted.pattern is not None:
