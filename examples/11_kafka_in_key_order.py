@@ -9,13 +9,13 @@ The first packing attempt of each order fails. Its later events wait for the ret
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import defaultdict
 
 import anyio
 
 import rustmq_sdk
 
-URL = os.getenv("RUSTMQ_URL", "sqlite:///orders.db")
 TOPIC = "examples.orders"
 ORDERS = ("7", "8", "9", "10", "11")
 EVENTS = ("placed", "paid", "packed", "shipped")
@@ -35,15 +35,17 @@ async def main() -> None:
         if all("shipped" in history[order] for order in ORDERS):
             consumer.stop()  # run() ends when the handlers at work are done
 
-    async with rustmq_sdk.Client(URL) as client:
-        await client.create_topic(TOPIC, partitions=4)
-        async with client.producer() as producer:
-            for event in EVENTS:
-                for order in ORDERS:
-                    await producer.send(TOPIC, event, key=order)
+    with tempfile.TemporaryDirectory() as folder:
+        url = os.getenv("RUSTMQ_URL", f"sqlite:///{folder}/orders.db")
+        async with rustmq_sdk.Client(url) as client:
+            await client.create_topic(TOPIC, partitions=4)
+            async with client.producer() as producer:
+                for event in EVENTS:
+                    for order in ORDERS:
+                        await producer.send(TOPIC, event, key=order)
 
-        async with client.consumer(TOPIC, group="examples.packing") as consumer:
-            await consumer.run(handle, concurrency=8, ordering="key")
+            async with client.consumer(TOPIC, group="examples.packing") as consumer:
+                await consumer.run(handle, concurrency=8, ordering="key")
 
     for order in ORDERS:
         print(f"order {order}: {', '.join(history[order])}")

@@ -107,9 +107,12 @@ CHECKS: dict[str, Callable[[str], None]] = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_says_what_it_shows(example: Path, backend: str, run: Callable[..., Any]) -> None:
+def test_an_example_says_what_it_shows_and_leaves_no_log_behind(
+    example: Path, backend: str, run: Callable[..., Any], tmp_path: Path
+) -> None:
     ended = run(example, backend=backend)
     assert ended.stderr == ""
+    assert list(tmp_path.rglob("*.db*")) == []
     if example.stem in SAYS:
         assert ended.stdout == SAYS[example.stem]
     else:
