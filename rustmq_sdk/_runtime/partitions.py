@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
 from typing import TypeVar, cast
 
 import anyio
@@ -21,6 +20,7 @@ from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.spills import Spills
+from rustmq_sdk._runtime.starts import find_starts
 from rustmq_sdk.errors import ConsumerStateError, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
@@ -125,7 +125,7 @@ class Partitions:
         if self._session.capabilities.kind == "queue":
             return {self._start_queue(tp, generation): None for tp in partitions}
 
-        starts = await self._starts([tp for tp in partitions if committed.get(tp) is None])
+        starts = await find_starts(self._session, self._ask, [tp for tp in partitions if committed.get(tp) is None])
         remembered = {tp: await self._remembered(tp, found) for tp in partitions if (found := committed.get(tp))}
         answer: dict[Assignment, int | None] = {}
         movable: list[Ledger] = []
@@ -134,9 +134,8 @@ class Partitions:
             checkpoint = committed.get(tp)
             assignment = Assignment(tp, self.ownership.epoch(tp, generation))
             if checkpoint is None:
-                ledger = Ledger(assignment, starts[tp])
-                if self._session.config.start == "latest":
-                    # After a restart that is another place, and what came in between would never be delivered.
+                ledger = Ledger(assignment, starts[tp].offset)
+                if starts[tp].movable:
                     ledger.must_write = True
                     movable.append(ledger)
             else:
@@ -339,29 +338,6 @@ class Partitions:
 
         subscription = cast(LogSubscription, self._session.subscription)
         return await self._ask(subscription.committed, partitions)
-
-    async def _starts(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        if not partitions:
-            return {}
-
-        start = self._session.config.start
-        subscription = cast(LogSubscription, self._session.subscription)
-        if start == "earliest":
-            return await self._ask(subscription.start_offsets, partitions)
-
-        if start == "latest":
-            return await self._ask(subscription.end_offsets, partitions)
-
-        if isinstance(start, datetime):
-            return await self._ask(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
-
-        if isinstance(start, int):
-            return dict.fromkeys(partitions, start)
-
-        raise ConsumerStateError(
-            f"{', '.join(map(str, partitions))} has no committed position in group {self._session.config.group!r} and "
-            'start="error". Give start="earliest" or "latest", or commit a position first'
-        )
 
     async def _remembered(self, tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
         try:

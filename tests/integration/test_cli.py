@@ -103,6 +103,15 @@ def test_lines_that_are_not_text_are_sent_as_they_are(url: str) -> None:
     assert "\\xff\\xfe" in rustmq("tail", "orders", "--start", "earliest", "--count", "1")[1]
 
 
+def test_tail_says_that_a_number_beyond_the_end_means_the_end(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    rustmq("create", "orders", "--partitions", "2")
+    assert rustmq("tail", "orders", "--start", "99", "--wait", "0.05")[0] == 0
+    assert [record.getMessage().partition(",")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "orders[0] ends at offset 0",
+        "orders[1] ends at offset 0",
+    ]
+
+
 def test_tail_stops_where_nothing_comes(url: str) -> None:
     rustmq("send", "orders", "only")
     assert rustmq("tail", "orders", "--start", "latest", "--wait", "0.05") == (0, "")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rustmq_sdk import ConsumerStateError, TopicPartition
-from rustmq_sdk.testing import BACKENDS
+from rustmq_sdk.testing import BACKENDS, Fault
 from rustmq_sdk.testing import run as run_test
 from rustmq_sdk.testing.clock import Backend
 from rustmq_sdk.values import Checkpoint
-from tests.promises.stage import GROUP, TP, Stage, ack, handle_all, offsets, take, take_all
+from tests.promises.stage import GROUP, TP, Plan, Stage, ack, handle_all, offsets, take, take_all
 
 
 class TestCheckpoints:
@@ -74,12 +74,47 @@ class TestStartPositions:
         async with stage.consumer(start="error") as consumer:
             assert await handle_all(consumer) == ["m3", "m4"]
 
-    async def test_an_offset_behind_the_end_waits_for_it(self, stage: Stage) -> None:
+    async def test_an_offset_beyond_the_end_means_the_end_and_is_said(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.create(2)
+        stage.send(4)
+        async with stage.consumer(start=2) as consumer:
+            assert offsets(await take_all(consumer)) == [2, 3]
+            stage.send(["first of all"], partition=1)
+            assert await handle_all(consumer) == ["first of all"]
+
+        said = [record for record in caplog.records if getattr(record, "event", "") == "start_beyond_end"]
+        assert [record.getMessage() for record in said] == [
+            "t[1] ends at offset 0, and start=2 is beyond that: it starts at its end, with what is sent from now on"
+        ]
+        assert said[0].levelname == "WARNING"
+
+    async def test_the_end_itself_is_a_start_as_any_other(self, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+        stage.send(2)
+        async with stage.consumer(start=2) as consumer:
+            assert await take_all(consumer) == []
+            stage.send(1)
+            assert await handle_all(consumer) == ["m2"]
+
+        assert "start_beyond_end" not in [getattr(record, "event", "") for record in caplog.records]
+
+    async def test_what_comes_while_a_consumer_restarts_that_began_beyond_the_end_is_not_skipped(
+        self, stage: Stage
+    ) -> None:
         stage.send(2)
         async with stage.consumer(start=4) as consumer:
             assert await take_all(consumer) == []
-            stage.send(4)
-            assert await handle_all(consumer) == ["m4", "m5"]
+
+        stage.send(4)
+        async with stage.consumer(start=4) as consumer:
+            assert await handle_all(consumer) == ["m2", "m3", "m4", "m5"]
+
+    async def test_a_log_that_does_not_say_where_it_ends_is_asked_again(self, stage: Stage) -> None:
+        stage.send(2)
+        stage.plan = Plan(Fault("source.end_offsets", "refused", 1))
+        async with stage.consumer(start=1) as consumer:
+            assert offsets(await take_all(consumer)) == [1]
 
 
 @functools.cache

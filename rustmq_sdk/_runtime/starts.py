@@ -1,0 +1,74 @@
+"""Where a partition begins in which nobody has committed a position."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk.errors import ConsumerStateError
+from rustmq_sdk.slots import LogSubscription
+from rustmq_sdk.values import TopicPartition
+
+
+class Start(NamedTuple):
+    """A place to begin.
+
+    Attributes:
+        offset: of the first message.
+        movable: after a restart ``start`` would mean another place, and what came in between would never be delivered;
+            so this one is to be committed at once.
+    """
+
+    offset: int
+    movable: bool = False
+
+
+async def find_starts(
+    session: Session, ask: Callable[..., Coroutine[Any, Any, Any]], partitions: Collection[TopicPartition]
+) -> Mapping[TopicPartition, Start]:
+    """What ``start`` means in each of these partitions.
+
+    Args:
+        session: of a log.
+        ask: calls the subscription, again while that fails for reasons that may pass.
+        partitions: without a committed position.
+
+    Raises:
+        ConsumerStateError: it is ``"error"``.
+        DriverError: the log does not say.
+    """
+    if not partitions:
+        return {}
+
+    start = session.config.start
+    subscription = cast(LogSubscription, session.subscription)
+    if isinstance(start, int):
+        ends = await ask(subscription.end_offsets, partitions)
+        return {tp: _at(tp, start, ends[tp]) for tp in partitions}
+
+    if start == "earliest":
+        found = await ask(subscription.start_offsets, partitions)
+    elif start == "latest":
+        found = await ask(subscription.end_offsets, partitions)
+    elif isinstance(start, datetime):
+        found = await ask(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
+    else:
+        raise ConsumerStateError(
+            f"{', '.join(map(str, partitions))} has no committed position in group {session.config.group!r} and "
+            'start="error". Give start="earliest" or "latest", or commit a position first'
+        )
+
+    return {tp: Start(offset, movable=start == "latest") for tp, offset in found.items()}
+
+
+def _at(tp: TopicPartition, start: int, end: int) -> Start:
+    if start <= end:
+        return Start(start)
+
+    # Waiting beyond the end, what is sent until the log has grown so far would be skipped, and nobody told.
+    text = "%s ends at offset %d, and start=%d is beyond that: it starts at its end, with what is sent from now on"
+    log(logging.WARNING, "start_beyond_end", text, tp, end, start)
+    return Start(end, movable=True)
