@@ -20,8 +20,8 @@ from rustmq_sdk.drivers.sqlite.schema import ADDED
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.errors import PermanentDriverError
-from rustmq_sdk.slots import SourceRequest
-from rustmq_sdk.testing.contracts.subscriber import log_member
+from rustmq_sdk.slots import LogSubscription, SourceRequest
+from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
 from rustmq_sdk.testing.listener import RecordingListener
 from rustmq_sdk.values import Assignment, Checkpoint, OutgoingMessage
 from tests.integration.others import GROUP, PATIENCE, TOPIC, TPS, another, member_of, reasons, until
@@ -80,10 +80,11 @@ async def test_what_was_read_before_a_revocation_is_not_handed_out_after_it(
         fetching = member.subscription._fetching
         read, was_read, shared = fetching._read, anyio.Event(), anyio.Event()
 
-        async def read_and_wait(*arguments: Any) -> None:
-            await read(*arguments)
+        async def read_and_wait(*arguments: Any) -> int:
+            looked_at = await read(*arguments)
             was_read.set()
             await shared.wait()
+            return looked_at
 
         monkeypatch.setattr(fetching, "_read", read_and_wait)
         async with anyio.create_task_group() as tasks:
@@ -217,6 +218,33 @@ async def test_a_deleted_topic_is_lost_and_comes_back_when_it_is_created_again(d
         await member.owns(TPS[:1])
         await member.collect(1)
         assert member.payloads() == [b"new"]
+
+
+def epochs_of(member: Subscriber[LogSubscription]) -> set[int]:
+    assert isinstance(member.subscription, SqliteSubscription)
+    return {holding.epoch for holding in member.subscription._holdings}
+
+
+async def test_epochs_go_on_when_a_topic_is_deleted_and_created_again(driver: SqliteDriver) -> None:
+    """Fences are made of them, and a store that has seen a higher one would refuse all that is done later."""
+    epochs = []
+    for _ in range(2):
+        async with member_of(driver) as member:
+            await member.owns(TPS)
+            epochs.append(epochs_of(member))
+
+    await driver.admin().delete_topic(TOPIC)
+    await driver.admin().create_topic(TOPIC, len(TPS), {})
+    async with member_of(driver) as member:
+        await member.owns(TPS)
+        epochs.append(epochs_of(member))
+        await driver.admin().delete_topic(TOPIC)
+        await member.owns([])
+        await driver.admin().create_topic(TOPIC, len(TPS), {})
+        await member.owns(TPS)
+        epochs.append(epochs_of(member))
+
+    assert epochs == [{1}, {2}, {3}, {4}]
 
 
 # Why partitions come and go

@@ -124,8 +124,9 @@ def step(
         free = state.free(partition, me, held)
         if free and target == me:
             why = _why_free(state, partition)
-            claimed.append(Claimed(names[partition], partition, claim.epoch + 1, why))
-            _write(transaction, group, partition, Claim(me, claim.epoch + 1, None))
+            epoch = (claim.epoch or _past_epoch(transaction, group)) + 1
+            claimed.append(Claimed(names[partition], partition, epoch, why))
+            _write(transaction, group, partition, Claim(me, epoch, None))
         elif target != state.holder(partition) or (free and claim.owner is not None):
             wanted_by = None if target == claim.owner else target
             owner = None if free else claim.owner
@@ -213,6 +214,12 @@ def _why_free(state: View, partition: int) -> str:
 
     # A row whose owner is not in the group: an older release, or somebody's hand, has removed the member.
     return claim.freed or "moved" if claim.owner is None else "expired"
+
+
+def _past_epoch(transaction: Transaction, group: str) -> int:
+    """The highest epoch of the group's partitions that were deleted."""
+    row = transaction.row("SELECT past_epoch FROM consumer_group WHERE name = ?", group)
+    return 0 if row is None else int(row[0])
 
 
 def _write(transaction: Transaction, group: str, partition: int, claim: Claim) -> None:

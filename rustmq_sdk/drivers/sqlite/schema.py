@@ -56,7 +56,8 @@ CREATE TABLE producer (
 
 CREATE TABLE consumer_group (
     name TEXT PRIMARY KEY,
-    seen_ms INTEGER NOT NULL
+    seen_ms INTEGER NOT NULL,
+    past_epoch INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE member (
@@ -91,6 +92,7 @@ CREATE TABLE state (
 """
 
 ADDED = (
+    ("consumer_group", "past_epoch", "INTEGER NOT NULL DEFAULT 0"),
     ("member", "lock", "INTEGER"),
     ("member", "protocol", "INTEGER NOT NULL DEFAULT 1"),
     ("claim", "freed", "TEXT"),

@@ -140,7 +140,7 @@ def _create(transaction: Transaction, topic: str, partitions: int, settings: Ret
 
 
 def delete(transaction: Transaction, topic: str) -> None:
-    """Deletes a topic, its messages, and what groups remember of it.
+    """Deletes a topic, its messages, and what groups remember of it, but for the highest epoch.
 
     Raises:
         UnknownTopic: there is none.
@@ -148,6 +148,12 @@ def delete(transaction: Transaction, topic: str) -> None:
     for partition in partitions_of(transaction, [topic]).values():
         groups = transaction.rows("SELECT consumer_group FROM claim WHERE partition = ?", partition)
         transaction.changed.update(group_key(group) for (group,) in groups)
+        # A topic of the same name may follow, and fences must not go back while the group lives.
+        transaction.execute(
+            "UPDATE consumer_group SET past_epoch = max(past_epoch, c.epoch) FROM claim AS c "
+            "WHERE c.consumer_group = name AND c.partition = ?",
+            partition,
+        )
         transaction.execute("DELETE FROM batch WHERE partition = ?", partition)
         transaction.execute("DELETE FROM producer WHERE partition = ?", partition)
         transaction.execute("DELETE FROM claim WHERE partition = ?", partition)
