@@ -195,6 +195,13 @@ def _refusal(schema: type[msgspec.Struct], name: str, value: object, prefix: str
 
 
 def _suggestion(value: object, kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        name, default = kind.__struct_fields__[0], kind.__struct_defaults__[0]
+        said = msgspec.json.encode({name: default}).decode()
+        return (
+            f"Write {kind.__name__}({name}={default!r}), in a file a table, in a URL and the environment JSON: {said}. "
+        )
+
     given = value.lower() if isinstance(value, str) else ""
     nearest = difflib.get_close_matches(given, _words_of(kind), n=1, cutoff=0.5)
     return f"Did you mean {nearest[0]!r}? " if nearest else ""

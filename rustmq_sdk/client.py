@@ -236,9 +236,12 @@ def _check_topics(topics: tuple[str, ...]) -> None:
 
 def _check_topic(name: object) -> None:
     if not isinstance(name, str) or not name:
+        several = isinstance(name, Collection) and not isinstance(name, str | bytes)
         raise ConfigurationError(
             "expected a topic's name",
             field="topic",
             value=name,
-            fix='Give each name as an argument of its own: consumer("orders", "refunds")',
+            fix='Give each name as an argument of its own: consumer("orders", "refunds")'
+            if several
+            else 'Write it as text, for example "orders"',
         )

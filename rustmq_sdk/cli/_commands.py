@@ -18,7 +18,7 @@ from rich.table import Table
 
 import rustmq_sdk
 from rustmq_sdk._redaction import redact
-from rustmq_sdk._settings import from_text
+from rustmq_sdk._settings import from_text, meaning_of
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 
 app = typer.Typer(
@@ -190,7 +190,14 @@ def tail(
 
 def _start(text: str) -> int | datetime | Literal["earliest", "latest", "error"]:
     """A date without a time zone is meant as the clock of this machine shows it."""
-    start: int | datetime | Literal["earliest", "latest", "error"] = from_text(ConsumerConfig, "start", text)
+    try:
+        start: int | datetime | Literal["earliest", "latest", "error"] = from_text(ConsumerConfig, "start", text)
+    except rustmq_sdk.ConfigurationError as error:
+        fix = error.fix.replace(meaning_of(ConsumerConfig, "start"), f"Write {START}")
+        raise rustmq_sdk.ConfigurationError(
+            "this is no place to start at", field="start", value=text, fix=fix
+        ) from error
+
     return start.astimezone() if isinstance(start, datetime) and start.tzinfo is None else start
 
 

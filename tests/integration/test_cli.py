@@ -88,6 +88,15 @@ def test_a_start_that_is_none_is_refused_with_the_nearest(url: str) -> None:
     code, said = rustmq("tail", "orders", "--start", "earlist", "--wait", "0.05")
     assert code == 1
     assert "Did you mean 'earliest'?" in said
+    code, said = rustmq("tail", "orders", "--start", "foo")
+    assert code == 1
+    assert "start='foo': this is no place to start at. Write earliest, latest, an offset, or a date" in said
+
+
+def test_a_topic_without_a_name_is_refused_in_words_that_fit(url: str) -> None:
+    code, said = rustmq("create", "")
+    assert code == 1
+    assert said == "ConfigurationError: topic='': expected a topic's name. Write it as text, for example \"orders\"\n"
 
 
 @pytest.mark.parametrize("option", [["--wait", "-1"], ["-n", "0"], ["--count", "-5"]])

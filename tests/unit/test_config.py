@@ -375,6 +375,16 @@ class TestUnknownNames:
         with pytest.raises(ConfigurationError, match="1=2"):
             consumer(file={1: 2})
 
+    def test_what_is_no_retry_policy_is_told_how_one_is_written(self) -> None:
+        said = (
+            r"""expected a RetryPolicy, got .*\. Write RetryPolicy\(max_attempts=5\), .* JSON: {"max_attempts":5}\."""
+        )
+        with pytest.raises(ConfigurationError, match=said):
+            consumer({"retry": 3})
+
+        with pytest.raises(ConfigurationError, match=said):
+            consumer(environment={"RUSTMQ_CONSUMER_RETRY": "max_attempts=8"})
+
     def test_a_misspelt_part_of_the_retry_policy_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match=r"Did you mean 'retry\.max_attempts'"):
             consumer(file={"retry": {"max_attempt": 3}})

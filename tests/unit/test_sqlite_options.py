@@ -53,6 +53,21 @@ def test_a_wrong_option_names_itself_and_the_fix(name: str, value: str, hint: st
     assert hint in refusal.value.fix
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("sync=ful", "sync='ful': expected 'full' or 'normal', got 'ful'. Did you mean 'full'?"),
+        ("sync=off", "sync='off': expected 'full' or 'normal', got 'off'. Write full or normal."),
+        ("busy_timeout=-1", "busy_timeout='-1': expected `float` >= 0.0, got '-1'. Seconds, 0 or more."),
+    ],
+)
+def test_a_value_that_does_not_fit_is_held_against_what_does(given: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        sqlite.open(f"sqlite:///x.db?{given}")
+
+    assert str(refusal.value) == said
+
+
 def test_a_topic_has_settings_of_retention_only() -> None:
     assert read_settings({"retention_age": 60}).retention_age == 60
     with pytest.raises(ConfigurationError, match="no such setting"):

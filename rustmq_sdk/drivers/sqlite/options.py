@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import msgspec
@@ -97,10 +98,21 @@ def _checked(schema: type[Retention], given: Mapping[str, Any]) -> dict[str, Any
         try:
             checked[name] = msgspec.convert(value, hints[name], strict=not isinstance(value, str))
         except msgspec.ValidationError as error:
-            fix = hints[name].__metadata__[0].description
-            raise ConfigurationError(str(error), field=name, value=value, fix=fix) from error
+            raise _refusal(name, value, hints[name], error) from error
 
     return checked
+
+
+def _refusal(name: str, value: object, hint: Any, error: msgspec.ValidationError) -> ConfigurationError:
+    words = get_args(hint.__origin__) if get_origin(hint.__origin__) is Literal else ()
+    nearest = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.5)
+    expected = f"expected {' or '.join(map(repr, words))}" if words else str(error).replace("Expected", "expected", 1)
+    return ConfigurationError(
+        expected if ", got" in expected else f"{expected}, got {value!r}",
+        field=name,
+        value=value,
+        fix=f"Did you mean {nearest[0]!r}?" if nearest else hint.__metadata__[0].description,
+    )
 
 
 def file_of(given: str | os.PathLike[str]) -> Path:
