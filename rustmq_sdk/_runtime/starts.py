@@ -57,7 +57,7 @@ async def find_starts(
         found = await ask(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
     else:
         raise ConsumerStateError(
-            f"{', '.join(map(str, partitions))} has no committed position in group {session.config.group!r} and "
+            f"{', '.join(map(str, partitions))}: no committed position in group {session.config.group!r}, and "
             'start="error". Give start="earliest" or "latest", or commit a position first'
         )
 
