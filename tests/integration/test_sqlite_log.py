@@ -26,7 +26,7 @@ from rustmq_sdk.drivers.sqlite.reading import Chunk, Want, look
 from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS, enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
-from rustmq_sdk.drivers.sqlite.transaction import Queries
+from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
@@ -396,6 +396,30 @@ async def test_a_group_whose_members_were_killed_holds_up_retention_for_a_week(
     clock.now_ms += GROUP_ACTIVE_MS
     await retain(driver, retention_age=1)
     assert await start_of(driver) == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_without_a_member_s_file_the_clock_alone_decides_whether_its_group_is_active(
+    driver: SqliteDriver, path: Path, clock: Clock, there: bool
+) -> None:
+    """And a file that is gone does not hold up retention for ever."""
+
+    def retain_after_a_silence(transaction: Transaction) -> None:
+        # In one transaction: no heartbeat comes in between.
+        transaction.execute("UPDATE consumer_group SET seen_ms = 0")
+        enforce(transaction, SqliteOptions(retention_age=1), path)
+
+    await append(driver, b"x")
+    async with member_of(driver) as member:
+        await member.owns([TP])
+        ((id_,),) = query(path, "SELECT id FROM member")
+        if not there:
+            lock_path(path, id_).unlink()
+
+        clock.now_ms += HOUR
+        await driver._file().write("admin", "retention", retain_after_a_silence)
+
+    assert await start_of(driver) == (0 if there else 1)
 
 
 async def test_other_settings_for_a_topic_that_exists_are_taken_and_said(
