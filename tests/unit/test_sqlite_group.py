@@ -78,6 +78,17 @@ def test_who_has_not_looked_has_seen_nothing() -> None:
     assert watch.look(108, {b"m": 5}, silent_for=1) == {b"m": 5}
 
 
+def test_who_looks_less_than_every_quarter_of_the_lease_counts_nobody_as_dead() -> None:
+    watch = BeatWatch(lease=8.0)
+    for second in range(0, 60, 3):
+        assert not watch.look(second, {b"m": 5}, silent_for=1), "it may have beaten twice in between"
+
+    for second in (59, 61, 63):
+        assert not watch.look(second, {b"m": 5}, silent_for=1)
+
+    assert watch.look(65, {b"m": 5}, silent_for=1) == {b"m": 5}
+
+
 def test_who_does_not_get_his_own_beats_through_counts_nobody_as_dead() -> None:
     watch = BeatWatch(lease=8.0)
     for second in range(0, 30, 2):  # somebody holds the file, and everybody's beats wait
