@@ -168,7 +168,8 @@ class Subscription(Protocol):
     def missing_topics(self) -> Collection[str]:
         """The topics that were subscribed to and did not exist when the driver last looked. Does no I/O.
 
-        Empty before the first look, and where a topic that does not exist is an ``UnknownTopic``.
+        Empty before the first look, and where a topic that does not exist is an ``UnknownTopic``. A driver that has
+        more to say than that (what a pattern does not match, how many partitions there are) answers a mapping to words.
         """
         ...
 

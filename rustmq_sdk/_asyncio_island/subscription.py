@@ -97,7 +97,8 @@ class _SubscriptionAcross(Generic[SubscriptionT]):
         finally:
             self._is_fetching = False
 
-        return tuple(self._there.missing_topics)
+        missing = self._there.missing_topics
+        return dict(missing) if isinstance(missing, Mapping) else tuple(missing)
 
     def _interrupt(self) -> None:
         if self._is_fetching:

@@ -84,7 +84,9 @@ def explain(session: Session) -> str:
     missing = [reason.text for reason in _missing_topics(session)]
     reasons = [*(reason.text for reason in _circuit_reasons(session)), *_last_errors(session), *missing]
     in_flight = sum(lane.ledger.in_flight for lane in session.lanes)
-    if not session.lanes and not reasons:
+    if not session.lanes and not reasons and session.config.group is None:
+        reasons.append("no partition is assigned yet")
+    elif not session.lanes and not reasons:
         reasons.append(
             "no partition is assigned (other members of the group have all of them; one that does not answer any more "
             f"keeps its share for up to lease={session.config.lease:g} s)"
@@ -137,8 +139,7 @@ def _circuit_reasons(session: Session) -> Iterator[Reason]:
 
 
 def _missing_topics(session: Session) -> Iterator[Reason]:
-    for topic in session.missing_topics:
-        text = f"topic {topic!r} does not exist; waiting until somebody creates it or sends to it"
+    for topic, text in session.missing_topics.items():
         yield Reason("unknown_topic", text, TopicPartition(topic, None))
 
 

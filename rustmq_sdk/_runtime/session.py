@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +22,8 @@ from rustmq_sdk.observe import Observers
 from rustmq_sdk.slots import AnySubscription, Capabilities
 
 logger = logging.getLogger("rustmq_sdk")
+
+_DOES_NOT_EXIST = "topic {!r} does not exist; waiting until somebody creates it or sends to it"
 
 State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
 
@@ -100,9 +102,11 @@ class Session:
         self._subscription = subscription
 
     @property
-    def missing_topics(self) -> Sequence[str]:
-        """Topics that do not exist (yet), as far as the driver has seen."""
-        return () if self._subscription is None else sorted(self._subscription.missing_topics)
+    def missing_topics(self) -> Mapping[str, str]:
+        """Topics that do not exist (yet), as far as the driver has seen, and what to say of each."""
+        missing: Collection[str] = () if self._subscription is None else self._subscription.missing_topics
+        words = missing if isinstance(missing, Mapping) else {}
+        return {topic: words.get(topic, _DOES_NOT_EXIST.format(topic)) for topic in sorted(missing)}
 
     def end_fetch(self) -> None:
         """Has a waiting fetch return; nothing waits before the source was entered."""

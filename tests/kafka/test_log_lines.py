@@ -43,7 +43,7 @@ async def test_a_topic_that_is_deleted_is_said_once(
         await until(lambda: not consumer.assigned_partitions)
 
     assert [line for line in said(caplog) if topic in line] == [
-        f"topic {topic} does not exist any more. It is read again soon after somebody has made it again"
+        f"topic '{topic}' does not exist; waiting until somebody creates it"
     ]
 
 

@@ -11,8 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewPartitions
 
 import rustmq_sdk
+from rustmq_sdk.drivers.kafka import manual
 from rustmq_sdk.values import TopicPartition
-from tests.kafka.reading import SOON, Events, consuming, on_trio, send_numbers, settle, until
+from tests.kafka.reading import SOON, Events, consuming, on_asyncio, on_trio, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -36,15 +37,38 @@ async def test_a_pattern_without_any_match_waits_for_one(kafka: KafkaServer, gro
     name = f"none-{secrets.token_hex(4)}"
     url = f"kafka://{kafka.bootstrap}?metadata_max_age=1"
     async with consuming(url, f"^{name}.*", group=name if group else None) as consumer:
-        with pytest.raises(TimeoutError):
-            await consumer.receive(timeout=0.5)
+        with pytest.raises(TimeoutError, match=f"no topic matches '\\^{name}"):
+            await consumer.receive(timeout=1.5)
 
-        assert consumer.health().ok, "no topic is missing"
+        assert not consumer.health().ok
+        assert "unknown_topic" in {reason.code for reason in consumer.health().reasons}
         async with rustmq_sdk.Client(url) as client:
-            await client.create_topic(f"{name}-later")
+            for number, later in enumerate(("later", "later-still")):
+                await client.create_topic(f"{name}-{later}")
+                await send_numbers(url, f"{name}-{later}", [number])
+                assert await settle(consumer, 1) == [number]
 
-        await send_numbers(url, f"{name}-later", [1])
-        assert await settle(consumer, 1) == [1]
+        assert consumer.health().ok
+
+
+@on_asyncio
+async def test_a_pattern_without_a_group_begins_at_once(kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = await kafka.new_topic("at-once")
+    monkeypatch.setattr(manual, "LOOK_SECONDS", 60)
+    async with consuming(f"kafka://{kafka.bootstrap}", f"^{topic}$") as consumer:
+        await until(lambda: consumer.assigned_partitions == {TopicPartition(topic, 0)}, within=2)
+
+
+@pytest.mark.parametrize(("group", "anyio_backend"), [(True, "asyncio"), (False, "trio")], ids=["group", "no-group"])
+async def test_a_partition_that_does_not_exist_is_named(kafka: KafkaServer, group: bool) -> None:
+    topic = await kafka.new_topic("few", partitions=3)
+    url = f"kafka://{kafka.bootstrap}"
+    async with consuming(url, f"{topic}[9]", group=topic if group else None) as consumer:
+        with pytest.raises(TimeoutError, match=f"topic '{topic}' has partitions 0 to 2"):
+            await consumer.receive(timeout=1.5)
+
+        assert [reason.code for reason in consumer.health().reasons] == ["unknown_topic", "no_partitions"]
+        assert not consumer.health().ok
 
 
 async def test_partitions_are_assigned_by_hand_and_committed(kafka: KafkaServer) -> None:

@@ -79,6 +79,10 @@ class ManualAssignment(Assigning):
             partition: self._holdings.position(one) for one, partition in self._holdings.wanted(self._holdings.held)
         }
         self._consumer.assign(list(held))
+        if self._wanted.pattern is not None:
+            # It would ask for the topics of these partitions only, and find no new one.
+            self._consumer._client.set_topics([])
+
         for partition, offset in held.items():
             self._consumer.seek(partition, offset)
 

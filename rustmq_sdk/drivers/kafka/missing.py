@@ -1,4 +1,4 @@
-"""Topics that are read and do not exist (any more): named, and looked for.
+"""What is read and does not exist (yet, or any more): topics, partitions, or any topic that a pattern matches.
 
 aiokafka asks for topics every ``metadata_max_age`` seconds. A member whose topic was deleted has no partitions until
 then, says nothing, and looks healthy.
@@ -8,47 +8,74 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+
+from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.topics import Wanted
 
 LOOK_SECONDS = 5.0
-"""Between two looks for a topic that is missing."""
+"""Between two looks for what is missing."""
 
 
 class MissingTopics:
-    """Those of a subscription by name.
+    """Those of a subscription.
 
     Args:
-        names: of all that are read.
+        wanted: all that is read.
+        holdings: what is ours.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, names: Sequence[str]) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, wanted: Wanted, holdings: Holdings) -> None:
         self._consumer = consumer
-        self._names = names
+        self._wanted = wanted
+        self._holdings = holdings
         self._told: set[str] = set()
 
     @property
-    def names(self) -> Sequence[str]:
-        """As the brokers said last."""
-        return [name for name in self._names if not self._consumer.partitions_for_topic(name)]
+    def reasons(self) -> Mapping[str, str]:
+        """What is missing as it was named, each with what to say of it, as the brokers said last."""
+        return dict(self._missing())
 
     async def look(self) -> None:
         """Until cancelled. What is found has aiokafka join again, with the partitions."""
         while True:
+            self._tell()
             await asyncio.sleep(LOOK_SECONDS)
-            self.tell()
-            if self.names:
+            if self.reasons:
                 await self._consumer._client.force_metadata_update()
 
-    def tell(self) -> None:
-        """Warns of each topic, once for each time that it goes missing."""
-        missing = set(self.names)
-        for name in sorted(missing - self._told):
-            logging.getLogger("rustmq_sdk").warning(
-                "topic %s does not exist any more. It is read again soon after somebody has made it again",
-                name,
-                extra={"event": "topic_missing"},
-            )
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        for name in self._wanted.names:
+            if not self._consumer.partitions_for_topic(name):
+                yield name, f"topic {name!r} does not exist; waiting until somebody creates it"
 
-        self._told = missing
+        # What is asked at each fetch should be cheap while all is well.
+        if len(self._holdings.held) < len(self._wanted.partitions):
+            for partition in self._wanted.partitions:
+                yield from self._without(partition)
+
+        pattern = self._wanted.pattern
+        if pattern is not None and not self._holdings.held:
+            topics = self._consumer._client.cluster.topics()
+            if not any(pattern.match(topic) for topic in topics):
+                yield pattern.pattern, f"no topic matches {pattern.pattern!r}; waiting until somebody creates one"
+
+    def _without(self, partition: KafkaPartition) -> Iterator[tuple[str, str]]:
+        name = f"{partition.topic}[{partition.partition}]"
+        there = self._consumer.partitions_for_topic(partition.topic)
+        if not there:
+            yield name, f"topic {partition.topic!r} does not exist; waiting until somebody creates it"
+        elif partition.partition not in there:
+            has = f"partitions 0 to {max(there)}" if max(there) else "partition 0 only"
+            yield name, f"topic {partition.topic!r} has {has}; waiting for {name} until somebody adds it"
+
+    def _tell(self) -> None:
+        """Warns of each, once for each time that it goes missing."""
+        missing = self.reasons
+        for name in missing.keys() - self._told:
+            logging.getLogger("rustmq_sdk").warning("%s", missing[name], extra={"event": "topic_missing"})
+
+        self._told = set(missing)

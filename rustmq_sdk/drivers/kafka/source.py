@@ -92,6 +92,10 @@ class KafkaSource:
             raise translate(error, slot="source", operation="subscribe") from error
 
     async def _find_topics(self, consumer: AIOKafkaConsumer) -> None:
+        if self._wanted.pattern is not None:
+            # Of all topics: aiokafka has asked for none so far.
+            await consumer._client.force_metadata_update()
+
         missing = [name for name in self._wanted.topics if not await _exists(consumer, name)]
         if missing and self._options.create:
             await self._create(missing)

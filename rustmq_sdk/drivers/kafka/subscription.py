@@ -63,7 +63,7 @@ class KafkaSubscription:
             on_out_of_range=gaps.out_of_range,
             on_corrupt=gaps.corrupt,
         )
-        self._missing = MissingTopics(consumer, wanted.topics)
+        self._missing = MissingTopics(consumer, wanted, self._holdings)
         if consumer._group_instance_id is not None and isinstance(consumer._coordinator, GroupCoordinator):
             StaticMembership(consumer, consumer._group_instance_id)
 
@@ -115,9 +115,9 @@ class KafkaSubscription:
         self._polling.wake()
 
     @property
-    def missing_topics(self) -> Collection[str]:
-        """Those that were deleted since: one that never was is an ``UnknownTopic``."""
-        return self._missing.names
+    def missing_topics(self) -> Mapping[str, str]:
+        """Also partitions and patterns. A topic is among them that was deleted since: else it is ``UnknownTopic``."""
+        return self._missing.reasons
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         if self._group is None:
