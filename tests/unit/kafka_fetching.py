@@ -22,12 +22,13 @@ from rustmq_sdk.values import TopicPartition as Partition
 
 RECORDS = 10
 """In a batch."""
+BODY = b"body"
 
 
 def batch(first: int, *, damaged: bool = False) -> bytes:
     builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 16)
     for delta in range(RECORDS):
-        builder.append(delta, 1000, None, b"body", [])
+        builder.append(delta, 1000, None, BODY, [])
 
     raw = bytearray(builder.build())
     raw[:8] = first.to_bytes(8, "big")
@@ -110,14 +111,19 @@ class Setting:
     async def getmany(self, partition: TopicPartition, *, timeout_ms: int, max_records: int) -> Any:
         return await self._fetcher.fetched_records([partition], timeout_ms, max_records)
 
-    async def take(self, number: int, most: int = 2 * RECORDS) -> list[int]:
+    async def take(self, number: int, most: int = 2 * RECORDS, most_bytes: int = 1 << 20) -> list[int]:
         """Offsets of what comes of one partition, and what that causes."""
         wanted = self._held[list(self.cluster.ends).index(number)]
-        pieces: Any = await self._polling.fetch([wanted], max_messages=most, max_bytes=1 << 20, max_wait=5.0)
+        pieces: Any = await self._polling.fetch([wanted], max_messages=most, max_bytes=most_bytes, max_wait=5.0)
         for _ in range(20):
             await asyncio.sleep(0)
 
         return [offset for piece in pieces for offset in piece.offsets]
+
+    async def take_of_all(self, most_bytes: int) -> list[list[int]]:
+        """Offsets of what comes of each partition that has something."""
+        pieces = await self._polling.fetch(self._held, max_messages=1000, max_bytes=most_bytes, max_wait=5.0)
+        return [list(piece.offsets) for piece in pieces]
 
     def _on_corrupt(self, assignment: Assignment, partition: TopicPartition, _: Exception) -> Fetched:
         """Has it read again, and notes where that was."""

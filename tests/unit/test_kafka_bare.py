@@ -17,12 +17,13 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from rustmq_sdk.drivers.kafka import bare
-from rustmq_sdk.drivers.kafka.records import OFFSET, Row
+from rustmq_sdk.drivers.kafka.records import OFFSET, Row, sizes_of
 
 PARTITION = TopicPartition("quakes", 0)
 BASE_OFFSET, ATTRIBUTES, LAST_DELTA, FIRST_RECORD = 0, 21, 23, 61
 CONTROL = 0x20
 ABORT, COMMIT = 0, 1
+PLENTY = 1 << 30
 
 
 class Log:
@@ -110,7 +111,7 @@ def by_batch(log: Log, position: int, isolation: int, sizes: Iterator[int]) -> t
     found: list[Row] = []
     while result.has_more():
         most = next(sizes)
-        rows = bare.take(result, most)
+        rows, _ = bare.take(result, (most, PLENTY), at_least_one=True)
         assert len(rows) <= most
         found += [(*row[:2], tuple(row[2]), *row[3:]) for row in rows]
         # What was not handed out yet is ahead of the position, and nothing behind it.
@@ -140,10 +141,37 @@ def test_the_records_are_the_same(isolation: int) -> None:
 def test_a_seek_throws_away_what_was_decoded() -> None:
     log = Log(random.Random(3))
     result, assignment = fetched(log, 0, READ_UNCOMMITTED)
-    assert len(bare.take(result, 1)) == 1
+    assert len(bare.take(result, (1, PLENTY), at_least_one=True)[0]) == 1
     assignment.position = 0
-    assert bare.take(result, 1) == ()
+    assert bare.take(result, (1, PLENTY), at_least_one=True) == ((), ())
     assert not result.has_more()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 5, 100])
+def test_no_more_bytes_are_taken_than_there_is_room_for_except_of_one_record(room: int) -> None:
+    for seed in range(100):
+        log = Log(random.Random(seed))
+        result, _ = fetched(log, 0, READ_UNCOMMITTED)
+        found: list[Row] = []
+        while result.has_more():
+            before = result._partition_records.next_fetch_offset
+            rows, sizes = bare.take(result, (PLENTY, room), at_least_one=True)
+            assert list(sizes) == sizes_of(rows)
+            assert sum(sizes) <= room or len(rows) == 1
+            assert rows or not result.has_more() or result._partition_records.next_fetch_offset > before
+            found += [(*row[:2], tuple(row[2]), *row[3:]) for row in rows]
+
+        assert found == one_by_one(log, 0, READ_UNCOMMITTED)[0], seed
+
+
+def test_what_has_no_room_waits_where_something_else_was_taken() -> None:
+    log = Log(random.Random(3))
+    result, _ = fetched(log, 0, READ_UNCOMMITTED)
+    sizes = sizes_of(one_by_one(log, 0, READ_UNCOMMITTED)[0])
+    none = next(place for place, size in enumerate(sizes) if size)
+    assert len(bare.take(result, (PLENTY, 0), at_least_one=False)[0]) == none
+    assert bare.take(result, (PLENTY, 0), at_least_one=False) == ([], [])
+    assert len(bare.take(result, (PLENTY, PLENTY), at_least_one=False)[0]) == len(sizes) - none
 
 
 def test_a_damaged_batch_is_named() -> None:
@@ -153,4 +181,4 @@ def test_a_damaged_batch_is_named() -> None:
     log.data = bytes(damaged)
     result, _ = fetched(log, 0, READ_UNCOMMITTED, check_crcs=True)
     with pytest.raises(CorruptRecordException):
-        bare.take(result, 10)
+        bare.take(result, (10, PLENTY), at_least_one=True)

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("aiokafka")
 
 from rustmq_sdk.drivers.kafka import bare
-from tests.unit.kafka_fetching import RECORDS, Setting, setting
+from tests.unit.kafka_fetching import BODY, RECORDS, Setting, setting
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -67,3 +67,26 @@ async def test_no_more_is_taken_than_asked_for() -> None:
     async with setting({0: 100}) as it:
         it.cluster.batches = 5
         assert [await it.take(0, most) for most in (3, 8, 1)] == [list(range(3)), list(range(3, 11)), [11]]
+
+
+async def test_no_more_bytes_are_taken_than_asked_for() -> None:
+    async with setting({0: 100}) as it:
+        it.cluster.batches = 5
+        rooms = (3 * len(BODY), 13 * len(BODY), 2 * len(BODY) + 1)
+        found = [await it.take(0, 1000, room) for room in rooms]
+        assert found == [list(range(3)), list(range(3, 16)), [16, 17]]
+
+
+async def test_one_message_comes_though_it_is_larger_than_what_was_asked_for() -> None:
+    async with setting({0: 100}) as it:
+        assert [await it.take(0, 1000, 1) for _ in range(3)] == [[0], [1], [2]]
+
+
+async def test_all_partitions_share_the_bytes_and_one_message_goes_beyond_at_most() -> None:
+    async with setting({0: 100, 1: 100, 3: 100}) as it:
+        it.cluster.batches = 5
+        await it.take(0, 1)
+        await it.take(1, 1)
+        for bodies in (13, 60, 1):
+            taken = await it.take_of_all(bodies * len(BODY) + 1)
+            assert bodies <= sum(map(len, taken)) <= bodies + 1

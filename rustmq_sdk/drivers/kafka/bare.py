@@ -10,13 +10,14 @@ same messages (``POSSIBLE`` is False then).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
-from rustmq_sdk.drivers.kafka.records import OFFSET, Row, rows_of
+from rustmq_sdk.drivers.kafka.records import OFFSET, Room, Row, Taken, rows_of, sizes_of
 
 
 def _possible() -> bool:
@@ -40,26 +41,36 @@ POSSIBLE = _possible()
 """Whether :func:`take` can be used with this release of aiokafka."""
 
 
-def take(arrived: fetcher.FetchResult, most: int) -> Sequence[Row]:
-    """Up to ``most`` records of what was fetched of a partition; the position moves behind them.
+def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Taken:
+    """What there is room for of what was fetched of a partition; the position moves behind it.
 
     Call ``arrived.has_more()`` then: without more, aiokafka's table should forget it.
+
+    Args:
+        arrived: what was fetched.
+        room: records, and bytes: a compressed batch may be a hundred times as large as what was fetched.
+        at_least_one: also if it is larger than the room.
 
     Raises:
         CorruptRecordException: the batch at the position fails its checksum. What is before it comes first.
     """
     partition = arrived._topic_partition
     if not arrived.check_assignment(partition) or not arrived.has_more():
-        return ()
+        return (), ()
 
     source = arrived._partition_records
     rows = _rows(source)
+    most, most_bytes = room
     taken: list[Row] = []
+    sizes: list[int] = []
     done = False
     try:
         while len(taken) < most and rows.fill(source):
-            rows.move(taken, most)
+            size = rows.move(taken, sizes, (most, most_bytes), at_least_one=at_least_one and not taken)
             source.next_fetch_offset = rows.next_offset
+            most_bytes -= size
+            if rows.first < len(rows.rows):
+                break
 
         done = rows.finished(source)
     except CorruptRecordException:
@@ -74,16 +85,17 @@ def take(arrived: fetcher.FetchResult, most: int) -> Sequence[Row]:
     if done:
         arrived._partition_records = None
 
-    return taken
+    return taken, sizes
 
 
 class _Rows:
     """The decoded batch of what was fetched of a partition, as far as it was not handed out."""
 
-    __slots__ = ("batch_end", "first", "rows")
+    __slots__ = ("batch_end", "first", "rows", "sizes")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.sizes: list[int] = []
         self.first = 0
         self.batch_end = 0
 
@@ -103,6 +115,7 @@ class _Rows:
                 raise CorruptRecordException(f"Invalid CRC - {source._tp}")
 
             self.rows = [] if _is_hidden(source, batch) else _from(source.next_fetch_offset, batch)
+            self.sizes = sizes_of(self.rows)
             self.first = 0
             self.batch_end = batch.next_offset
             if not self.rows:
@@ -110,11 +123,22 @@ class _Rows:
 
         return True
 
-    def move(self, taken: list[Row], most: int) -> None:
-        """As many as there is room for."""
-        end = min(len(self.rows), self.first + most - len(taken))
-        taken += self.rows[self.first : end] if self.first or end < len(self.rows) else self.rows
+    def move(self, taken: list[Row], sizes: list[int], room: Room, *, at_least_one: bool) -> int:
+        """As many as there is room for; answers their bytes."""
+        most, most_bytes = room
+        first, end = self.first, min(len(self.rows), self.first + most - len(taken))
+        moved = self.sizes[first:end] if first or end < len(self.rows) else self.sizes
+        size = sum(moved)
+        if size > most_bytes:
+            fitting = bisect_right(list(accumulate(moved)), most_bytes) or at_least_one
+            end = first + fitting
+            moved = moved[:fitting]
+            size = sum(moved)
+
+        taken += self.rows[first:end] if first or end < len(self.rows) else self.rows
+        sizes += moved
         self.first = end
+        return size
 
     def finished(self, source: fetcher.PartitionRecords) -> bool:
         """Nothing is left of the piece."""

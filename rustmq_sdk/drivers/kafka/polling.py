@@ -17,7 +17,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from rustmq_sdk.drivers.kafka.holdings import Holdings
-from rustmq_sdk.drivers.kafka.records import piece_of
+from rustmq_sdk.drivers.kafka.records import Room, piece_of
 from rustmq_sdk.drivers.kafka.taking import Taking
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
@@ -109,7 +109,9 @@ class Polling:
             if self._consumer._subscription.reassignment_in_progress:
                 break
 
-            piece = await self._take(assignment, partition, max_messages)
+            # One message that is larger than all the room still comes, alone.
+            alone = not any(piece.records for piece in pieces)
+            piece = await self._take(assignment, partition, (max_messages, max_bytes), at_least_one=alone)
             if piece is None:
                 continue
 
@@ -134,9 +136,11 @@ class Polling:
         first = self._turn % len(ready)
         return ready[first:] + ready[:first]
 
-    async def _take(self, assignment: Assignment, partition: KafkaPartition, most: int) -> Fetched | None:
+    async def _take(
+        self, assignment: Assignment, partition: KafkaPartition, room: Room, *, at_least_one: bool
+    ) -> Fetched | None:
         try:
-            rows = await self._taking.take(partition, most)
+            rows, sizes = await self._taking.take(partition, room, at_least_one=at_least_one)
         except NoOffsetForPartitionError:
             # From before our seek: aiokafka looked for a committed position by itself, and there is none.
             return None
@@ -152,7 +156,7 @@ class Polling:
             return None
 
         self._holdings.move(assignment, position)
-        return piece_of(assignment, rows, position)
+        return piece_of(assignment, rows, position, sizes)
 
 
 def _end(wait: asyncio.Future[None], _: object = None) -> None:

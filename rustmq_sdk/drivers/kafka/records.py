@@ -9,6 +9,10 @@ from rustmq_sdk.message import DeliveryState, Message
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Headers
 
+Room: TypeAlias = "tuple[int, int]"
+"""Records, and bytes of them, that may be taken."""
+Taken: TypeAlias = "tuple[Sequence[Row], Sequence[int]]"
+"""Rows, and the bytes of each."""
 Row: TypeAlias = "tuple[bytes | None, bytes | None, Headers, int, int]"
 """Payload, key, headers, offset and timestamp of a record."""
 OFFSET: Final = 3
@@ -47,8 +51,17 @@ def build(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Message
     ]
 
 
-def piece_of(assignment: Assignment, rows: Sequence[Row], next_offset: int) -> Fetched:
-    """What one look brought of one partition; without rows it only moves ``next_offset``."""
+def piece_of(
+    assignment: Assignment, rows: Sequence[Row], next_offset: int, sizes: Sequence[int] | None = None
+) -> Fetched:
+    """What one look brought of one partition; without rows it only moves ``next_offset``.
+
+    Args:
+        assignment: of the partition.
+        rows: its records.
+        next_offset: where reading goes on.
+        sizes: of the rows, where they are known.
+    """
     if not rows:
         return Fetched(assignment, (), (), build, next_offset, 0)
 
@@ -56,7 +69,7 @@ def piece_of(assignment: Assignment, rows: Sequence[Row], next_offset: int) -> F
     # Compaction and transactions leave gaps; most logs have none.
     dense = last - first == len(rows) - 1
     offsets: Sequence[int] = range(first, last + 1) if dense else [row[OFFSET] for row in rows]
-    sizes = sizes_of(rows)
+    sizes = sizes or sizes_of(rows)
     return Fetched(assignment, offsets, rows, build, next_offset, sum(sizes), max(sizes))
 
 

@@ -5,8 +5,6 @@ Either way nothing suspends outside a reassignment, and what comes before a dama
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.consumer.fetcher import FetchResult
@@ -14,7 +12,7 @@ from aiokafka.errors import CorruptRecordException
 
 from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.reading_ahead import ReadingAhead
-from rustmq_sdk.drivers.kafka.records import Row, rows_of
+from rustmq_sdk.drivers.kafka.records import Room, Row, Taken, rows_of, sizes_of
 
 
 class Taking:
@@ -30,8 +28,13 @@ class Taking:
         """Where aiokafka reads on."""
         return self._consumer._subscription.subscription.assignment.state_value(partition).position  # type: ignore[no-any-return]
 
-    async def take(self, partition: KafkaPartition, most: int) -> Sequence[Row]:
-        """Up to ``most``, if it has any; the position moves behind them.
+    async def take(self, partition: KafkaPartition, room: Room, *, at_least_one: bool) -> Taken:
+        """What there is room for, if it has any; the position moves behind it.
+
+        Args:
+            partition: of which.
+            room: records and bytes. Without :mod:`bare` the bytes are an aim only, if sizes differ.
+            at_least_one: also if it is larger than the room.
 
         Raises:
             CorruptRecordException: the batch at the position fails its checksum.
@@ -39,29 +42,46 @@ class Taking:
         """
         fetcher = self._consumer._fetcher
         arrived = fetcher._records.get(partition)
-        rows: Sequence[Row]
         if bare.POSSIBLE and type(arrived) is FetchResult:
-            rows = bare.take(arrived, most)
+            taken = bare.take(arrived, room, at_least_one=at_least_one)
             if not arrived.has_more():
                 # As getmany() does: the next request may ask for this partition again.
                 del fetcher._records[partition]
                 fetcher._notify(fetcher._wait_consume_future)
         else:
-            rows = await self._by_getmany(partition, most)
+            taken = await self._by_getmany(partition, room)
 
         if partition not in fetcher._records:
             self._ahead.used_up(partition)
 
-        return rows
+        return taken
 
     def ask_for_more(self) -> None:
         """To be called when enough was taken."""
         self._ahead.ask()
 
-    async def _by_getmany(self, partition: KafkaPartition, most: int) -> list[Row]:
+    async def _by_getmany(self, partition: KafkaPartition, room: Room) -> Taken:
+        """A record's size is known when it was taken: so first one, then as many as there is room for of its like."""
+        most, most_bytes = room
+        rows: list[Row] = []
+        sizes: list[int] = []
+        count = 1
+        while count > 0:
+            slowly = partition in self._slowly
+            more = await self._some(partition, 1 if slowly else count, most)
+            rows += more
+            sizes += sizes_of(more)
+            if not more or slowly:
+                break
+
+            count = min(most - len(rows), (most_bytes - sum(sizes)) // max(1, *sizes))
+
+        return rows, sizes
+
+    async def _some(self, partition: KafkaPartition, count: int, most: int) -> list[Row]:
         slowly = self._slowly.pop(partition, 0)
         try:
-            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=1 if slowly else most)
+            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=count)
         except CorruptRecordException:
             if slowly:
                 raise
