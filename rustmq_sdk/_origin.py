@@ -145,7 +145,9 @@ def _parse_yaml(text: str, path: Path) -> Any:
         import yaml
     except ModuleNotFoundError as error:
         raise _unreadable(
-            path, "reading YAML needs the package pyyaml", "Run: pip install 'rustmq-sdk[yaml]', or write TOML"
+            path,
+            "reading YAML needs the package pyyaml",
+            "Run: pip install 'rustmq-sdk[yaml]' (from a clone: pip install '.[yaml]'), or write TOML",
         ) from error
 
     try:

@@ -13,6 +13,6 @@ def main() -> None:
         if error.name not in {"typer", "rich"}:
             raise
 
-        sys.exit(f"the rustmq command needs {error.name}: pip install 'rustmq-sdk[cli]'")
+        sys.exit(f"the rustmq command needs {error.name}: pip install 'rustmq-sdk[cli]' (from a clone: '.[cli]')")
 
     app()

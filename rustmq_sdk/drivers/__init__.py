@@ -128,7 +128,7 @@ def _import(module: str, location: Location) -> object:
             f"the {location.scheme} driver needs the package {missing}, which is not installed",
             field="url",
             value=location.shown,
-            fix=f"Run: pip install 'rustmq-sdk[{built_in.extra}]'",
+            fix=f"Run: pip install 'rustmq-sdk[{built_in.extra}]' (from a clone: pip install '.[{built_in.extra}]')",
         ) from error
 
 

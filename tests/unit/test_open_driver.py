@@ -127,7 +127,7 @@ class TestMissing:
             open_driver("ghost://user:hunter2@host")
 
         assert "the ghost driver needs the package ghost_client" in str(caught.value)
-        assert caught.value.fix == "Run: pip install 'rustmq-sdk[spirits]'"
+        assert caught.value.fix == "Run: pip install 'rustmq-sdk[spirits]' (from a clone: pip install '.[spirits]')"
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
         assert "hunter2" not in str(caught.value)
 
