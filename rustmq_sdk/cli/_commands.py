@@ -293,8 +293,8 @@ def backup(
         if not source and not url:
             raise rustmq_sdk.ConfigurationError(
                 "the one name given is the copy's, and no log is named",
-                field="log",
-                value=url,
+                field="target",
+                value=target,
                 fix=f"Write rustmq backup LOG {target}, or rustmq backup {target} COPY, or set RUSTMQ_URL",
             )
 

@@ -214,6 +214,7 @@ def test_a_log_that_is_no_file_or_is_not_named_is_refused(monkeypatch: pytest.Mo
         assert code == 1
         assert "or set RUSTMQ_URL" in said
 
+    assert "target='copy.db': the one name given is the copy's" in said
     assert "rustmq backup LOG copy.db" in said
     assert rustmq("backup", "one", "two", "three")[0] == 2
 
