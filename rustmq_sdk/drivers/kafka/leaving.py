@@ -85,14 +85,19 @@ async def _end_membership(coordinator: GroupCoordinator, *, static: bool) -> Non
     if not coordinator._closing.done():
         coordinator._closing.set_result(None)
 
+    # First of all: what else there is to do has no end in a rebalance, and the time may be a tenth of a second.
+    told = coordinator.member_id
+    if not static:
+        await _end(_tell_group(coordinator))
+
     task = coordinator._coordination_task
     await asyncio.wait([task], timeout=PART_SECONDS / 5)
     if not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=PART_SECONDS)
 
-    if not static:
-        await _end(_tell_group(coordinator))
+    if not static and coordinator.member_id != told:
+        await _end(_tell_group(coordinator))  # it was let in meanwhile
 
     # Without a generation close() and the heartbeats have nothing to tell anybody.
     coordinator.generation = -1
