@@ -49,7 +49,7 @@ async def tour(chosen: argparse.Namespace) -> int:
         lag = await run.run()
         print(f"\n{table(run.tally, lag=lag, seconds=anyio.current_time() - start)}")
 
-    if chosen.url:
+    if chosen.url and not chosen.temporary:
         print(f"\nThe topics {run.topic} and {run.topic}.dead are left there, to look at.")
 
     return verdict(run.tally, lag)
@@ -96,6 +96,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A week of earthquakes through a log, and nothing lost.")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="which event loop")
     parser.add_argument("--url", help="another log than a file in a temporary folder")
+    parser.add_argument("--temporary", action="store_true", help="the log that --url names ends with the tour")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long the feed takes (default: %(default)s)")
     roles = parser.add_argument_group("what the tour starts its processes with")
     roles.add_argument("--role", choices=("tour", "producer", "consumer"), default="tour")

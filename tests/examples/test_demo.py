@@ -61,9 +61,14 @@ def test_the_tour_accounts_for_every_event(
 
 
 @pytest.mark.slow
-def test_the_tour_accounts_for_every_event_on_kafka(run: Callable[..., Any], kafka: KafkaServer) -> None:
+@pytest.mark.parametrize("temporary", [True, False], ids=["temporary", "lasting"])
+def test_the_tour_accounts_for_every_event_on_kafka(
+    run: Callable[..., Any], kafka: KafkaServer, temporary: bool
+) -> None:
     url = f"kafka://{kafka.bootstrap}"
-    ended = run(DEMO, "--backend", "trio", "--seconds", "1", "--url", url, options=())
+    options = ("--temporary",) if temporary else ()
+    ended = run(DEMO, "--backend", "trio", "--seconds", "1", "--url", url, *options, options=())
+    assert ("are left there, to look at" in ended.stdout) is not temporary, "topics of a Kafka that ends are gone"
     counts = account(ended.stdout)
     assert counts["published"] == 1707
     assert counts["handled"] == 1679
