@@ -17,7 +17,7 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ConsumerConfig
-from rustmq_sdk.errors import ConsumerClosed, PartitionStopped
+from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
 from rustmq_sdk.slots import AnySubscription, Capabilities
 
@@ -137,7 +137,9 @@ class Session:
         if self.failure is None:
             self.failure = error
             self.state = "failed"
-            log(logging.ERROR, "failed", "the consumer cannot go on: %r", error, exc_info=error)
+            # Errors of ours say enough in a line, and are raised with their traceback.
+            trace = None if isinstance(error, RustMQError) else error
+            log(logging.ERROR, "failed", "the consumer cannot go on: %r", error, exc_info=trace)
 
         self.wake_receivers()
 

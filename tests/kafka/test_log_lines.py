@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 import rustmq_sdk
-from tests.kafka.reading import consuming, on_asyncio, until
+from tests.kafka.reading import SOON, consuming, on_asyncio, until
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -58,3 +58,19 @@ async def test_a_rebalance_is_no_warning(kafka: KafkaServer, caplog: pytest.LogC
         await until(lambda: len(first.assigned_partitions) == 2)
 
     assert said(caplog) == []
+
+
+@on_asyncio
+@pytest.mark.parametrize(
+    ("query", "lease", "named"), [("", 3000.0, "lease"), ("?session_timeout=3000", 6.0, "session_timeout")]
+)
+async def test_a_session_that_brokers_refuse_is_named_as_it_was_given(
+    kafka: KafkaServer, query: str, lease: float, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = await kafka.new_topic("long")
+    with pytest.raises(rustmq_sdk.ConfigurationError, match=f"^{named}=3000.0: .* Choose {named} between"):
+        async with consuming(f"kafka://{kafka.bootstrap}{query}", topic, group=topic, lease=lease) as consumer:
+            await consumer.receive(timeout=SOON)
+
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert record.exc_info is None, "what is raised needs no traceback in the log as well"

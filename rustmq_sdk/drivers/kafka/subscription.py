@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 
 from rustmq_sdk.drivers.kafka.commits import OffsetCommits
 from rustmq_sdk.drivers.kafka.failures import translate
@@ -49,6 +49,7 @@ class KafkaSubscription:
     ) -> None:
         self._consumer = consumer
         self._wanted = wanted
+        self._timing = timing
         self._group = group
         self._leaving = False
         self._holdings = Holdings()
@@ -108,6 +109,8 @@ class KafkaSubscription:
     ) -> Sequence[Fetched]:
         try:
             return await self._polling.fetch(wanted, max_messages=max_messages, max_bytes=max_bytes, max_wait=max_wait)
+        except InvalidSessionTimeoutError as error:
+            raise self._timing.session_refused() from error
         except KafkaError as error:
             raise translate(error, slot="source", operation="fetch") from error
 

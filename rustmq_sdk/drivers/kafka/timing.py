@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
 from rustmq_sdk.errors import ConfigurationError
@@ -22,6 +23,7 @@ class Timing:
 
     Attributes:
         session: silence after which the group takes a member for dead.
+        session_from: the setting that says so.
         heartbeat: between two signs of life; a tenth of the session, as 3 s of 30.
         budget: what handlers may need when partitions move.
         rebalance: how long the group waits for a member that has to give up partitions.
@@ -34,6 +36,17 @@ class Timing:
     rebalance: float
     request: float
     max_poll_interval: float = MAX_POLL_INTERVAL
+    session_from: Literal["lease", "session_timeout"] = "lease"
+
+    def session_refused(self) -> ConfigurationError:
+        """The error for a session that the brokers do not allow."""
+        return ConfigurationError(
+            "the brokers do not allow a session timeout of so many seconds",
+            field=self.session_from,
+            value=self.session,
+            fix=f"Choose {self.session_from} between the brokers' group.min.session.timeout.ms and "
+            "group.max.session.timeout.ms, 6 s and 1,800 s unless they were set",
+        )
 
     @classmethod
     def of(cls, options: KafkaOptions, request: SourceRequest) -> Timing:
@@ -62,4 +75,5 @@ class Timing:
                 fix="Raise request_timeout, or lower rebalance_timeout",
             )
 
-        return cls(session, session / 10, request.revoke_budget, rebalance, answer)
+        named: Literal["lease", "session_timeout"] = "session_timeout" if options.session_timeout else "lease"
+        return cls(session, session / 10, request.revoke_budget, rebalance, answer, session_from=named)
