@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -62,6 +63,36 @@ class TestCost:
             await passes(0.1)
 
         return settling_calls(stage) - before
+
+    @pytest.mark.parametrize(("cost", "pause"), [(0.0, 0.1), (0.1, 2.1), (3.0, 13.0)])
+    async def test_checkpoints_that_take_long_to_write_down_are_rarer(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, cost: float, pause: float
+    ) -> None:
+        """At most a twentieth of the time goes into them, as far as the interval allows."""
+        busy, prepared_at = 0.0, []
+        async with stage.consumer(commit_every=10, commit_interval=10) as consumer:
+            session, writer = consumer._session, consumer._running.writer
+            prepare = writer.prepare
+
+            def clock() -> float:
+                return anyio.current_time() + busy
+
+            def take_long(*arguments: Any) -> Any:
+                nonlocal busy
+                prepared_at.append(clock())
+                busy += cost
+                return prepare(*arguments)
+
+            monkeypatch.setattr(session, "clock", clock)
+            monkeypatch.setattr(writer, "prepare", take_long)
+            for _ in range(500):
+                stage.send(10)
+                await ack(*(await take(consumer, 10)))
+                await passes(0.1)
+
+        between = [later - before for before, later in pairwise(prepared_at[:-1])]
+        assert len(between) > 2
+        assert [round(each, 1) for each in between] == [pytest.approx(pause, abs=0.11)] * len(between)
 
     async def test_what_was_settled_is_committed_soon_after_a_busy_consumer_runs_dry(self, stage: Stage) -> None:
         """It runs dry again and again: then the next commit is not worth waking up for each time, but the last one."""
