@@ -60,6 +60,14 @@ def raise_all(errors: Iterable[ConfigurationError]) -> None:
     raise ConfigurationError(first.problem, field=first.field, value=first.value, fix=first.fix, also=others)
 
 
+def name_places(error: ConfigurationError, places: Mapping[str, str]) -> None:
+    """Notes where each wrong setting was read. One that stands in the program needs none: the traceback shows it."""
+    for wrong in (error, *error.also):
+        place = places.get(wrong.field.partition(".")[0])
+        if place is not None:
+            error.add_note(f"{wrong.field}: read from {place}" if error.also else f"Read from {place}")
+
+
 def about(description: str, **bounds: Any) -> msgspec.Meta:
     """What a setting means, in one line, and its bounds (``ge``, ``gt``)."""
     return msgspec.Meta(description=description, **bounds)

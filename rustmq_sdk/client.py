@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Literal, Unpack, final
 
+from rustmq_sdk._environment import refuse_misspelt
 from rustmq_sdk._origin import read_origin
 from rustmq_sdk._redaction import redact
 from rustmq_sdk._runtime.consumer import Consumer
@@ -34,7 +35,7 @@ class Client:
 
     Settings of consumers and producers may stand behind the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
     ``RUSTMQ_PRODUCER_<FIELD>``, and in the file or mapping. A keyword argument wins over all of them, then the URL,
-    then the environment.
+    then the environment. A driver's own options may stand in ``RUSTMQ_<SCHEME>_<OPTION>``.
 
     Raises:
         ConfigurationError: the URL, the file or a setting in it cannot work. Nothing was connected yet.
@@ -44,6 +45,7 @@ class Client:
     def __init__(
         self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, create: bool = True
     ) -> None:
+        refuse_misspelt({"consumer": fields_of(ConsumerConfig), "producer": fields_of(ProducerConfig)})
         self._origin = read_origin(url_or_config)
         self._location = locate(self._origin.url)
         self._driver = open_driver(self._origin.url, also=_SETTINGS, create=create)

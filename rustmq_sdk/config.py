@@ -6,14 +6,14 @@ query, environment (``RUSTMQ_CONSUMER_<FIELD>``, ``RUSTMQ_PRODUCER_<FIELD>``), f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
-from rustmq_sdk._settings import Schema, about, choices_of, from_text, meaning_of, raise_all
+from rustmq_sdk._environment import variable, variables_of
+from rustmq_sdk._settings import Schema, about, choices_of, from_text, meaning_of, name_places, raise_all
 from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
@@ -213,27 +213,18 @@ def load(
         ConfigurationError: an unknown name (with the nearest known one), values of the wrong type or out of range, or
             combinations that cannot keep the promises: all of them in one error.
     """
-    prefix = "RUSTMQ_CONSUMER_" if schema is ConsumerConfig else "RUSTMQ_PRODUCER_"
-    variables = _from_environment(prefix, os.environ if environment is None else environment)
+    section = "consumer" if schema is ConsumerConfig else "producer"
+    variables = variables_of(section, environment)
     try:
         return _merged(schema, given, url or {}, variables, file or {})
     except ConfigurationError as error:
         above = given.keys() | (url or {}).keys()
-        places = {name: f"the environment variable {prefix}{name.upper()}" for name in variables}
+        places = {name: f"the environment variable {variable(section, name)}" for name in variables}
         if file_name is not None:
-            section = "consumer" if schema is ConsumerConfig else "producer"
             places = {str(name): f"{file_name}, section {section}" for name in file or {}} | places
 
-        _name_places(error, {name: place for name, place in places.items() if name not in above})
+        name_places(error, {name: place for name, place in places.items() if name not in above})
         raise
-
-
-def _name_places(error: ConfigurationError, places: Mapping[str, str]) -> None:
-    """Notes where each wrong setting was read. One that stands in the program needs none: the traceback shows it."""
-    for wrong in (error, *error.also):
-        place = places.get(wrong.field.partition(".")[0])
-        if place is not None:
-            error.add_note(f"{wrong.field}: read from {place}" if error.also else f"Read from {place}")
 
 
 def _merged(
@@ -262,10 +253,6 @@ def _merged(
         settings["retry"] = _retry_policy(settings["retry"])
 
     return schema(**settings)
-
-
-def _from_environment(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name.removeprefix(prefix).lower(): text for name, text in environment.items() if name.startswith(prefix)}
 
 
 def _retry_policy(section: Mapping[str, Any]) -> RetryPolicy:

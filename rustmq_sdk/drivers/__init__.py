@@ -20,6 +20,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple, cast
 from urllib.parse import urlencode
 
+from rustmq_sdk._environment import refuse_misspelt
 from rustmq_sdk._urls import Location, locate
 from rustmq_sdk.errors import ConfigurationError, MissingDriver
 from rustmq_sdk.slots import Driver
@@ -58,7 +59,8 @@ def open_driver(url: str, *, also: Collection[str] = (), create: bool = True) ->
         create: False has a driver that would make what the URL names refuse instead.
 
     Raises:
-        ConfigurationError: the URL is malformed, or its scheme or one of its options is unknown.
+        ConfigurationError: the URL is malformed, or its scheme or one of its options is unknown, or a variable of the
+            environment is nearly one of its options.
         MissingDriver: the driver's client library is not installed.
     """
     location = locate(url)
@@ -66,6 +68,7 @@ def open_driver(url: str, *, also: Collection[str] = (), create: bool = True) ->
     module = _import(target, location)
     options: tuple[str, ...] = tuple(getattr(module, "OPTIONS", ()))
     _check_options(location, options, also)
+    refuse_misspelt({location.scheme: options})
     own = {key: value for key, value in location.options.items() if key in options}
     if not create and "create" in options:
         own["create"] = "false"

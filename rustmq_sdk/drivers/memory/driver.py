@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import anyio
 
+from rustmq_sdk._environment import options_of
 from rustmq_sdk._redaction import HIDDEN
 from rustmq_sdk._urls import locate
 from rustmq_sdk.config import check_known
@@ -48,23 +49,26 @@ _BROKERS: dict[str, MemoryBroker] = {}
 def open(url: str, options: Mapping[str, str] | None = None) -> MemoryDriver:  # noqa: A001  # every driver has its open()
     """A driver for ``memory://NAME``, whose broker everybody in this process shares who says the same name.
 
-    ``memory://`` is a broker of its own. Options stand in the URL's query or in ``options``, which wins.
+    ``memory://`` is a broker of its own. Options stand in ``options``, in the URL's query, or in the
+    environment (``RUSTMQ_MEMORY_KIND``); the first of these that names one wins.
 
     Raises:
         ConfigurationError: an option or a value there is no such thing as.
     """
     location = locate(url)
-    options = {**location.options, **(options or {})}
-    for option in options:
-        check_known(option, OPTIONS, value=HIDDEN)
+    with options_of("memory", location.options, options or {}) as given:
+        for option in given:
+            check_known(option, OPTIONS, value=HIDDEN)
+
+        limit = _number("max_messages", given, least=1)
+        capabilities = _capabilities(given)
 
     name = _broker_name(location.bare)
-    limit = _number("max_messages", options, least=1)
     broker = _BROKERS.setdefault(name, MemoryBroker()) if name else MemoryBroker()
     if limit is not None:
         broker.max_messages = limit
 
-    return MemoryDriver(broker, _capabilities(options))
+    return MemoryDriver(broker, capabilities)
 
 
 def forget(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rustmq_sdk._environment import options_of
 from rustmq_sdk._urls import locate
 from rustmq_sdk.drivers.sqlite.copying import copy as copy
 from rustmq_sdk.drivers.sqlite.driver import SqliteDriver as SqliteDriver
@@ -18,11 +19,12 @@ def open(url: str, options: Mapping[str, str] | None = None) -> SqliteDriver:  #
 
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with options behind a ``?``; see
-            :class:`SqliteOptions`.
+            :class:`SqliteOptions`. Those that are not there may stand in the environment: ``RUSTMQ_SQLITE_SYNC``.
         options: more of them; they win over those in the URL.
 
     Raises:
         ConfigurationError: the URL names no file, or an option is unknown or does not fit.
     """
     location = locate(url)
-    return SqliteDriver(read_path(location), read_options({**location.options, **(options or {})}))
+    with options_of("sqlite", location.options, options or {}) as given:
+        return SqliteDriver(read_path(location), read_options(given))

@@ -1,0 +1,114 @@
+"""Variables of the environment: whose they are, which are refused, and what an error says about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from rustmq_sdk import Client, ConfigurationError
+from rustmq_sdk._environment import SECTIONS
+from rustmq_sdk.drivers import BUILT_IN, memory, sqlite
+from rustmq_sdk.drivers.memory import MemoryDriver
+from rustmq_sdk.drivers.sqlite import SqliteDriver, SqliteOptions
+
+
+class TestOptionsOfDrivers:
+    def test_the_embedded_log_takes_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_SQLITE_SYNC", "normal")
+        monkeypatch.setenv("RUSTMQ_SQLITE_RETENTION_AGE", "60")
+        assert sqlite.open("sqlite:///x.db")._options == SqliteOptions(sync="normal", retention_age=60.0)
+
+    def test_so_does_the_memory_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_MEMORY_KIND", "queue")
+        assert memory.open("memory://").capabilities.kind == "queue"
+
+    def test_what_is_given_wins_over_the_url_and_that_over_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RUSTMQ_SQLITE_BUSY_TIMEOUT", "1")
+        monkeypatch.setenv("RUSTMQ_MEMORY_KIND", "queue")
+        assert sqlite.open("sqlite:///x.db?busy_timeout=2")._options.busy_timeout == 2
+        assert sqlite.open("sqlite:///x.db?busy_timeout=2", {"busy_timeout": "3"})._options.busy_timeout == 3
+        assert memory.open("memory://?kind=log").capabilities.kind == "log"
+
+    def test_a_client_that_may_make_nothing_wins_over_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_SQLITE_CREATE", "true")
+        driver = cast(SqliteDriver, Client(f"sqlite:///{tmp_path}/x.db", create=False)._driver)
+        assert not driver._options.create
+
+    @pytest.mark.parametrize(
+        ("variable", "text", "url", "said"),
+        [
+            ("RUSTMQ_SQLITE_SYNC", "bogus", "sqlite:///x.db", "sync='bogus'"),
+            ("RUSTMQ_SQLITE_RETENTION_AGE", "x", "sqlite:///x.db", "retention_age='x'"),
+            ("RUSTMQ_SQLITE_SYNK", "full", "sqlite:///x.db", "Did you mean 'sync'?"),
+            ("RUSTMQ_MEMORY_KIND", "bag", "memory://", "kind='bag'"),
+            ("RUSTMQ_MEMORY_KINDS", "log", "memory://", "Did you mean 'kind'?"),
+        ],
+    )
+    def test_what_is_wrong_is_refused_by_the_variable(
+        self, variable: str, text: str, url: str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(ConfigurationError) as caught:
+            Client(url)
+
+        assert said in str(caught.value)
+        assert caught.value.__notes__ == [f"Read from the environment variable {variable}"]
+
+    def test_a_variable_is_not_blamed_for_what_the_url_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_SQLITE_SYNC", "normal")
+        with pytest.raises(ConfigurationError, match="bogus") as caught:
+            Client("sqlite:///x.db?sync=bogus")
+
+        assert not hasattr(caught.value, "__notes__")
+
+    def test_those_of_a_driver_that_is_not_used_are_left_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_SQLITE_SYNK", "bogus")
+        assert isinstance(Client("memory://")._driver, MemoryDriver)
+
+
+class TestMisspeltSections:
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("RUSTMQ_CONSUMR_PREFETCH", "RUSTMQ_CONSUMER_PREFETCH"),
+            ("RUSTMQ_CONSUMERS_PREFECH", "RUSTMQ_CONSUMER_PREFETCH"),
+            ("RUSTMQ_PRODUCR_LINGER", "RUSTMQ_PRODUCER_LINGER"),
+            ("RUSTMQ_SQLLITE_SYNC", "RUSTMQ_SQLITE_SYNC"),
+        ],
+    )
+    def test_what_is_nearly_a_setting_is_refused_with_its_name(
+        self, variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, "hunter2")
+        with pytest.raises(ConfigurationError, match=f"Did you mean {meant}") as caught:
+            Client("sqlite:///x.db")
+
+        assert caught.value.field == variable
+        assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "variable",
+        [
+            "RUSTMQ_URL_OF_ORDERS",
+            "RUSTMQ_SEED",
+            # Kubernetes makes these for services named rustmq, rustmq-kafka and rustmq-server.
+            "RUSTMQ_PORT",
+            "RUSTMQ_PORT_9092_TCP_ADDR",
+            "RUSTMQ_SERVICE_HOST",
+            "RUSTMQ_KAFKA_SERVICE_HOST",
+            "RUSTMQ_SERVER_PORT",
+            "RUSTMQ_CONSUMERS_REPLICAS",
+            "RUSTMQ_",
+            "RUSTMQ_CONSUMER",
+        ],
+    )
+    def test_what_may_be_somebody_elses_is_left_alone(self, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(variable, "somebody else's")
+        assert isinstance(Client("memory://")._driver, MemoryDriver)
+
+    def test_no_driver_of_ours_is_taken_for_a_misspelling(self) -> None:
+        assert set(BUILT_IN) <= set(SECTIONS)
