@@ -12,6 +12,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.protocol.fetch import FetchResponse_v4
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.polling import Polling
@@ -23,9 +24,12 @@ from rustmq_sdk.values import TopicPartition as Partition
 RECORDS = 10
 """In a batch."""
 BODY = b"body"
+CRC, ATTRIBUTES = 17, 21
+"""Where these are in a batch; the checksum is of everything from the attributes on."""
+CONTROL = 0x20
 
 
-def batch(first: int, *, damaged: bool = False) -> bytes:
+def batch(first: int, *, damaged: bool = False, hidden: bool = False) -> bytes:
     builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 16)
     for delta in range(RECORDS):
         builder.append(delta, 1000, None, BODY, [])
@@ -33,6 +37,10 @@ def batch(first: int, *, damaged: bool = False) -> bytes:
     raw = bytearray(builder.build())
     raw[:8] = first.to_bytes(8, "big")
     raw[-1] ^= damaged
+    if hidden:
+        raw[ATTRIBUTES + 1] |= CONTROL
+        raw[CRC:ATTRIBUTES] = calc_crc32c(raw[ATTRIBUTES:]).to_bytes(4, "big")
+
     return bytes(raw)
 
 
@@ -43,6 +51,8 @@ class Cluster:
         ends: of the partitions' logs; a request for none that has more is kept, as a broker would.
         stable: the same for who reads only what is committed.
         damaged: offsets of batches that fail their checksum.
+        hidden: offsets of batches that are not for readers: markers of transactions.
+        gate: requests wait before it.
         batches: in an answer, of each partition.
         asked: the partitions of each request, and those of that broker whose records waited meanwhile.
     """
@@ -51,6 +61,9 @@ class Cluster:
         self.ends = ends
         self.stable = stable or ends
         self.damaged: set[int] = set()
+        self.hidden: set[int] = set()
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.batches = 1
         self.asked: list[tuple[set[int], set[int]]] = []
         self.cluster = self
@@ -65,6 +78,7 @@ class Cluster:
         wanted = {partition: offset for _, of_topic in request.topics for partition, offset, _ in of_topic}
         waiting = {one.partition for one in self.fetcher._records if one.partition % 2 == node}
         self.asked.append((set(wanted), waiting))
+        await self.gate.wait()
         more = {partition: offset for partition, offset in wanted.items() if offset < self.stable[partition]}
         if not more:
             await asyncio.Event().wait()
@@ -74,7 +88,7 @@ class Cluster:
     def _answer(self, partition: int, offset: int) -> tuple[Any, ...]:
         start = offset - offset % RECORDS
         firsts = range(start, min(start + self.batches * RECORDS, self.ends[partition]), RECORDS)
-        data = b"".join(batch(first, damaged=first in self.damaged) for first in firsts)
+        data = b"".join(batch(first, damaged=first in self.damaged, hidden=first in self.hidden) for first in firsts)
         return partition, 0, self.ends[partition], self.stable[partition], [], data
 
 

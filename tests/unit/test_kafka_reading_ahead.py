@@ -34,6 +34,24 @@ async def test_a_partition_that_has_no_more_holds_up_nobody() -> None:
         assert await it.take(2) == list(range(10, 20))
 
 
+async def test_a_partition_that_was_read_to_its_end_is_asked_for_at_once_again() -> None:
+    async with setting({0: RECORDS}) as it:
+        await it.take(0)
+        assert it.cluster.asked == [({0}, set())] * 2
+
+
+async def test_a_broker_that_is_being_asked_is_asked_for_the_rest_behind_that() -> None:
+    async with setting({0: 100, 2: 100}) as it:
+        assert await it.take(0, 1) == [0]
+        it.cluster.gate.clear()
+        await it.take(0)
+        assert it.cluster.asked[1:] == [({0}, {2})]
+        await it.take(2)
+        it.cluster.gate.set()
+        await it.take(0, 1)
+        assert it.cluster.asked[2:] == [({2}, {0})]
+
+
 async def test_what_is_not_committed_yet_counts_as_not_there() -> None:
     ends, stable = {0: 100, 2: 100}, {0: RECORDS, 2: 100}
     async with setting(ends, stable, isolation="read_committed") as it:

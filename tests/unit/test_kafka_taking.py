@@ -39,6 +39,21 @@ async def test_a_damaged_batch_at_the_position_is_told_at_once() -> None:
         assert it.corrupt == [0]
 
 
+async def test_a_damaged_batch_is_told_of_where_it_is_and_not_where_the_markers_before_it_begin() -> None:
+    async with setting({0: 100}) as it:
+        it.cluster.batches, it.cluster.damaged, it.cluster.hidden = 5, {2 * RECORDS}, {0, RECORDS}
+        assert await until_corrupt(it) == []
+        # getmany() drops what it has passed.
+        assert it.corrupt == [2 * RECORDS if bare.POSSIBLE else 0]
+
+
+async def test_what_comes_before_a_damaged_batch_is_not_asked_for_once_for_each_message() -> None:
+    async with setting({0: 100}) as it:
+        it.cluster.batches, it.cluster.damaged = 5, {2 * RECORDS}
+        await until_corrupt(it)
+        assert len(it.cluster.asked) <= 3
+
+
 async def test_nothing_is_passed_over_where_the_damage_is_gone_when_read_again() -> None:
     async with setting({0: 100}) as it:
         it.cluster.batches, it.cluster.damaged = 5, {2 * RECORDS}
