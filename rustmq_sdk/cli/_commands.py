@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -33,6 +34,8 @@ aside = Console(stderr=True)
 
 Url = Annotated[str | None, typer.Option("--url", "-u", envvar="RUSTMQ_URL", help="For example sqlite:///events.db")]
 START = "earliest, latest, an offset, or a date (and time): 2026-01-31, 2026-01-31T12:30, 2026-01-31T12:30+01:00"
+FIRST_LOOK = 2.0
+"""Seconds for a driver to find out whether a topic exists; what takes longer is said by its messages."""
 SEND_TOGETHER = 500
 """Lines of standard input that travel in one batch."""
 _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}
@@ -172,8 +175,7 @@ def tail(
     async def program() -> None:
         left = count
         where = _start(start)
-        async with connected(url, create=False) as client, client.consumer(topic, start=where) as consumer:
-            _say_what_is_missing(topic, await _topics_of(client))
+        async with _tailing(topic, where, url) as consumer:
             with rustmq_sdk.stop_on_signals(consumer):
                 while left is None or left > 0:
                     try:
@@ -201,15 +203,41 @@ def _start(text: str) -> int | datetime | Literal["earliest", "latest", "error"]
     return start.astimezone() if isinstance(start, datetime) and start.tzinfo is None else start
 
 
-def _say_what_is_missing(topic: str, known: Collection[str] | None) -> None:
+@asynccontextmanager
+async def _tailing(
+    topic: str, start: int | datetime | Literal["earliest", "latest", "error"], url: str | None
+) -> AsyncIterator[rustmq_sdk.Consumer]:
+    """What does not exist is said here, with the nearest name; drivers that warn of it would say it again."""
+    with ExitStack() as beginning:
+        logger = logging.getLogger("rustmq_sdk")
+        logger.addFilter(_is_about_something_else)
+        beginning.callback(logger.removeFilter, _is_about_something_else)
+        async with connected(url, create=False) as client, client.consumer(topic, start=start) as consumer:
+            await _say_what_is_missing(consumer, topic, await _topics_of(client))
+            beginning.close()
+            yield consumer
+
+
+def _is_about_something_else(record: logging.LogRecord) -> bool:
+    return getattr(record, "event", None) != "topic_missing"
+
+
+async def _say_what_is_missing(consumer: rustmq_sdk.Consumer, topic: str, known: Collection[str] | None) -> None:
+    """What is no name may be a pattern or a partition: the driver knows, as soon as it has looked."""
     if known is None or topic in known:
         return
 
-    nearest = difflib.get_close_matches(topic, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    aside.print(
-        f"There is no topic {topic!r} yet; waiting for it.{hint}", markup=False, highlight=False, soft_wrap=True
-    )
+    missing: list[str] = []
+    with anyio.move_on_after(FIRST_LOOK):
+        while not missing and not consumer.assigned_partitions:
+            await anyio.sleep(0.01)
+            missing = [reason.text for reason in consumer.health().reasons if reason.code == "unknown_topic"]
+
+    for text in missing:
+        # Whoever names a partition that is not there has named the topic well.
+        near = [] if topic.endswith("]") else difflib.get_close_matches(topic, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        aside.print(f"{text[0].upper()}{text[1:]}.{hint}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(message: rustmq_sdk.Message, *, headers: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import rustmq_sdk
 from rustmq_sdk.cli import _commands
 from rustmq_sdk.cli._commands import app
+from tests.services.kafka_server import KafkaServer
 
 
 @pytest.fixture
@@ -132,12 +134,35 @@ def test_sending_to_a_topic_that_was_not_there_says_so(url: str) -> None:
     assert rustmq("send", "nothing", stdin="") == (0, "0 messages sent to nothing.\n")
 
 
+def test_tail_knows_patterns_and_partitions_of_kafka(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RUSTMQ_URL", f"kafka://{kafka.bootstrap}")
+    topic = f"tailed-{secrets.token_hex(4)}"
+    rustmq("create", topic, "--partitions", "2")
+    rustmq("send", topic, "hello", "--key", "a")
+    for there in (f"{topic}[0]", f"{topic}[1]", f"^{topic}"):
+        result = CliRunner().invoke(app, ["tail", there, "-s", "earliest", "--wait", "1"])
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert ("| hello" in result.stdout) is (there != f"{topic}[1]"), "the key belongs to the other one"
+
+    result = CliRunner().invoke(app, ["tail", f"{topic}[7]", "--wait", "0.05"])
+    assert result.stderr.startswith(f"Topic '{topic}' has partitions 0 to 1; waiting for {topic}[7]")
+    assert "Did you mean" not in result.stderr
+    result = CliRunner().invoke(app, ["tail", f"^{topic}x", "--wait", "0.05"])
+    assert result.stderr.startswith(f"No topic matches '^{topic}x'")
+    assert "waiting" not in caplog.text, "it is said once"
+
+
 def test_tail_says_beside_its_output_which_topic_it_waits_for(url: str) -> None:
     rustmq("create", "orders")
     result = CliRunner().invoke(app, ["tail", "orderz", "--wait", "0.05"])
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert result.stderr == "There is no topic 'orderz' yet; waiting for it. Did you mean 'orders'?\n"
+    assert (
+        result.stderr
+        == "Topic 'orderz' does not exist; waiting until somebody creates it or sends to it. Did you mean 'orders'?\n"
+    )
 
 
 def test_a_topic_that_does_not_fit_is_refused_in_one_line(url: str) -> None:
