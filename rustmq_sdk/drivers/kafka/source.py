@@ -137,7 +137,7 @@ def capabilities(options: KafkaOptions) -> Capabilities:
     return Capabilities(
         kind="log",
         checkpoint_room=ROOM,
-        # aiokafka holds up to so much of each partition, and a look takes records by count.
+        # aiokafka holds up to so much of each partition.
         overshoot_bytes=options.max_partition_fetch_bytes,
         seek=True,
         offsets_at=True,
