@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._runtime.session import Session
+from rustmq_sdk._runtime.watch import SETTLE_IT
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
 from rustmq_sdk.values import TopicPartition
 
@@ -156,7 +157,8 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
         stalled = parts.watch.stalled.get(tp)
         if stalled is not None:
             offset, since = stalled
-            yield Reason("stalled", f"{tp.at(offset)} is unsettled and holds the watermark", tp, offset, now - since)
+            text = f"{tp.at(offset)} is unsettled and holds the watermark. {SETTLE_IT}"
+            yield Reason("stalled", text, tp, offset, now - since)
 
         if ledger.span >= session.config.max_span:
             text = f"nothing is fetched beyond max_span={session.config.max_span} offsets from the unsettled one"
@@ -185,7 +187,7 @@ def _pressure(session: Session, parts: Parts) -> Iterator[Reason]:
     in_flight = sum(lane.ledger.in_flight for lane in lanes)
     if in_flight >= session.config.max_in_flight:
         holder = min(lanes, key=lambda lane: lane.ledger.watermark)
-        text = f"{in_flight} messages are unsettled (max_in_flight={session.config.max_in_flight})"
+        text = _unsettled(session, in_flight)
         yield Reason("max_in_flight", text, holder.ledger.assignment.tp, holder.ledger.watermark)
 
     if parts.fetcher.intake.too_much_uncommitted(lanes):

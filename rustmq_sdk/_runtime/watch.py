@@ -14,6 +14,9 @@ from rustmq_sdk.values import TopicPartition
 LOOKS = 4
 """Looks within the shortest period that matters: a message is noticed at most a quarter of it late."""
 
+SETTLE_IT = "Call its ack(), nack() or reject(); under run() its handler has not returned"
+"""What to do about a message that stalls: nothing in a log says which of the two it is."""
+
 Slot = tuple[InFlight, int]
 
 
@@ -75,9 +78,16 @@ class Watch:
         if age >= self._session.config.stall_after and tp not in self.stalled:
             offset = slot[0].offsets[slot[1]]
             self.stalled[tp] = (offset, before[1])
-            text = "%s is unsettled for %.0f s and holds the watermark"
-            log(logging.WARNING, "stalled", text, slot[0].place_at(slot[1]), age)
+            text = "%s is unsettled for %.0f s and holds the watermark. %s%s"
+            log(logging.WARNING, "stalled", text, slot[0].place_at(slot[1]), age, SETTLE_IT, self._standstill())
             self._session.observers("stalled", tp, offset, age)
+
+    def _standstill(self) -> str:
+        in_flight = sum(lane.ledger.in_flight for lane in self._session.lanes)
+        most = self._session.config.max_in_flight
+        return (
+            f". Nothing more is fetched: {in_flight} are unsettled (max_in_flight={most})" if in_flight >= most else ""
+        )
 
     def _holding_slot(self, lane: Lane) -> Slot | None:
         """The first unsettled slot of the partition, if it is in the user's hands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import pytest
 
 from rustmq_sdk import ConfigurationError, Message, Observer, RetryPolicy, TopicPartition
-from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, numbered, passes, take, until
+from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, numbered, passes, take, take_all, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -198,7 +199,27 @@ class TestStalls:
 
         lines = [record for record in caplog.records if getattr(record, "event", "") == "stalled"]
         assert [line.levelno for line in lines] == [logging.WARNING]
-        assert lines[0].getMessage().startswith("t[0]@4 is unsettled for ")
+        assert re.fullmatch(
+            r"t\[0\]@4 is unsettled for \d\d s and holds the watermark\. "
+            r"Call its ack\(\), nack\(\) or reject\(\); under run\(\) its handler has not returned",
+            lines[0].getMessage(),
+        )
+
+    async def test_who_never_acks_is_told_why_nothing_more_comes(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(20)
+        async with stage.consumer(max_in_flight=10) as consumer:
+            await passes(1)
+            received = await take_all(consumer, quiet=100)
+            told = {reason.code: reason.text for reason in consumer.health().reasons}
+
+        assert len(received) == 10
+        assert told["max_in_flight"] == "10 messages are unsettled (max_in_flight=10): ack some of them"
+        assert "Call its ack()" in told["stalled"]
+        (line,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "stalled"]
+        assert "Call its ack()" in line
+        assert line.endswith(". Nothing more is fetched: 10 are unsettled (max_in_flight=10)")
 
     async def test_messages_that_wait_are_no_stall(self, stage: Stage) -> None:
         stage.send(10)
