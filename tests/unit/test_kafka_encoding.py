@@ -109,10 +109,10 @@ def test_as_many_answers_are_remembered_as_a_broker_remembers_batches() -> None:
 
 def test_lines_of_producers_that_are_gone_are_forgotten() -> None:
     lines = Lines()
-    first = lines.of("t", 0, ProducerSequence(b"0", 0))
-    assert lines.of("t", 0, ProducerSequence(b"0", 5)) is first
-    assert lines.of("t", 1, ProducerSequence(b"0", 0)) is not first
+    first = lines.of("t", 0, ProducerSequence(b"0", 0), now=0.0)
+    assert lines.of("t", 0, ProducerSequence(b"0", 5), now=0.0) is first
+    assert lines.of("t", 1, ProducerSequence(b"0", 0), now=0.0) is not first
     for number in range(1, PRODUCERS + 1):
-        lines.of("t", 0, ProducerSequence(b"%d" % number, 0))
+        lines.of("t", 0, ProducerSequence(b"%d" % number, 0), now=0.0)
 
-    assert lines.of("t", 0, ProducerSequence(b"0", 0)) is not first
+    assert lines.of("t", 0, ProducerSequence(b"0", 0), now=0.0) is not first
