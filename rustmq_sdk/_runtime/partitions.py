@@ -20,7 +20,7 @@ from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.spills import Spills
-from rustmq_sdk._runtime.starts import find_starts
+from rustmq_sdk._runtime.starts import Start, find_starts
 from rustmq_sdk.errors import ConsumerStateError, TransientDriverError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
@@ -30,7 +30,7 @@ T = TypeVar("T")
 DRAIN_SHARE = 0.8
 """Of the revoke budget that handlers may use; the rest is for the commit."""
 ATTEMPTS = 20
-"""Of a control call (committed positions, start offsets) before the consumer fails: about a minute."""
+"""Of a control call (committed positions, start offsets) before the driver is told that it failed: about a minute."""
 
 
 class Partitions:
@@ -73,18 +73,21 @@ class Partitions:
         self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
         """Makes the assignments and says where to start."""
-        answer: dict[Assignment, int | None] = {}
         committed = await self._committed(partitions)
-        fresh: list[TopicPartition] = []
-        for tp in partitions:
-            ledger = self.ownership.comes_back(tp, generation, committed.get(tp))
-            if ledger is None:
-                fresh.append(tp)
-                self._report_moved(tp, generation, committed.get(tp))
-            else:
-                answer[self._continue(tp, generation, ledger)] = ledger.scanned
+        kept = {
+            tp: ledger
+            for tp in partitions
+            if (ledger := self.ownership.comes_back(tp, generation, committed.get(tp))) is not None
+        }
+        fresh = [tp for tp in partitions if tp not in kept]
+        # Nothing is changed before the last answer is there: a driver that is told of a failure tries all of it again.
+        starts = await self._starts(fresh, committed)
+        for tp in fresh:
+            self._report_moved(tp, generation, committed.get(tp))
 
-        answer |= await self._start(fresh, generation, committed)
+        answer: dict[Assignment, int | None]
+        answer = {self._continue(tp, generation, ledger): ledger.scanned for tp, ledger in kept.items()}
+        answer |= self._start(generation, starts)
         inbox = self._acknowledger.inbox
         inbox.bound = max(inbox.bound, 2 * len(self._session.buffer.lanes))
         names = ", ".join(map(str, partitions))
@@ -116,48 +119,38 @@ class Partitions:
         self._session.wake_receiver()
         return assignment
 
-    async def _start(
-        self,
-        partitions: Collection[TopicPartition],
-        generation: int | None,
-        committed: Mapping[TopicPartition, Checkpoint | None],
-    ) -> dict[Assignment, int | None]:
-        if self._session.capabilities.kind == "queue":
-            return {self._start_queue(tp, generation): None for tp in partitions}
+    async def _starts(
+        self, partitions: Collection[TopicPartition], committed: Mapping[TopicPartition, Checkpoint | None]
+    ) -> dict[TopicPartition, Start | None]:
+        """Where each begins; None for a queue, whose broker decides."""
+        starts: dict[TopicPartition, Start | None] = dict.fromkeys(partitions)
+        if self._session.capabilities.kind == "log":
+            unknown = [tp for tp in partitions if committed.get(tp) is None]
+            starts |= await find_starts(self._session, self._ask, unknown)
+            for tp in partitions:
+                if (found := committed.get(tp)) is not None:
+                    starts[tp] = Start(found.offset, committed=found, remembered=await self._remembered(tp, found))
 
-        starts = await find_starts(self._session, self._ask, [tp for tp in partitions if committed.get(tp) is None])
-        remembered = {tp: await self._remembered(tp, found) for tp in partitions if (found := committed.get(tp))}
+        return starts
+
+    def _start(
+        self, generation: int | None, starts: Mapping[TopicPartition, Start | None]
+    ) -> dict[Assignment, int | None]:
         answer: dict[Assignment, int | None] = {}
         movable: list[Ledger] = []
-        for tp in partitions:
+        for tp, start in starts.items():
             self._drop(tp)
-            checkpoint = committed.get(tp)
             assignment = Assignment(tp, self.ownership.epoch(tp, generation))
-            if checkpoint is None:
-                ledger = Ledger(assignment, starts[tp].offset)
-                if starts[tp].movable:
-                    ledger.must_write = True
-                    movable.append(ledger)
-            else:
-                ledger = Ledger(assignment, checkpoint.offset, remembered[tp])
-                ledger.written = checkpoint
-                ledger.stored = True
+            ledger = LeaseBook(assignment) if start is None else start.ledger(assignment)
+            if ledger.must_write:
+                movable.append(ledger)
 
-            self._install(tp, generation, ledger)
-            answer[assignment] = ledger.scanned
+            self.ownership.assign(tp, generation, ledger)
+            self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
+            answer[assignment] = None if start is None else ledger.scanned
 
         self._acknowledger.pin(movable)
         return answer
-
-    def _start_queue(self, tp: TopicPartition, generation: int | None) -> Assignment:
-        self._drop(tp)
-        book = LeaseBook(Assignment(tp, self.ownership.epoch(tp, generation)))
-        self._install(tp, generation, book)
-        return book.assignment
-
-    def _install(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
-        self.ownership.assign(tp, generation, ledger)
-        self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
 
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
         """Waits for what handlers hold, inside the budget, then commits what is settled."""

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+from rustmq_sdk._core.checkpoint import Remembered
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.session import Session, log
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.slots import LogSubscription
-from rustmq_sdk.values import TopicPartition
+from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 
 
 class Start(NamedTuple):
@@ -20,10 +22,24 @@ class Start(NamedTuple):
         offset: of the first message.
         movable: after a restart ``start`` would mean another place, and what came in between would never be delivered;
             so this one is to be committed at once.
+        committed: the group's position, if it has one.
+        remembered: what that says of messages above it.
     """
 
     offset: int
     movable: bool = False
+    committed: Checkpoint | None = None
+    remembered: Remembered | None = None
+
+    def ledger(self, assignment: Assignment) -> Ledger:
+        """A new one that begins here."""
+        ledger = Ledger(assignment, self.offset, self.remembered)
+        ledger.must_write = self.movable
+        if self.committed is not None:
+            ledger.written = self.committed
+            ledger.stored = True
+
+        return ledger
 
 
 async def find_starts(

@@ -313,6 +313,29 @@ class TestRevoked:
             assert await take_all(consumer, quiet=60) == [], "they are in our hands"
             assert [await message.ack() for message in messages[5:]] == [AckResult.RECORDED] * 5
 
+    async def test_an_assignment_that_fails_half_way_is_made_again_as_a_whole(self, stage: Stage) -> None:
+        stage.create(2)
+        stage.send(3, partition=0)
+        async with stage.consumer() as consumer:
+            held = await take(consumer, 3)
+            partitions = consumer._running.partitions
+            kept, gone = (partitions.ownership.get(TopicPartition("t", number)) for number in (0, 1))
+            assert kept is not None
+            assert gone is not None
+            generation = partitions.ownership.generation(kept.assignment.tp)
+            tps = [kept.assignment.tp, gone.assignment.tp]
+            await partitions.revoking([kept.assignment], 1.0)
+            await partitions.lost([gone.assignment])
+            # One comes back, and nobody says where the other begins.
+            stage.plan.breaks("source.start_offsets")
+            with pytest.raises(TransientDriverError):
+                await partitions.assigned(tps, generation)
+
+            stage.plan.heals()
+            await partitions.assigned(tps, generation)
+            assert partitions.ownership.get(tps[0]) is kept
+            assert [await message.ack() for message in held] == [AckResult.RECORDED] * 3
+
     async def test_a_stale_commit_after_a_revoke_moves_nothing(self, stage: Stage) -> None:
         stage.plan = Plan(Fault("source.commit", "hang", 1, seconds=20))
         stage.create(2)
