@@ -101,7 +101,7 @@ class Delivery:
                     await self._wait()
                     continue
 
-                # What is at hand stays there for now: somebody who wants just one message may have it.
+                # What is at hand stays there meanwhile: somebody who wants just one message may have it.
                 self._pass_on()
                 await self._wait_for(enough, max_wait)
                 session.check()

@@ -1,4 +1,4 @@
-"""Where a partition begins in which nobody has committed a position."""
+"""Where a partition begins: at the group's committed position, or where ``start`` says."""
 
 from __future__ import annotations
 
