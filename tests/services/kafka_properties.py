@@ -66,8 +66,9 @@ def _sizes(nodes: int) -> dict[str, str]:
         # Nine seconds by default until a killed node's partitions have a new leader, and until it is let in again.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
-        # Room for a test run, not for a year; a segment has to be full before retention may remove anything.
+        # Five minutes by default between two looks for what is too old, also of a segment that is being written.
         "log.retention.check.interval.ms": "1000",
+        # Room for a test run, not for a year.
         "log.segment.bytes": str(64 * 1024 * 1024),
         "log.index.size.max.bytes": str(1024 * 1024),
         "num.network.threads": "2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -93,3 +94,11 @@ class Contract:
 def numbered(count: int, prefix: str = "m") -> list[bytes | OutgoingMessage | None]:
     """Payloads that tell who they are."""
     return [b"%s%d" % (prefix.encode(), number) for number in range(count)]
+
+
+def ago(seconds: int) -> int:
+    """A message's timestamp, in milliseconds: old enough to be told from now, too young for anybody's retention.
+
+    Where retention goes by what the sender wrote, as on Kafka, last year's message is deleted as soon as it is there.
+    """
+    return int(time.time() - seconds) * 1000

@@ -7,7 +7,7 @@ import pytest
 
 from rustmq_sdk.errors import Unsupported
 from rustmq_sdk.slots import Driver
-from rustmq_sdk.testing.contracts.base import Contract, numbered
+from rustmq_sdk.testing.contracts.base import Contract, ago, numbered
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, OutgoingMessage
 
 COMMITTED, FENCED = CommitOutcome.COMMITTED, CommitOutcome.FENCED
@@ -101,20 +101,22 @@ class LogOffsetsContract(Contract):
 
     async def test_offsets_are_found_by_time(self, driver: Driver, topic: str, group: str) -> None:
         (tp,) = await self.create(driver, topic)
-        sent = await self.append(driver, topic, [OutgoingMessage(b"x", timestamp=1000 * n) for n in (1, 2, 3)])
+        first = ago(60)
+        times = [first, first + 1000, first + 2000]
+        sent = await self.append(driver, topic, [OutgoingMessage(b"x", timestamp=time) for time in times])
         async with self.log_member(driver, topic, group) as member:
             await member.owns([tp])
             find = member.subscription.offsets_at
             if not driver.capabilities.offsets_at:
                 with pytest.raises(Unsupported):
-                    await find([tp], 1000)
+                    await find([tp], first)
 
                 return
 
             assert await find([tp], 0) == {tp: sent[0].offset}
-            assert await find([tp], 2000) == {tp: sent[1].offset}
-            assert await find([tp], 2001) == {tp: sent[2].offset}
-            assert await find([tp], 3001) == await member.subscription.end_offsets([tp])
+            assert await find([tp], first + 1000) == {tp: sent[1].offset}
+            assert await find([tp], first + 1001) == {tp: sent[2].offset}
+            assert await find([tp], first + 2001) == await member.subscription.end_offsets([tp])
 
     @pytest.mark.parametrize("target", [1, 8])
     async def test_a_seek_moves_the_fetch_position(self, driver: Driver, topic: str, group: str, target: int) -> None:
