@@ -199,3 +199,18 @@ async def test_only_what_is_committed_is_read_where_that_is_asked_for(kafka: Kaf
 
     async with consuming(url, topic, group=None) as consumer:
         assert len(await settle(consumer, 16)) == 16
+
+
+async def test_a_reader_that_waits_for_more_answers_questions(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic("asked")
+    url = f"kafka://{kafka.bootstrap}?fetch_max_wait=20"  # the broker answers nothing else on that connection meanwhile
+    await send_numbers(url, topic, range(3))
+    async with consuming(url, topic, group=topic) as consumer:
+        assert await settle(consumer, 3) == [0, 1, 2]
+        with pytest.raises(TimeoutError):
+            await consumer.receive(timeout=1)  # a fetch waits now
+
+        with anyio.fail_after(10):
+            assert sum((await consumer.get_lag()).values()) == 0
+            await consumer.seek_to_timestamp(topic, 0, 0)
+            await consumer.seek(topic, 0, 2)

@@ -17,10 +17,10 @@ from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from rustmq_sdk.drivers.kafka.aside import ASIDE
+
 PART_SECONDS = 0.5
 """For each part: more than any of them takes where the brokers are well."""
-FAREWELL: int = max(ConnectionGroup) + 1
-"""aiokafka keeps a connection for each broker and group of requests, and opens one for a group that is new."""
 
 
 async def leave(consumer: AIOKafkaConsumer, *, static: bool) -> None:
@@ -114,16 +114,12 @@ async def _tell_group(coordinator: GroupCoordinator) -> None:
 
 
 def _free_way(client: AIOKafkaClient, node: int) -> int:
-    """The connection to use: a broker answers the requests of one connection in turn.
-
-    On the coordinator's a JoinGroup may be waiting for all other members. On the default one there is always a fetch,
-    which the broker keeps for half a second when there is nothing to read.
-    """
+    """The connection to use: a JoinGroup may be waiting on the coordinator's, for all other members."""
     connection = client._conns.get((node, ConnectionGroup.COORDINATION))
     if connection is not None and connection.connected() and not connection._requests:
         return int(ConnectionGroup.COORDINATION)
 
-    return FAREWELL
+    return ASIDE
 
 
 async def _end(part: Awaitable[object]) -> None:

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError
 
+from rustmq_sdk.drivers.kafka.aside import ask_for_offsets_aside
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.metadata import ROOM
@@ -111,7 +112,7 @@ class KafkaSource:
 
     def _consumer(self, group: str | None) -> AIOKafkaConsumer:
         options, timing = self._options, self._timing
-        return AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             **client_settings(options),
             group_id=group,
             group_instance_id=options.group_instance_id if group is not None else None,
@@ -130,6 +131,8 @@ class KafkaSource:
             metadata_max_age_ms=int(options.metadata_max_age * 1000),
             fetch_max_wait_ms=int(options.fetch_max_wait * 1000),
         )
+        ask_for_offsets_aside(consumer._client)
+        return consumer
 
 
 def capabilities(options: KafkaOptions) -> Capabilities:
