@@ -216,6 +216,14 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, option: str, conten
     assert (refusal.value.field, refusal.value.value) == (option, str(path))
 
 
+@pytest.mark.parametrize("url", ["kafka://team:hush-hush", "kafka://team:hush/hush", "kafka://team:hush-hush@"])
+def test_a_password_without_a_server_behind_it_is_not_printed(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read(url)
+
+    assert "hush" not in f"{refused.value!r} {refused.value}"
+
+
 def test_options_can_be_copied_with_their_secrets() -> None:
     options = KafkaOptions(servers=SERVERS, sasl="PLAIN", user="u", password="hush")
     for twin in (copy.copy(options), copy.deepcopy(options), pickle.loads(pickle.dumps(options))):

@@ -192,6 +192,10 @@ def test_an_error_about_a_url_shows_no_secret(url: str) -> None:
     [
         ("kafka://user:secret@host:9092", "kafka://user:***@host:9092"),
         ("nats://token@host", "nats://***@host"),
+        ("kafka://user:secret", "kafka://user:***"),
+        ("kafka://user:se/cret?x=1", "kafka://user:***?x=1"),
+        ("kafka://one:9092,two:9092/", "kafka://one:9092,two:9092/"),
+        ("kafka://[::1]:9092", "kafka://[::1]:9092"),
         ("sqlite:///a/b.db?prefetch=5", "sqlite:///a/b.db?prefetch=5"),
         ("kafka://a:9092,b:9092", "kafka://a:9092,b:9092"),
         ("redis://:secret@host", "redis://:***@host"),

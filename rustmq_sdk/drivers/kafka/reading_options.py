@@ -78,7 +78,9 @@ def _read_server(text: str, location: Location) -> str:
         raise ConfigurationError(problem, field="url", value=location.shown, fix=_FIX)
 
     if not (port.isascii() and port.isdigit() and int(port) in _PORTS):
-        raise ConfigurationError(f"{port!r} is no port", field="url", value=location.shown, fix=_FIX)
+        raise ConfigurationError(
+            f"what stands behind '{host}:' is no port", field="url", value=location.shown, fix=_FIX
+        )
 
     return f"{host}:{port}"
 
