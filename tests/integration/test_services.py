@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.echo import Echo, starts
-from tests.services import control, processes
+from tests.services import control, ports, processes
 from tests.services.catalogue import nodes, services
 from tests.services.checkout import Checkout
 from tests.services.programs import Program, java_version
@@ -152,6 +152,17 @@ def test_data_that_were_being_made_when_it_was_interrupted_are_made_anew(checkou
         up(checkout, Slow())
 
     assert starts(up(checkout, Echo()), "echo") == 1
+
+
+def test_services_that_start_beside_each_other_choose_different_ports(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [port for port in ports.RANGE if ports.is_free(port)][:4]
+    monkeypatch.setattr(ports, "RANGE", free)
+    echo, other = Echo("echo-1", "echo-2"), Echo("echo-3", "echo-4")
+    other.name = "other"
+    chosen = [port for service in (echo, other) for port in checkout.settle(service).ports.values()]
+    assert sorted(chosen) == free, "nobody listens yet, and both know"
 
 
 def test_a_port_that_somebody_has_taken_meanwhile_is_named(checkout: Checkout) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from tests.services import ports
+from tests.services.locks import alone
 from tests.services.service import Service, ServiceFailed, Site
 
 ROOT = Path(__file__).parents[2]
@@ -65,10 +67,14 @@ class Checkout:
         """Gives a service that is down a place and free ports."""
         home = self._home(service)
         home.mkdir(parents=True, exist_ok=True)
-        chosen = ports.choose(f"{node}/{listener}" for node in service.nodes for listener in service.listeners)
-        partial = home / "site.json.partial"
-        partial.write_text(json.dumps({"release": service.release, "ports": chosen}, indent=1))
-        partial.rename(home / "site.json")
+        names = [f"{node}/{listener}" for node in service.nodes for listener in service.listeners]
+        # Services start beside each other, and a port is free to all eyes until its server listens, seconds later.
+        with alone(self.lock("ports")):
+            chosen = ports.choose(names, taken=self._ports())
+            partial = home / "site.json.partial"
+            partial.write_text(json.dumps({"release": service.release, "ports": chosen}, indent=1))
+            partial.rename(home / "site.json")
+
         return Site(home, self.artifacts, chosen, service.release)
 
     def somewhere(self, service: Service) -> Site:
@@ -84,6 +90,15 @@ class Checkout:
         log = self.log(node)
         if log.exists() and log.stat().st_size > LONG_LOG:
             log.replace(log.with_name(f"{log.name}.1"))
+
+    def _ports(self) -> set[int]:
+        """Those of all services that have some; of what makes no sense it is said elsewhere."""
+        found: set[int] = set()
+        for written in self.folder.glob("sites/*/site.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.update(json.loads(written.read_text())["ports"].values())
+
+        return found
 
     def _home(self, service: Service) -> Path:
         return self.folder / "sites" / service.name

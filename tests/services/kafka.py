@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.services import kafka_wire
+from tests.services import kafka_wire, processes
 from tests.services.certificates import certify
 from tests.services.kafka_properties import PASSWORD, SECURE, USER, properties
 from tests.services.programs import JAVA, MAVEN, OPENSSL, Program
@@ -105,19 +105,24 @@ class Kafka(Service):
         return self._java(site, "kafka.Kafka", str(self.config(site, node)))
 
     def waiting_for(self, site: Site, node: str) -> str | None:
-        """A node serves when it knows all that are running, and can say who coordinates a group.
+        """A node serves when it knows itself and all that are running, and can say who coordinates a group.
 
         Asking for a coordinator makes the topic of offsets, so that the first consumer of a test does not wait for it.
         """
         port = site.port(node, "plain")
         try:
             known = kafka_wire.brokers(port)
-            if self.nodes.index(node) + 1 not in known:
-                return "the other nodes, and they know it not yet" if known else "a controller"
+            if not known.issuperset(self._running(site) | {self.nodes.index(node) + 1}):
+                return "word of all the nodes that run" if known else "a controller"
 
             return None if kafka_wire.has_coordinator(port, "ready?") else "a coordinator of groups"
         except (OSError, EOFError) as problem:
             return f"an answer on port {port} ({problem})"
+
+    def _running(self, site: Site) -> set[int]:
+        """Their numbers. Each hears of the others on its own: one may serve before another knows that it is back."""
+        nodes = enumerate(self.nodes, 1)
+        return {number for number, node in nodes if processes.find(self.program, self.config(site, node))}
 
     def variables(self, site: Site) -> Mapping[str, str]:
         prefix = self.name.upper()

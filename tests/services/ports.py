@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 # Below the ports that systems hand out to outgoing connections (from 32768 on Linux, from 49152 on macOS). A client
 # that keeps trying to reach a killed node would sooner or later be given that very port, and be connected with itself.
@@ -14,9 +14,14 @@ HOST = "127.0.0.1"
 POLL = 0.02
 
 
-def choose(names: Iterable[str]) -> dict[str, int]:
-    """A free port for each name; at random, so that two checkouts hardly ever want the same."""
-    candidates = iter(random.sample(RANGE, k=len(RANGE)))
+def choose(names: Iterable[str], *, taken: Container[int] = ()) -> dict[str, int]:
+    """A free port for each name; at random, so that two checkouts hardly ever want the same.
+
+    Args:
+        names: of what listens.
+        taken: ports that are somebody's although nobody may listen there yet.
+    """
+    candidates = (port for port in random.sample(RANGE, k=len(RANGE)) if port not in taken)
     return {name: next(port for port in candidates if is_free(port)) for name in names}
 
 
