@@ -218,6 +218,8 @@ class TestTheCommandLine:
     def test_an_interrupted_start_leaves_nothing_running(self, checkout: Checkout) -> None:
         checkout.folder.mkdir()
         checkout.artifacts.symlink_to(ROOT / ".services" / "artifacts")
+        # What a shell has started in the background ignores Ctrl-C, and so do its children.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         starting = subprocess.Popen(
             [sys.executable, "-S", "-m", "tests.services", "up", "kafka"],
             cwd=ROOT,
@@ -225,10 +227,11 @@ class TestTheCommandLine:
             stdout=subprocess.DEVNULL,
             text=True,
         )
+        signal.signal(signal.SIGINT, before)
         assert starting.stderr is not None
         assert starting.stderr.readline() == "kafka: starting\n"
         starting.send_signal(signal.SIGINT)
-        _, said = starting.communicate(timeout=30)
+        _, said = starting.communicate(timeout=50)
         assert (starting.returncode, said) == (130, "interrupted; what was being started has been stopped\n")
         kafka = CATALOGUE["kafka"]
         assert processes.find("java", kafka.config(checkout.somewhere(kafka), "kafka")) == []
