@@ -157,7 +157,8 @@ class Fleet:
             self._end(name)
 
     def journals(self) -> list[Entry]:
-        lines = [line for file in self._folder.glob("*.journal") for line in file.read_bytes().splitlines()]
+        """Whole lines: the last one of a process that runs, or was killed, may not be."""
+        lines = [line for file in self._folder.glob("*.journal") for line in file.read_bytes().split(b"\n")[:-1]]
         return [msgspec.json.decode(line, type=Entry) for line in lines]
 
     def kill(self) -> None:
@@ -168,7 +169,7 @@ class Fleet:
     def _end(self, name: str) -> None:
         process = self._running.pop(name)
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
@@ -181,7 +182,14 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet.kill()
 
 
+def was_worth_looking(entries: Sequence[Entry]) -> bool:
+    """Partitions moved; somebody was too late, was stopped for too long, gave a partition up."""
+    moved = len({(entry.partition, entry.epoch) for entry in entries}) > 5 * PARTITIONS
+    return moved and {"fenced", "expired", "moved"} <= {entry.outcome for entry in entries}
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_at_most_one_owner_for_each_partition_and_epoch(fleet: Fleet, tmp_path: Path) -> None:
     chance = random.Random(20)
     for _ in range(PROCESSES):
@@ -189,7 +197,8 @@ def test_at_most_one_owner_for_each_partition_and_epoch(fleet: Fleet, tmp_path: 
 
     fleet.wait()
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+    # On a slow machine it takes longer until all of it has happened.
+    while time.monotonic() < until or not was_worth_looking(fleet.journals()):
         time.sleep(chance.uniform(0.1, 0.4))  # real processes, real leases
         fleet.disturb(chance)
 
@@ -204,12 +213,6 @@ def test_at_most_one_owner_for_each_partition_and_epoch(fleet: Fleet, tmp_path: 
         one_owner_an_epoch(theirs)
         nothing_is_committed_under_a_fenced_epoch(theirs)
         the_last_commit_is_what_the_file_has(theirs, stored(tmp_path, partition))
-
-    # And it was worth looking.
-    assert len({(entry.partition, entry.epoch) for entry in entries}) > 5 * PARTITIONS, "partitions moved"
-    assert any(entry.outcome == "fenced" for entry in entries), "somebody was too late"
-    assert any(entry.outcome == "expired" for entry in entries), "somebody was stopped for too long"
-    assert any(entry.outcome == "moved" for entry in entries), "somebody gave a partition up"
 
 
 def one_owner_an_epoch(entries: Sequence[Entry]) -> None:
