@@ -1,7 +1,9 @@
 """What a process did, in lines that survive its death.
 
-Each line goes to the kernel in one write before the process does anything else, so that kill -9 tears none: what the
-journal has not, did not happen. Times are those of the monotonic clock, which all processes of a machine share.
+Each line goes to the kernel in one write before the process does anything else: what the journal has not, did not
+happen. A kill may tear the line that is being written, where a page of the file ends; so may a look at a file that is
+written meanwhile. A line without its end is not there yet. Times are those of the monotonic clock, which all processes
+of a machine share.
 """
 
 from __future__ import annotations
@@ -41,6 +43,6 @@ def read(folder: Path) -> list[Event]:
 
 
 def _events(path: Path) -> Iterator[Event]:
-    for line in path.read_text().splitlines():
+    for line in path.read_text().split("\n")[:-1]:
         at, what, *details = line.split()
         yield Event(int(at), path.stem, what, tuple(details))
