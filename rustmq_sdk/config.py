@@ -43,14 +43,22 @@ class RetryPolicy(Schema, frozen=True, kw_only=True):
 
     prefix = "retry."
 
-    max_attempts: Annotated[int, about("Attempts in all, the first included.", ge=1)] = 5
-    initial: Annotated[float, about("Seconds before the second attempt.", ge=0)] = 0.5
-    multiplier: Annotated[float, about("Growth of the pause.", ge=1)] = 2.0
-    max_delay: Annotated[float, about("Longest pause, seconds.", ge=0)] = 60.0
-    jitter: Annotated[Literal["full", "none"], about("How the pause is spread.")] = "full"
-    fatal: Annotated[tuple[Any, ...], about("Exception classes that go straight to the dead letters.")] = ()
-    overrides: Annotated[Mapping[Any, Any], about("Exception class to policy.")] = {}
-    wait: Annotated[Callable[[Any], float] | None, about("A tenacity wait strategy.")] = None
+    max_attempts: Annotated[int, about("Times a message is handed to a handler, the first one included.", ge=1)] = 5
+    initial: Annotated[float, about("Seconds of the pause before the second attempt.", ge=0)] = 0.5
+    multiplier: Annotated[float, about("Factor by which the pause grows from one attempt to the next.", ge=1)] = 2.0
+    max_delay: Annotated[float, about("Seconds of the longest pause between two attempts.", ge=0)] = 60.0
+    jitter: Annotated[
+        Literal["full", "none"], about("How a pause is spread: 'full' waits a random part of it, 'none' all of it.")
+    ] = "full"
+    fatal: Annotated[
+        tuple[Any, ...], about("Exception classes that no retry can heal: their messages are dead letters at once.")
+    ] = ()
+    overrides: Annotated[
+        Mapping[Any, Any], about("Retry policies for some exception classes, by class; the most derived class wins.")
+    ] = {}
+    wait: Annotated[
+        Callable[[Any], float] | None, about("Wait strategy of tenacity that takes the place of the built-in pauses.")
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,40 +79,63 @@ class RetryPolicy(Schema, frozen=True, kw_only=True):
 class ConsumerConfig(Schema, frozen=True, kw_only=True):
     """How a consumer behaves. Durations are seconds, sizes are bytes."""
 
-    group: Annotated[str | None, about("Members of one group share the partitions. None: no commits.")] = None
+    group: Annotated[
+        str | None, about("Name of the group whose members share the partitions. None: nothing is committed.")
+    ] = None
     start: Annotated[
         Literal["earliest", "latest", "error"] | int | datetime,
-        about("Where a partition without a committed position starts."),
+        about("Where reading starts in a partition that has no committed position."),
     ] = "earliest"
-    auto_commit: Annotated[bool, about("Commit what is settled without being asked.")] = True
-    commit_interval: Annotated[float, about("Longest time something settled stays uncommitted.", gt=0)] = 1.0
-    commit_every: Annotated[int, about("Settled messages that make a commit due at once.", ge=1)] = 5000
-    max_in_flight: Annotated[int, about("Unsettled messages, prefetched ones included.", ge=1)] = 10_000
-    max_in_flight_bytes: Annotated[int, about("Their bytes.", ge=1)] = 64 * MIB
-    prefetch: Annotated[int, about("Messages that wait undelivered.", ge=1)] = 1000
-    max_uncommitted: Annotated[int, about("Settled messages no commit covers yet; more stop intake.", ge=1)] = 100_000
-    max_span: Annotated[int, about("Offsets between the watermark and the newest fetched one.", ge=1)] = 100_000
-    retry: Annotated[RetryPolicy, about("What happens to a message that failed.")] = msgspec.field(
-        default_factory=RetryPolicy
+    auto_commit: Annotated[bool, about("Whether what is settled is committed without being asked.")] = True
+    commit_interval: Annotated[float, about("Seconds that a settled message stays uncommitted at most.", gt=0)] = 1.0
+    commit_every: Annotated[int, about("Number of settled messages that makes a commit due at once.", ge=1)] = 5000
+    max_in_flight: Annotated[
+        int, about("Number of unsettled messages, prefetched ones included, beyond which nothing is fetched.", ge=1)
+    ] = 10_000
+    max_in_flight_bytes: Annotated[
+        int, about("Bytes of unsettled messages, prefetched ones included, beyond which nothing is fetched.", ge=1)
+    ] = 64 * MIB
+    prefetch: Annotated[int, about("Number of messages that are fetched ahead and wait to be handed out.", ge=1)] = 1000
+    max_uncommitted: Annotated[
+        int, about("Number of settled but uncommitted messages beyond which nothing is fetched.", ge=1)
+    ] = 100_000
+    max_span: Annotated[
+        int, about("Number of offsets that a partition is read ahead of its oldest unsettled message.", ge=1)
+    ] = 100_000
+    retry: Annotated[RetryPolicy, about("When a message that failed is tried again, and when it is given up.")] = (
+        msgspec.field(default_factory=RetryPolicy)
     )
-    dead_letter_topic: Annotated[str | None, about("Where messages go that cannot be handled.")] = None
+    dead_letter_topic: Annotated[str | None, about("Name of the topic for messages that cannot be handled.")] = None
     dead_letters: Annotated[
-        Any, about("Instead of a topic: a callable that gets a sequence of DeadLetter, or a DeadLetterQueue.")
+        Any, about("Callable that gets a sequence of DeadLetter, or a DeadLetterQueue, instead of a topic.")
     ] = None
-    state_store: Annotated[Any, about("A StateStore for checkpoints that the broker has no room for.")] = None
+    state_store: Annotated[Any, about("StateStore for checkpoints that the broker has no room for.")] = None
     on_lost: Annotated[
-        Literal["stop", "dead_letter"], about("When the log has lost messages: stop the partition or go on.")
+        Literal["stop", "dead_letter"],
+        about("Whether a partition whose log has lost messages stops, or writes a dead letter about them and goes on."),
     ] = "stop"
-    close_timeout: Annotated[float, about("Longest close; 25 is below Kubernetes' 30.", gt=0)] = 25.0
-    commit_timeout: Annotated[float, about("Longest wait for one commit.", gt=0)] = 10.0
-    ack_timeout: Annotated[float | None, about("An unsettled message comes again after this. None: never.")] = None
-    stall_after: Annotated[float, about("An older unsettled message is reported as stalled.", gt=0)] = 60.0
-    lease: Annotated[float, about("Seconds of silence after which others take over.", gt=0)] = 30.0
-    cache_messages: Annotated[int, about("Bodies kept for retries.", ge=0)] = 1000
-    cache_ttl: Annotated[float, about("For how long.", gt=0)] = 300.0
-    cache_bytes: Annotated[int, about("Their bytes.", ge=0)] = 64 * MIB
-    circuit_failures: Annotated[int, about("Failures in a row that open a circuit.", ge=1)] = 5
-    circuit_open: Annotated[float, about("Seconds an open circuit waits before its probe.", gt=0)] = 60.0
+    close_timeout: Annotated[
+        float,
+        about(
+            "Seconds that closing may take, and that handlers get to finish when partitions move to another member.",
+            gt=0,
+        ),
+    ] = 25.0
+    commit_timeout: Annotated[float, about("Seconds that one commit may take.", gt=0)] = 10.0
+    ack_timeout: Annotated[
+        float | None, about("Seconds after which an unsettled message is taken back and comes again. None: never.")
+    ] = None
+    stall_after: Annotated[float, about("Seconds after which an unsettled message is reported as stalled.", gt=0)] = (
+        60.0
+    )
+    lease: Annotated[float, about("Seconds of silence after which other members take over.", gt=0)] = 30.0
+    cache_messages: Annotated[int, about("Number of message bodies that are kept in memory for retries.", ge=0)] = 1000
+    cache_ttl: Annotated[float, about("Seconds that a message body is kept in memory for retries.", gt=0)] = 300.0
+    cache_bytes: Annotated[int, about("Bytes of the message bodies that are kept in memory for retries.", ge=0)] = (
+        64 * MIB
+    )
+    circuit_failures: Annotated[int, about("Number of failures in a row that opens a circuit.", ge=1)] = 5
+    circuit_open: Annotated[float, about("Seconds that an open circuit waits before it tries again.", gt=0)] = 60.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,10 +145,16 @@ class ConsumerConfig(Schema, frozen=True, kw_only=True):
 class ProducerConfig(Schema, frozen=True, kw_only=True):
     """How a producer behaves. Durations are seconds."""
 
-    linger: Annotated[float, about("Longest wait for company before a batch is sent.", ge=0)] = 0.005
-    batch_size: Annotated[int, about("Messages that make a batch full.", ge=1)] = 500
-    max_buffered: Annotated[int, about("Messages waiting to be sent; more make send wait.", ge=1)] = 10_000
-    send_timeout: Annotated[float, about("Longest time for one message to become durable.", gt=0)] = 30.0
+    linger: Annotated[
+        float, about("Seconds that a message of send_nowait() waits for others to be sent with.", ge=0)
+    ] = 0.005
+    batch_size: Annotated[int, about("Number of messages that makes a batch full.", ge=1)] = 500
+    max_buffered: Annotated[int, about("Number of messages waiting to be sent beyond which send() waits.", ge=1)] = (
+        10_000
+    )
+    send_timeout: Annotated[
+        float, about("Seconds within which a message is durable or has failed, retries included.", gt=0)
+    ] = 30.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

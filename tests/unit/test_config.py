@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
@@ -11,6 +12,7 @@ import pytest
 
 from rustmq_sdk import ConfigurationError, ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, RetryPolicy
 from rustmq_sdk.config import describe, fields_of, load
+from rustmq_sdk.drivers.kafka.options import KafkaOptions
 
 MIB = 1024 * 1024
 
@@ -67,16 +69,35 @@ def test_the_options_for_editors_are_the_schema(schema: type[msgspec.Struct], op
     assert options.__total__ is False
 
 
-@pytest.mark.parametrize("schema", [ConsumerConfig, ProducerConfig, RetryPolicy])
-def test_every_setting_says_what_it_means(schema: type[msgspec.Struct]) -> None:
-    for hint in get_type_hints(schema, include_extras=True).values():
+@pytest.mark.parametrize("schema", [ConsumerConfig, ProducerConfig, RetryPolicy, KafkaOptions])
+def test_every_setting_says_by_itself_what_it_means_and_in_which_unit(schema: type[msgspec.Struct]) -> None:
+    """Errors show one description alone, without those that stand around it in the schema."""
+    units = r"Seconds\b" if schema is not RetryPolicy else r"(Seconds|Factor)\b"
+    for name, hint in get_type_hints(schema, include_extras=True).items():
         assert get_origin(hint) is Annotated
-        assert get_args(hint)[1].description.endswith(".")
+        kind, meta = get_args(hint)[:2]
+        assert re.match(r"(?!(Their|Its?|For|Of|The|They)\b)[A-Z].*\.$", meta.description), name
+        if kind in (float, float | None):
+            assert re.match(units, meta.description), name
+
+        if kind in (int, int | None):
+            assert re.match(r"(Bytes|Number|Times)\b", meta.description), name
+            assert meta.description.startswith("Bytes") == ("bytes" in name), name
+
+
+def test_a_refused_number_is_told_what_it_counts() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ConsumerConfig(cache_ttl=0)
+
+    assert str(caught.value) == (
+        "cache_ttl=0: expected a number > 0. Seconds that a message body is kept in memory for retries. "
+        "Give a number > 0"
+    )
 
 
 def test_the_schema_describes_itself_as_a_table() -> None:
     table = describe(ProducerConfig)
-    assert "| `linger` | `0.005` | Longest wait for company before a batch is sent. |" in table
+    assert "| `linger` | `0.005` | Seconds that a message of send_nowait() waits for others to be sent with. |" in table
     assert describe(ConsumerConfig).count("\n") == len(fields_of(ConsumerConfig)) + 1
 
 
@@ -217,7 +238,8 @@ class TestTypes:
             ConsumerConfig(prefetch="many")  # type: ignore[arg-type]
 
         assert str(caught.value) == (
-            "prefetch='many': expected a whole number, got 'many'. Messages that wait undelivered."
+            "prefetch='many': expected a whole number, got 'many'. "
+            "Number of messages that are fetched ahead and wait to be handed out."
         )
 
 

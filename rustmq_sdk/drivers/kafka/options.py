@@ -30,61 +30,72 @@ class KafkaOptions(Schema, frozen=True, kw_only=True):
     wherever it is shown.
     """
 
-    servers: Annotated[tuple[str, ...], about("The brokers to begin with, as host:port.")]
-    tls: Annotated[bool, about("Encrypt the connections.")] = False
-    ca: Annotated[str | None, about("Path of the certificates to trust, PEM. None: those of the system.")] = None
-    certificate: Annotated[str | None, about("Path of our own certificate, PEM, for mutual TLS.")] = None
-    key: Annotated[str | None, about("Path of its private key, PEM. None: it is in the file of the certificate.")] = (
-        None
-    )
-    key_password: Annotated[str | None, about("What the private key is encrypted with.")] = None
-    check_hostname: Annotated[bool, about("The broker's certificate has to name its host.")] = True
-    sasl: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, about("How user and password are proven.")
+    servers: Annotated[tuple[str, ...], about("Brokers to begin with, as host:port.")]
+    tls: Annotated[bool, about("Whether the connections are encrypted.")] = False
+    ca: Annotated[str | None, about("Path of the certificates to trust, as PEM. None: those of the system.")] = None
+    certificate: Annotated[str | None, about("Path of this program's own certificate, as PEM, for mutual TLS.")] = None
+    key: Annotated[
+        str | None,
+        about("Path of the certificate's private key, as PEM. None: the key is in the file of the certificate."),
     ] = None
-    user: Annotated[str | None, about("Who we are, with sasl.")] = None
-    password: Annotated[str | None, about("The user's password.")] = None
-    client_id: Annotated[str, about("Names this program in the brokers' logs, metrics and quotas.")] = "rustmq-sdk"
-    client_rack: Annotated[str | None, about("Where this program runs; brokers let it read from replicas there.")] = (
-        None
-    )
+    key_password: Annotated[str | None, about("Password that the private key is encrypted with.")] = None
+    check_hostname: Annotated[bool, about("Whether a broker's certificate has to name the broker's host.")] = True
+    sasl: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None,
+        about("SASL mechanism by which user and password are proven. None: there are no users."),
+    ] = None
+    user: Annotated[str | None, about("Name of the user, with sasl.")] = None
+    password: Annotated[str | None, about("Password of the user, with sasl.")] = None
+    client_id: Annotated[str, about("Name of this program in the brokers' logs, metrics and quotas.")] = "rustmq-sdk"
+    client_rack: Annotated[
+        str | None, about("Rack or zone in which this program runs: brokers let it read from replicas there.")
+    ] = None
     group_instance_id: Annotated[
-        str | None, about("Static membership: a name for this member that outlives its process.")
+        str | None, about("Name of this member that outlives its process (static membership).")
     ] = None
     isolation: Annotated[
-        Literal["read_uncommitted", "read_committed"], about("Whether aborted and open transactions are read.")
+        Literal["read_uncommitted", "read_committed"],
+        about("Whether messages of aborted and open transactions are read."),
     ] = "read_uncommitted"
     session_timeout: Annotated[
-        float | None, about("Silence after which a member is taken for dead. None: the lease.", gt=0)
+        float | None, about("Seconds of silence after which a member is taken for dead. None: the lease.", gt=0)
     ] = None
     rebalance_timeout: Annotated[
-        float | None, about("How long a rebalance waits for a member. None: fits close_timeout.", gt=0)
+        float | None, about("Seconds that a rebalance waits for a member. None: fits close_timeout.", gt=0)
     ] = None
     request_timeout: Annotated[
-        float | None, about("The longest wait for an answer. None: fits rebalance_timeout.", gt=0)
+        float | None, about("Seconds to wait for a broker's answer. None: fits rebalance_timeout.", gt=0)
     ] = None
-    max_partition_fetch_bytes: Annotated[int, about("Most bytes of a partition in one fetch.", ge=1)] = MIB
-    fetch_max_wait: Annotated[float, about("How long a broker keeps a fetch that finds nothing.", gt=0)] = 0.5
+    max_partition_fetch_bytes: Annotated[int, about("Bytes of one partition that a fetch may bring.", ge=1)] = MIB
+    fetch_max_wait: Annotated[float, about("Seconds that a broker keeps a fetch that finds nothing.", gt=0)] = 0.5
     metadata_max_age: Annotated[
-        float, about("How often a group looks for new partitions, and for topics that match its pattern.", gt=0)
+        float,
+        about("Seconds until a group looks again for new partitions, and for topics that match its pattern.", gt=0),
     ] = 30.0
     compression: Annotated[
         Literal["none", "gzip", "snappy", "lz4", "zstd"],
-        about("Of what is sent; what is read may be compressed in any way."),
+        about("How messages that are sent are compressed; those that are read may be compressed in any way."),
     ] = "none"
     batch_bytes: Annotated[
-        int, about("Most bytes of messages that are stored as one batch; below the topic's max.message.bytes.", ge=1)
+        int,
+        about(
+            "Bytes of messages that may be stored as one batch; has to be below the topic's max.message.bytes.", ge=1
+        ),
     ] = 1_000_000
-    create: Annotated[bool, about("Make the topics that are sent to or read and do not exist.")] = False
-    partitions: Annotated[int | None, about("Of topics made by create. None: 1.", ge=1)] = None
+    create: Annotated[bool, about("Whether topics that are sent to or read are made where they do not exist.")] = False
+    partitions: Annotated[
+        int | None, about("Number of partitions of topics that create=true makes. None: 1.", ge=1)
+    ] = None
     replication_factor: Annotated[
-        int | None, about("Copies of topics that are made. None: the brokers' default.", ge=1)
+        int | None, about("Number of copies of topics that are made. None: the brokers' default.", ge=1)
     ] = None
     dead_letter_headers: Annotated[
-        str, about("How dead letters are described: rustmq, spring, kip-1191, or several with commas between.")
+        str,
+        about("How headers describe a dead letter: rustmq, spring, kip-1191, or several with commas between."),
     ] = "rustmq"
     thread: Annotated[
-        bool, about("Run the client in a thread of its own, so that a handler that blocks the loop delays nothing.")
+        bool,
+        about("Whether the client runs in a thread of its own, so that a handler that blocks the loop delays nothing."),
     ] = False
 
     def __post_init__(self) -> None:
