@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from hypothesis import given
@@ -11,45 +11,25 @@ from hypothesis import strategies as st
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
-from rustmq_sdk.drivers.sqlite.plan import plan
+from rustmq_sdk.drivers.sqlite.group import PROTOCOL, Member, View
 from rustmq_sdk.drivers.sqlite.share import shares
-
-TOPICS = ("a", "b")
-members = st.dictionaries(st.binary(min_size=1, max_size=2), st.sets(st.sampled_from(TOPICS), min_size=1), max_size=6)
-partitions = st.dictionaries(st.integers(0, 30), st.sampled_from(TOPICS), max_size=20)
+from rustmq_sdk.values import TopicPartition
 
 
-@given(members, partitions, st.data())
-def test_a_plan_gives_everything_to_those_who_asked_and_stays_as_it_is(
-    members: dict[bytes, set[str]], partitions: dict[int, str], data: st.DataObject
+@given(st.permutations(range(4)), st.permutations(range(8)))
+def test_every_member_arrives_at_the_same_plan_in_whatever_order_it_reads_the_group(
+    members: list[int], partitions: list[int]
 ) -> None:
-    anybody = st.none() | st.sampled_from([*members, b"stranger"])
-    holders = {partition: data.draw(anybody) for partition in partitions}
-    chosen = plan(members, partitions, holders)
-    assert set(chosen) == set(partitions)
-    for partition, owner in chosen.items():
-        able = [member for member, topics in members.items() if partitions[partition] in topics]
-        assert (owner in able) if able else owner is None
+    def planned(members: Iterable[int], partitions: Iterable[int]) -> dict[int, bytes | None]:
+        joined = {bytes([member]): Member(0, ["a"], None, PROTOCOL) for member in members}
+        return View(joined, {}, {TopicPartition("a", number): number for number in partitions}).planned()
 
-    assert plan(members, partitions, chosen) == chosen
+    assert planned(members, partitions) == planned(range(4), range(8))
 
 
-@given(st.integers(1, 7), st.integers(0, 30))
-def test_members_alike_get_alike_many(count: int, size: int) -> None:
-    members = {bytes([member]): ("a",) for member in range(count)}
-    loads = Counter(plan(members, dict.fromkeys(range(size), "a"), {}).values())
-    assert max(loads.values(), default=0) - min((loads[member] for member in members), default=0) <= 1
-
-
-@given(st.integers(1, 6), st.integers(0, 30))
-def test_a_newcomer_takes_its_share_and_nobody_else_moves(count: int, size: int) -> None:
-    members = {bytes([member]): ("a",) for member in range(count)}
-    names = dict.fromkeys(range(size), "a")
-    before = plan(members, names, {})
-    after = plan({**members, b"new": ("a",)}, names, before)
-    moved = [partition for partition in names if after[partition] != before[partition]]
-    assert all(after[partition] == b"new" for partition in moved)
-    assert len(moved) == size // (count + 1)
+def test_nobody_is_planned_for_what_nobody_wants() -> None:
+    member = Member(0, ["a"], None, PROTOCOL)
+    assert View({b"m": member}, {}, {TopicPartition("b", 0): 7}).planned() == {7: None}
 
 
 def test_a_member_is_dead_when_its_beat_stood_still_for_the_lease() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from rustmq_sdk.drivers.memory.balance import balance
+from rustmq_sdk._balance import balance
 from rustmq_sdk.values import Checkpoint, TopicPartition
 
 
@@ -89,7 +89,7 @@ class Group:
     def rebalance(self) -> None:
         """Computes who should have what, moving as little as possible, and tells everybody if that changed."""
         partitions = self._partitions(frozenset[str]().union(*self._members.values()))
-        target = balance(partitions, self._members, self._target)
+        target = balance({tp: tp.topic for tp in partitions}, self._members, self._target)
         if target != self._target:
             self.generation += 1
             self._target = target

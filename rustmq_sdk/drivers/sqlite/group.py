@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from rustmq_sdk._balance import balance
 from rustmq_sdk.drivers.sqlite.member_lock import PeerLock, lock_path
-from rustmq_sdk.drivers.sqlite.plan import plan
 from rustmq_sdk.drivers.sqlite.topics import partitions_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.errors import PermanentDriverError
@@ -54,10 +54,11 @@ class View(NamedTuple):
         return claim.wanted_by if claim.wanted_by in self.members else claim.owner
 
     def planned(self) -> dict[int, bytes | None]:
-        """Who should have which partition."""
-        topics = {partition: tp.topic for tp, partition in self.partitions.items()}
-        subscriptions = {member: state.topics for member, state in self.members.items()}
-        return plan(subscriptions, topics, {partition: self.holder(partition) for partition in topics})
+        """Who should have which partition; None where nobody wants it. Every member arrives at the same."""
+        topics = {partition: tp.topic for tp, partition in sorted(self.partitions.items())}
+        subscriptions = {member: state.topics for member, state in sorted(self.members.items())}
+        owners = balance(topics, subscriptions, {partition: self.holder(partition) for partition in topics})
+        return {partition: owners.get(partition) for partition in topics}
 
     def free(self, partition: int, me: bytes, held: Mapping[int, int]) -> bool:
         """Whether we may claim a partition: nobody in the group has it, or it is ours and we do not know it.
