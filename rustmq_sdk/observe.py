@@ -20,7 +20,7 @@ EVENTS = (
     "commit_failed",
     "paused",
     "resumed",
-    "stopped",
+    "partition_stopped",
     "circuit_changed",
     "rebalanced",
     "stalled",
@@ -77,7 +77,7 @@ class Observer:
     def on_resumed(self, partitions: Collection[TopicPartition]) -> None:
         """The user resumed them."""
 
-    def on_stopped(self, error: PartitionStopped) -> None:
+    def on_partition_stopped(self, error: PartitionStopped) -> None:
         """A message can be neither handled nor dead-lettered: its partition waits for somebody."""
 
     def on_circuit_changed(self, circuit: str, before: str, after: str) -> None:

@@ -10,12 +10,11 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import anyio
 
+from rustmq_sdk._log import log
 from rustmq_sdk._threads import Reply
 from rustmq_sdk.errors import ConsumerStateError, RustMQError
 
 T = TypeVar("T")
-
-logger = logging.getLogger("rustmq_sdk")
 
 
 class IslandClosed(ConsumerStateError):
@@ -129,14 +128,10 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", function))
 
 
-def report(event: str, text: str, *arguments: object, error: BaseException | None = None) -> None:
-    """Logs as a warning, with the event's stable name in ``record.event``."""
-    logger.warning(text, *arguments, extra={"event": event}, exc_info=error)
-
-
 def _report_cancelled(name: str, outcome: Outcome[Any] | None, patience: float) -> None:
     if outcome is None:
         text = "%s was cancelled and has not ended within %.1f s: it is abandoned, and may still have an effect"
-        report("call_abandoned", text, name, patience)
+        log(logging.WARNING, "call_abandoned", text, name, patience)
     elif isinstance(outcome.error, Exception):
-        report("call_abandoned", "%s failed while it was being cancelled", name, error=outcome.error)
+        text = "%s failed while it was being cancelled"
+        log(logging.WARNING, "call_abandoned", text, name, exc_info=outcome.error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import sys
 import threading
@@ -17,11 +18,11 @@ from rustmq_sdk._asyncio_island.crossing import (
     Outcome,
     name_of,
     outlast,
-    report,
     result_of,
     stray,
 )
 from rustmq_sdk._asyncio_island.executor import DaemonExecutor
+from rustmq_sdk._log import log
 from rustmq_sdk._threads import Mailbox, Reply
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class LoopThread:
     def _abandon(self) -> None:
         where = _where(self._thread)
         self._closed = f"is blocked, and was abandoned:\n{where}"
-        report("island_abandoned", "the loop of %r does not end, it is blocked:\n%s", self._name, where)
+        log(logging.WARNING, "island_abandoned", "the loop of %r does not end, it is blocked:\n%s", self._name, where)
         self._refuse_all()
 
     def _must_take_calls(self) -> None:
@@ -149,13 +150,14 @@ class LoopThread:
         except BaseException as error:
             # Somebody has stopped the loop, or exited in a callback. Those that wait are told, and so is the log.
             self._died = error
-            report("island_died", "the loop of %r has died: %r", self._name, error, error=error)
+            log(logging.WARNING, "island_died", "the loop of %r has died: %r", self._name, error, exc_info=error)
 
         self._closed = "was closed" if self._died is None else f"has died of {self._died!r}: open another client"
         try:
             self._loop.run_until_complete(self._end_tasks())
         except BaseException as error:
-            report("island_died", "the loop of %r has died while it was closed", self._name, error=error)
+            text = "the loop of %r has died while it was closed"
+            log(logging.WARNING, "island_died", text, self._name, exc_info=error)
         finally:
             self._loop.close()
             self._refuse_all()
@@ -186,7 +188,8 @@ class LoopThread:
         # They have a turn of the loop even if all the time is gone.
         left |= (await asyncio.wait([generators], timeout=max(0.0, deadline - self._loop.time())))[1]
         if left:
-            report("island_abandoned", "%r was closed while these refused to end: %s", self._name, _names(left))
+            text = "%r was closed while these refused to end: %s"
+            log(logging.WARNING, "island_abandoned", text, self._name, _names(left))
             self._loop.set_exception_handler(partial(_pass_over, left))
 
 

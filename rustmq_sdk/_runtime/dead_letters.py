@@ -13,8 +13,9 @@ from typing import TypeAlias
 import anyio
 
 from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.channel import Channel
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
 from rustmq_sdk.letters import as_message
 from rustmq_sdk.message import STALE

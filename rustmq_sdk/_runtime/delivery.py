@@ -14,7 +14,8 @@ from typing import TypeAlias
 import anyio
 import anyio.lowlevel
 
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.message import Message, Messages, Span
 

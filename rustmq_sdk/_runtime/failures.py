@@ -18,9 +18,10 @@ from rustmq_sdk._core.lane import Lane, Obstacle
 from rustmq_sdk._core.leases import LeaseBook, Leased, Return, Tried
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._core.retry import decide
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.redelivery import Redelivery, Retry
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import OPEN, STALE, Message, Settler
 from rustmq_sdk.values import DeadLetter, TopicPartition
@@ -235,7 +236,7 @@ class Failures:
         error = PartitionStopped(tp.topic, tp.partition, stuck.parent.offsets[stuck.index], reason=reason, fix=fix)
         error.__cause__ = cause
         log(logging.ERROR, "partition_stopped", "%s", error)
-        session.observers("stopped", error)
+        session.observers("partition_stopped", error)
         if lane.stopped is None:
             lane.stopped = error
             session.buffer.hold(lane)

@@ -14,8 +14,9 @@ from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.joining import join_small
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import Message, Settler
 from rustmq_sdk.slots import Fetched

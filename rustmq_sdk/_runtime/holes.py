@@ -10,10 +10,11 @@ import logging
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.failures import Failures, Stop, Stuck
 from rustmq_sdk._runtime.redelivery import Retry
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import Message, Settler
 from rustmq_sdk.values import Broken, Gone
 

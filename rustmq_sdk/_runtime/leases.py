@@ -10,7 +10,8 @@ import anyio
 
 from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import Ledger, Settled
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import DONE, STALE
 from rustmq_sdk.slots import QueueSubscription

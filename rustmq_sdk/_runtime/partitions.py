@@ -14,10 +14,11 @@ from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.ownership import Ownership
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.redelivery import Redelivery
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk._runtime.starts import Start, find_starts

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from rustmq_sdk._core.outbox import Ticket, Wave
 from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.postman import Postman
@@ -23,8 +24,6 @@ from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import BufferFull, ConfigurationError, ConsumerStateError, RustMQError, TransientDriverError
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import OutgoingMessage, SentMessage
-
-log = logging.getLogger("rustmq_sdk.producer")
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -310,7 +309,8 @@ class Producer:
             raise error
 
         instead_of.add_note(f"{note} The first failure: {type(error).__name__}: {error}")
-        log.error("%s The producer's block ended with %r", note, instead_of, exc_info=error)
+        text = "%s The producer's block ended with %r"
+        log(logging.ERROR, "sends_failed", text, note, instead_of, exc_info=error)
 
     def _check_open(self) -> None:
         if self._state == "open":

@@ -18,9 +18,10 @@ import anyio
 
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Channel
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 from rustmq_sdk.message import STALE, Message
 from rustmq_sdk.slots import Fetched, LogSubscription

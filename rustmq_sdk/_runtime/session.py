@@ -14,6 +14,7 @@ import anyio
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ConsumerConfig
@@ -21,16 +22,9 @@ from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
 from rustmq_sdk.slots import AnySubscription, Capabilities
 
-logger = logging.getLogger("rustmq_sdk")
-
 _DOES_NOT_EXIST = "topic {!r} does not exist; waiting until somebody creates it or sends to it"
 
 State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
-
-
-def log(level: int, event: str, text: str, *arguments: object, exc_info: BaseException | None = None) -> None:
-    """Logs with the event's stable name in ``record.event``."""
-    logger.log(level, text, *arguments, extra={"event": event}, exc_info=exc_info)
 
 
 def _report_observer(event: str, error: BaseException) -> None:

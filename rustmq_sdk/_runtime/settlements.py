@@ -11,7 +11,8 @@ import anyio
 
 from rustmq_sdk._core.leases import Due, LeaseBook
 from rustmq_sdk._core.ledger import Ledger, Settled
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import Ack, Nack, QueueSubscription, SettleOutcome, Term

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from rustmq_sdk._runtime.session import log
+from rustmq_sdk._log import log
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError
 
 

@@ -16,7 +16,8 @@ import anyio
 
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.spill import name_of, unspilled
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import CircuitOpen, DriverError, OutcomeUnknown
 from rustmq_sdk.slots import StateStore
 from rustmq_sdk.values import TopicPartition

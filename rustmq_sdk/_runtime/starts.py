@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition

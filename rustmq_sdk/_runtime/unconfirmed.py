@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.observe import Reason
 from rustmq_sdk.values import TopicPartition

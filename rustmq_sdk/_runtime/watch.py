@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.ledger import InFlight
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._log import log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import FREE, WATCH
 from rustmq_sdk.values import TopicPartition
 

@@ -13,9 +13,10 @@ import anyio
 
 from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.order import KeyOrder, unpark_all
+from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
-from rustmq_sdk._runtime.session import Session, log
+from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.config import Ordering
 from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, PartitionStopped, Reject, Retry

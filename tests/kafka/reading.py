@@ -12,8 +12,10 @@ import pytest
 import rustmq_sdk
 from rustmq_sdk.values import Gone, OutgoingMessage, TopicPartition
 
-SOON = 25.0
+SOON = 60.0
 """Seconds that anything may take here; what takes longer hangs."""
+AT_ONCE = 15.0
+"""Seconds: less than any lease, budget or timeout that would end a wait here, and more than a machine stands still."""
 LOOK = 0.02
 
 # What takes long, because a server does, and has little to do with the loop, runs on one of them.
@@ -29,12 +31,12 @@ async def send_numbers(url: str, topic: str, numbers: Iterable[int], *, partitio
 
 
 def options(**given: Unpack[rustmq_sdk.ConsumerOptions]) -> rustmq_sdk.ConsumerOptions:
-    """Short times, so that a test is short."""
-    short = rustmq_sdk.ConsumerOptions(
-        lease=6.0, close_timeout=5.0, commit_timeout=3.0, commit_interval=0.2, circuit_open=1.0
+    """As a user has them, but for what happens often: a shorter lease would end where a machine stands still."""
+    chosen = rustmq_sdk.ConsumerOptions(
+        lease=30.0, close_timeout=20.0, commit_timeout=10.0, commit_interval=0.2, circuit_open=1.0
     )
-    short.update(given)
-    return short
+    chosen.update(given)
+    return chosen
 
 
 @asynccontextmanager
@@ -67,6 +69,16 @@ async def settle(consumer: rustmq_sdk.Consumer, count: int) -> list[int]:
     return numbers
 
 
+async def until_committed(consumer: rustmq_sdk.Consumer) -> None:
+    """Commits; again where an answer took longer than a test with short times waits for it."""
+    with anyio.fail_after(SOON):
+        while True:
+            try:
+                return await consumer.commit()
+            except (rustmq_sdk.TransientDriverError, rustmq_sdk.CircuitOpen):
+                await anyio.sleep(0.2)
+
+
 class Events:
     """An observer that keeps what it is told."""
 
@@ -91,5 +103,5 @@ class Events:
     def on_lost(self, gone: Gone) -> None:
         self.gone.append(gone)
 
-    def on_stopped(self, error: rustmq_sdk.PartitionStopped) -> None:
+    def on_partition_stopped(self, error: rustmq_sdk.PartitionStopped) -> None:
         self.stopped.append(error)

@@ -264,7 +264,7 @@ class TestWithoutARoute:
         stopped: list[PartitionStopped] = []
 
         class Observer:
-            def on_stopped(self, error: PartitionStopped) -> None:
+            def on_partition_stopped(self, error: PartitionStopped) -> None:
                 stopped.append(error)
 
         stage.send(5)

@@ -216,7 +216,7 @@ class TestFailures:
 
         assert "1 to 't'" in caught.value.__notes__[0]
         assert "too large" in caught.value.__notes__[0]
-        (record,) = [record for record in caplog.records if record.name == "rustmq_sdk.producer"]
+        (record,) = [record for record in caplog.records if record.__dict__.get("event") == "sends_failed"]
         assert record.levelno == logging.ERROR
 
     async def test_what_send_raised_is_not_raised_again(self, bench: Bench) -> None:

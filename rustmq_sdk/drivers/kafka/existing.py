@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import errors as kafka
 from aiokafka.protocol.admin import DescribeConfigsRequest
 
+from rustmq_sdk._log import log
 from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
 from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.patience import Patience
@@ -38,11 +39,12 @@ async def compare(cluster: Cluster, name: str, partitions: int, settings: TopicS
     there = await _configs(cluster, name, settings, patience) if settings.configs else None
     others = list(_others(topic, there, settings))
     if others:
-        logging.getLogger("rustmq_sdk").warning(
+        log(
+            logging.WARNING,
+            "topic_settings_differ",
             "topic %s exists, and keeps its settings: %s. Change them with Kafka's own tools, or ask for what there is",
             name,
             ", ".join(f"{setting}={is_!r} (asked for: {asked!r})" for setting, is_, asked in others),
-            extra={"event": "topic_settings_differ"},
         )
 
 

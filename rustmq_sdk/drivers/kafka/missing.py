@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
+from rustmq_sdk._log import log
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.topics import Wanted
 
@@ -76,6 +77,6 @@ class MissingTopics:
         """Warns of each, once for each time that it goes missing."""
         missing = self.reasons
         for name in missing.keys() - self._told:
-            logging.getLogger("rustmq_sdk").warning("%s", missing[name], extra={"event": "topic_missing"})
+            log(logging.WARNING, "topic_missing", "%s", missing[name])
 
         self._told = set(missing)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from rustmq_sdk._log import log
 from rustmq_sdk.drivers.sqlite import topics
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.options import Retention, read_settings
@@ -36,11 +37,12 @@ class SqliteAdmin:
 def _warn_of_change(topic: str, before: Retention, given: Mapping[str, Any]) -> None:
     """Two programs that ask for different retention would overrule each other at each start, unseen."""
     changed = {name: value for name, value in given.items() if value != getattr(before, name)}
-    logging.getLogger("rustmq_sdk").warning(
+    log(
+        logging.WARNING,
+        "topic_settings_changed",
         "topic %s exists, and has other settings from now on: %s",
         topic,
         ", ".join(f"{name}={value!r} (was {getattr(before, name)!r})" for name, value in changed.items()),
-        extra={"event": "topic_settings_changed"},
     )
 
 

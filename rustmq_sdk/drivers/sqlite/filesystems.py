@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path, PurePosixPath
 
+from rustmq_sdk import _log
+
 # fmt: off
 NETWORK = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs",
@@ -27,11 +29,12 @@ def warn_of_network(log: Path) -> None:
         return
 
     if kind in NETWORK:
-        logging.getLogger("rustmq_sdk").warning(
+        _log.log(
+            logging.WARNING,
+            "network_file_system",
             "%s lies on a network file system (%s): used from two machines it will be damaged. Keep it on a local disk",
             log,
             kind,
-            extra={"event": "network_file_system"},
         )
 
 

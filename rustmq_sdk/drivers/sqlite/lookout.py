@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from rustmq_sdk import _log
 from rustmq_sdk.drivers.sqlite import inotify, kqueue
 from rustmq_sdk.drivers.sqlite.doorbell import DoorbellWatch
 from rustmq_sdk.drivers.sqlite.file_events import FileEvents
@@ -193,12 +194,13 @@ def open_lookout(log: Path, how: Literal["auto", "poll"]) -> Lookout:
 
 def poll_instead(log: Path, error: OSError) -> PollingLookout:
     """What is left when files cannot be watched, or not any more."""
-    logging.getLogger("rustmq_sdk").warning(
+    _log.log(
+        logging.WARNING,
+        "wake_by_polling",
         "%s: cannot be watched for other processes' commits (%s): looking every %g ms. wake=poll does so silently",
         log,
         error,
         POLL_SECONDS * 1000,
-        extra={"event": "wake_by_polling"},
     )
     return PollingLookout(log)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from anyio.lowlevel import checkpoint
 
+from rustmq_sdk._log import log
 from rustmq_sdk.drivers.sqlite import claims, lookup
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
@@ -67,11 +68,12 @@ class SqliteSubscription:
             written = await self._file.write("source", "commit", claims.commit, self._group, self._members.member, rows)
         except OutcomeUnknown as error:
             if not self._refused:
-                logging.getLogger("rustmq_sdk").warning(
+                log(
+                    logging.WARNING,
+                    "commits_put_off",
                     "%s: commits are put off until they can be written: %s",
                     self._file.path,
                     error.__cause__ or error,
-                    extra={"event": "commits_put_off"},
                 )
 
             self._refused = True
