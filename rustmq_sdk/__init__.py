@@ -1,10 +1,12 @@
 """One consumer runtime for every log and queue: per-message acks, nothing lost, on asyncio and trio.
 
-async with rustmq_sdk.Client("sqlite:///events.db") as client:
-async with client.consumer("events", group="billing") as consumer:
-async for message in consumer:
-await handle(message)
-await message.ack()
+::
+
+    async with rustmq_sdk.Client("sqlite:///events.db") as client:
+        async with client.consumer("events", group="billing") as consumer:
+            async for message in consumer:
+                await handle(message)
+                await message.ack()
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import textwrap
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rustmq_sdk import Client, ConfigurationError, ConsumerStateError, UnknownTopic
+import rustmq_sdk
+from rustmq_sdk import Client, ConfigurationError, ConsumerStateError, Message, UnknownTopic
 from rustmq_sdk._origin import read_origin
 from rustmq_sdk.drivers import BUILT_IN, BuiltIn
 from rustmq_sdk.drivers.memory.driver import MemoryDriver
@@ -363,3 +366,30 @@ async def test_a_timeout_says_what_was_waited_for(scheme: str, group: str | None
             await consumer.receive(timeout=0.3)
 
         assert [reason.code for reason in consumer.health().reasons] == ["unknown_topic", "no_partitions"]
+
+
+async def test_the_quick_start_that_help_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class EnoughError(Exception):
+        """The quick start reads for ever."""
+
+    handled: list[str] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message.text())
+        if message.text() == "last":
+            raise EnoughError
+
+    found = re.search(r"::\n\n((?: {4}.*\n)+)", rustmq_sdk.__doc__ or "")
+    assert found is not None
+    program = f"async def quick_start():\n{textwrap.indent(textwrap.dedent(found[1]), '    ')}"
+    monkeypatch.chdir(tmp_path)
+    async with Client("sqlite:///events.db") as client, client.producer() as producer:
+        await producer.send_batch("events", ["first", "last"])
+
+    names: dict[str, Any] = {"rustmq_sdk": rustmq_sdk, "handle": handle}
+    exec(compile(program, "rustmq_sdk/__init__.py", "exec"), names)
+    for _ in range(2):
+        with pytest.raises(EnoughError):
+            await names["quick_start"]()
+
+    assert handled == ["first", "last", "last"]
