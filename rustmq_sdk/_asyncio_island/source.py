@@ -16,6 +16,7 @@ from rustmq_sdk._asyncio_island.home import Home
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.order import Order
 from rustmq_sdk._asyncio_island.subscription import LogAcross, QueueAcross
+from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.slots import (
@@ -62,24 +63,17 @@ class SourceAcross:
     @asynccontextmanager
     async def _subscribe(self, listener: AssignmentListener) -> AsyncIterator[AnySubscription]:
         stay = _Stay(self._source, self._island, listener)
-        failure: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stay.guarded, stay.home.serve, tasks.cancel_scope, name="rustmq_sdk listener")
-            tasks.start_soon(stay.guarded, stay.last, tasks.cancel_scope, name="rustmq_sdk island")
-            try:
-                yield await stay.begun()
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # the task group would wrap it
-                failure = error
+        with raised_as_itself() as body:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(stay.guarded, stay.home.serve, tasks.cancel_scope, name="rustmq_sdk listener")
+                tasks.start_soon(stay.guarded, stay.last, tasks.cancel_scope, name="rustmq_sdk island")
+                with body:
+                    yield await stay.begun()
 
-            await stay.end()
+                await stay.end()
 
-        if stay.failure is not None:
-            raise stay.failure
-
-        if failure is not None:
-            raise failure
+            if stay.failure is not None:
+                raise stay.failure
 
 
 class _Stay:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk.drivers.memory.groups import Claim, Group, Member
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.slots import AssignmentListener
@@ -166,20 +167,13 @@ def _check_answer(missing: Sequence[TopicPartition]) -> None:
 @asynccontextmanager
 async def running(membership: Membership) -> AsyncIterator[None]:
     """Runs the membership beside the body; leaves the group on the way out, whatever the way."""
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(membership.run)
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, anyio.get_cancelled_exc_class()):
-                raise
+    with raised_as_itself() as body:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(membership.run)
+            with body:
+                try:
+                    yield
+                finally:
+                    membership.leave()
 
-            # A task group would wrap it in an ExceptionGroup, and callers of ours would have to unwrap it.
-            failure = error
-        finally:
-            membership.leave()
             tasks.cancel_scope.cancel()
-
-    if failure is not None:
-        raise failure

@@ -8,6 +8,7 @@ from functools import partial
 
 import anyio
 
+from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
@@ -74,21 +75,14 @@ class SqliteSource:
         members = Members(ours, keys, stir, nudged)
         fetching = Fetching(self._file, holdings, members, stir)
         subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
-        failure: BaseException | None = None
-        async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
-            # Its first step comes after this generator has yielded: the listener has its subscription by then.
-            tasks.start_soon(members.run)
-            try:
-                yield subscription
-            except (anyio.get_cancelled_exc_class(), GeneratorExit):
-                raise
-            except BaseException as error:  # raised below, as itself: here the task group would wrap it
-                failure = error
+        with raised_as_itself() as body:
+            async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
+                # Its first step comes after this generator has yielded: the listener has its subscription by then.
+                tasks.start_soon(members.run)
+                with body:
+                    yield subscription
 
-            tasks.cancel_scope.cancel()
-
-        if failure is not None:
-            raise failure
+                tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
