@@ -17,7 +17,7 @@ LOG_EVENTS: Mapping[str, str] = {
     # Partitions
     "rebalanced": "Partitions came to this consumer or left it; the text says why.",
     "partition_stopped": "A message can be neither handled nor dead-lettered, so its partition waits there.",
-    "still_stopped": "resume_partitions() lifted a pause, and the partition stays stopped for another reason.",
+    "still_stopped": "resume_partitions() lifted a pause; the partition stays stopped until it is resumed once more.",
     "position_moved": "The committed position was changed from outside; the consumer goes on from the new one.",
     "start_beyond_end": "start= names an offset beyond the end of a partition, which therefore begins at its end.",
     "topic_missing": "Something that was subscribed to does not exist; the consumer waits for it.",
@@ -37,7 +37,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "network_file_system": "The file of the embedded log lies on a network file system, where it can be damaged.",
     "wake_by_polling": "The embedded log cannot watch its file for other processes' commits, and looks every 8 ms.",
     # The program
-    "quiet": "receive() or run() has waited for 5 s without a message; the text says for what.",
+    "quiet": "Nothing at all has come in the first 5 s; the text says what is waited for.",
     "stopping": "stop_on_signals() received a signal; the consumer finishes what is in hand.",
     "failed": "The consumer cannot go on; the next call raises the error.",
     "sends_failed": "Messages of send_nowait() were not stored, and another error hides that from the program.",

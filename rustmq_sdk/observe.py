@@ -1,4 +1,8 @@
-"""What can be seen from outside: events as they happen, statistics and health when asked."""
+"""What can be seen from outside: events as they happen, statistics and health when asked.
+
+The page docs/observing.md describes all of it for those who run a program: each event, each log record, each count, and
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rustmq_sdk._log import LOG_EVENTS as LOG_EVENTS
 from rustmq_sdk.errors import ConfigurationError, PartitionStopped
 from rustmq_sdk.values import Checkpoint, DeadLetter, Gone, TopicPartition
 
@@ -26,7 +31,12 @@ EVENTS = (
     "stalled",
     "lost",
 )
-"""The stable names: observer methods are ``on_<event>``, log records carry them as ``record.event``."""
+"""What observers are told of: the method for an event is ``on_<event>``.
+
+Log records have names as well, in ``record.event``: the keys of ``LOG_EVENTS``. Most of what is logged has no method,
+and what happens all the time (``received``, ``settled``, ``committed``, …) is not logged. An event that is both has one
+name.
+"""
 
 
 REASONS = (
@@ -42,64 +52,84 @@ REASONS = (
     "assigned",
     "lost",
 )
-"""Why partitions come and go: see :meth:`Observer.on_rebalanced`."""
+"""Why partitions come and go; :meth:`Observer.on_rebalanced` explains each word."""
 
 
 class Observer:
-    """Implement what you care about; anything with some of these methods will do, subclassing is optional.
+    """Override the methods you care about, and give an object of your class: ``client.consumer(…, observers=[mine])``.
 
-    Calls are synchronous, on the loop's thread, and come in batches or with counts, never once a message in the message
-    path. An exception in an observer is logged and ends nothing. A method whose name begins with ``on_`` and that would
-    never be called, or never run, is refused when the consumer is made.
+    Deriving from this class is optional: an object with some of these methods will do.
+
+    The methods are called on the thread of the event loop, as plain calls, so they must not block. They are called with
+    batches and counts, never once for each message that arrives or is acked. An exception that one raises is logged
+    (``observer_failed``) and ends nothing. A method whose name begins with ``on_`` and is no event, and one that is
+    ``async`` or a generator, are refused when the consumer is made.
     """
 
     def on_received(self, partition: TopicPartition, messages: int, size: int) -> None:
-        """A piece arrived from the broker: so many messages, so many bytes."""
+        """A fetch has brought this many messages of one partition, together of ``size`` bytes."""
 
     def on_settled(self, partition: TopicPartition, messages: int) -> None:
-        """So many messages were acked, or are durably dead-lettered, since the last call for this partition."""
+        """This many messages were acked or dead-lettered since the last call for this partition."""
 
     def on_retried(self, partition: TopicPartition, offset: int | None, attempt: int, delay: float) -> None:
-        """Attempt ``attempt`` failed; the next one comes in ``delay`` seconds."""
+        """Attempt number ``attempt`` has failed, and the message comes again in ``delay`` seconds."""
 
     def on_dead_lettered(self, letters: Sequence[DeadLetter]) -> None:
-        """The dead-letter route has them durably."""
+        """The dead-letter route has stored these letters."""
 
     def on_committed(self, checkpoints: Mapping[TopicPartition, Checkpoint]) -> None:
-        """The broker has these positions."""
+        """The broker has stored these positions. Queues have no positions, and this is never called for them."""
 
     def on_commit_failed(self, partitions: Collection[TopicPartition], reason: str) -> None:
-        """Nothing is lost: the commit is tried again, or was fenced."""
+        """Positions (of a queue: settlements) could not be stored. Nothing is lost, and the commit is tried again."""
 
     def on_paused(self, partitions: Collection[TopicPartition]) -> None:
-        """The user paused them."""
+        """The program has called ``pause_partitions()`` for these."""
 
     def on_resumed(self, partitions: Collection[TopicPartition]) -> None:
-        """The user resumed them."""
+        """The program has called ``resume_partitions()`` for these."""
 
     def on_partition_stopped(self, error: PartitionStopped) -> None:
-        """A message can be neither handled nor dead-lettered: its partition waits for somebody."""
+        """A message can be neither handled nor dead-lettered, so its partition waits until somebody resumes it.
+
+        The error has the topic, the partition and the offset, the reason, and what to do.
+        """
 
     def on_circuit_changed(self, circuit: str, before: str, after: str) -> None:
-        """``closed``, ``open`` or ``half-open``."""
+        """A circuit breaker has gone from one state to another: ``"closed"``, ``"open"`` or ``"half-open"``.
+
+        The circuits are ``"source.fetch"``, ``"source.settle"`` (commits, and settlements of queues), ``"source.read"``
+        (bodies for retries), ``"dead_letters.put"`` and ``"state.checkpoints"``.
+        """
 
     def on_rebalanced(
         self, assigned: Collection[TopicPartition], lost: Collection[TopicPartition], reason: str
     ) -> None:
-        """Partitions came or went, and why, as far as the driver knows.
+        """Partitions have come to this consumer, or have left it. The reason is one of these words.
 
-        ``joined``: we have just joined the group. ``left``: their owner left it. ``expired_lock``: the owner's process
-        ended. ``expired_beat``: the owner was silent for a lease. ``expired``: the others took us, or the owner, for
-        dead. ``moved``: given up for somebody else. ``overdue``: their owner was asked to give them up and did not in
-        time. ``topics_changed``: the topic was created or deleted. ``fenced``: a commit was refused. ``assigned``,
-        ``lost``: the driver does not say why. More words may come.
+        * ``"joined"``: this consumer has just joined the group.
+        * ``"left"``: their owner has left the group in good order.
+        * ``"expired_lock"``: their owner's process has ended.
+        * ``"expired_beat"``: their owner gave no sign of life for a lease.
+        * ``"expired"``: the others took this consumer, or the owner, for dead.
+        * ``"moved"``: they were given up for another member.
+        * ``"overdue"``: their owner was asked to give them up, and did not in time.
+        * ``"topics_changed"``: a topic was created or deleted.
+        * ``"fenced"``: a commit was refused, because another member has the partition.
+        * ``"assigned"`` and ``"lost"``: the driver does not say why.
+
+        Later releases may bring more words.
         """
 
     def on_stalled(self, partition: TopicPartition, offset: int, age: float) -> None:
-        """A delivered message is unsettled for ``age`` seconds and holds back its partition's watermark."""
+        """A delivered message has been unsettled for ``age`` seconds and holds back its partition's position.
+
+        It is told once for each such message, after ``stall_after`` seconds.
+        """
 
     def on_lost(self, gone: Gone) -> None:
-        """The log no longer has messages that were never settled."""
+        """The log no longer has these messages, which were never settled."""
 
 
 class Observers:
@@ -182,51 +212,68 @@ def _override(observer: object, name: str) -> Callable[..., None] | None:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatistics:
-    """One partition, exactly: open pieces were counted again."""
+    """One partition at this moment. A queue has no offsets that mean anything, so only the other fields count there."""
 
     position: int
+    """The offset of the next message that is handed out, retries apart."""
     watermark: int
+    """The first offset that is not settled: all messages below it are."""
     committed: int
+    """The watermark that the broker has stored. A consumer that starts now begins there."""
     in_flight: int
+    """Messages that were fetched and are not settled, those included that wait to be handed out."""
     uncommitted: int
+    """Settled messages that would be delivered again if the process ended now."""
     paused: bool
+    """Whether the program has paused it."""
     stopped: bool
+    """Whether it waits at a message that can be neither handled nor dead-lettered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts since the consumer was entered, and levels now."""
+    """What ``consumer.statistics()`` returns: counts since the consumer was entered, and levels at this moment.
+
+    All of them count messages, unless they say otherwise.
+    """
 
     received: int
-    """Messages that came from the broker, retries apart."""
+    """Messages that came from the broker. A retry is not counted again."""
     acked: int
+    """Messages that were acked, by ``ack()`` or by a handler that returned."""
     nacked: int
+    """Attempts that failed: by ``nack()``, or by a handler that raised."""
     rejected: int
+    """Messages that were rejected: by ``reject()``, or by a handler that raised ``Reject``."""
     redelivered: int
-    """Deliveries of attempt 2 and later."""
+    """Deliveries of a second or later attempt."""
     dead_lettered: int
+    """Messages whose letter the dead-letter route has stored."""
     lost: int
-    """Messages the log lost before they were settled."""
+    """Messages that the log lost before they were settled."""
     commits: int
-    """Broker calls that committed something."""
+    """Calls to the broker that stored positions or settlements."""
     in_flight: int
-    """Unsettled messages, buffered ones included."""
+    """Messages that were fetched and are not settled, those included that wait to be handed out."""
     buffered: int
+    """Messages in flight that wait to be handed out."""
     waiting_retry: int
+    """Messages that failed and wait here for their next attempt. A queue's wait at the broker and are not counted."""
     uncommitted: int
-    """Settled messages that no written checkpoint covers: they would run again if we died now."""
+    """Settled messages that would be delivered again if the process ended now."""
     oldest_unsettled: float | None
-    """Seconds since the oldest unsettled message was handed out; None if there is none."""
+    """Age in seconds of the oldest unsettled message, from when the first of its fetch was handed out; None: none."""
     circuits: Mapping[str, str]
+    """The state of each circuit breaker by its name: ``"closed"``, ``"open"`` or ``"half-open"``."""
     partitions: Mapping[TopicPartition, PartitionStatistics] = field(default_factory=dict)
+    """The partitions that this consumer has now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that holds something back."""
+    """One thing that holds messages back."""
 
     code: Literal[
-        "starting",
         "no_partitions",
         "unknown_topic",
         "circuit_open",
@@ -243,20 +290,24 @@ class Reason:
         "failed",
         "closing",
     ]
+    """Which one: docs/observing.md explains each."""
     text: str
+    """The same in a sentence, for people."""
     partition: TopicPartition | None = None
+    """The partition that it concerns; None if it concerns them all."""
     offset: int | None = None
+    """The message that it concerns, if it is one."""
     since: float | None = None
-    """Seconds that it has lasted, where known."""
+    """For how many seconds it has lasted, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether messages flow, and what holds them back if not.
-
-    ``ok`` is false for what somebody should look at; back-pressure that works as configured is a reason, but ok.
-    """
+    """What ``consumer.health()`` returns: whether messages flow, and what holds them back if not."""
 
     ok: bool
+    """False where somebody should look. Back-pressure that works as configured is a reason, and still ok."""
     state: Literal["new", "starting", "running", "stopping", "closed", "failed"]
+    """Where the consumer is in its life."""
     reasons: Sequence[Reason] = ()
+    """What holds messages back, the worst first."""

@@ -21,7 +21,6 @@ _OK = (
     "max_span",
     "checkpoint_full",
     "no_partitions",
-    "starting",
     "rebalancing",
 )
 """Reasons that are how it should be: back-pressure, and waiting for what has not come yet."""
