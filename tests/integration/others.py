@@ -20,7 +20,7 @@ from rustmq_sdk.values import TopicPartition
 
 TOPIC, GROUP = "quakes", "alarm"
 TPS = [TopicPartition(TOPIC, number) for number in range(4)]
-PATIENCE = 20.0
+PATIENCE = 50.0
 
 Member: TypeAlias = Subscriber[LogSubscription]
 
@@ -76,7 +76,7 @@ OTHER = """
     async def main():
         async with sqlite.open(f"sqlite:///{path}") as driver:
             request = SourceRequest(topics=["quakes"], group="alarm", lease=lease, revoke_budget=1.0)
-            async with log_member(driver, request, listener, 10) as member:
+            async with log_member(driver, request, listener, 50) as member:
                 print("joined", flush=True)
                 await obey(member, driver)
 

@@ -64,10 +64,11 @@ async def test_a_full_disk_refuses_clearly_and_all_goes_on_when_there_is_room(sm
     path = small.folder / "log.db"
     async with (
         rustmq_sdk.Client(f"sqlite:///{path}") as client,
+        client.producer() as patient,
         client.producer(send_timeout=0.5) as producer,
-        client.consumer(TOPIC, group=GROUP, commit_timeout=0.5, commit_interval=0.05) as consumer,
+        client.consumer(TOPIC, group=GROUP, commit_interval=0.05) as consumer,
     ):
-        await producer.send(TOPIC, "first")
+        await patient.send(TOPIC, "first")
         found = await collect(consumer, 1)
         small.fill()
         confirmed, error = await send_until_refused(producer)
@@ -78,7 +79,7 @@ async def test_a_full_disk_refuses_clearly_and_all_goes_on_when_there_is_room(sm
         # What is there can be read, and what is acked waits for room.
         found += await collect(consumer, len(confirmed))
         small.free()
-        await producer.send(TOPIC, "last")
+        await patient.send(TOPIC, "last")
         found += await collect(consumer, 1)
         await consumer.commit()
 
@@ -96,10 +97,11 @@ async def test_a_consumer_whose_disk_is_full_is_not_well_until_there_is_room(
     path = small.folder / "log.db"
     async with (
         rustmq_sdk.Client(f"sqlite:///{path}") as client,
+        client.producer() as patient,
         client.producer(send_timeout=0.5) as producer,
         client.consumer(TOPIC, group=GROUP, commit_interval=0.1) as consumer,
     ):
-        await producer.send_batch(TOPIC, ["x" * 10] * 100)
+        await patient.send_batch(TOPIC, ["x" * 10] * 100)
         await collect(consumer, 1)
         await consumer.commit()
         small.fill()

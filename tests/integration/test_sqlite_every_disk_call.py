@@ -135,7 +135,7 @@ class Run:
     async def _consume(self, client: rustmq_sdk.Client) -> None:
         async with client.consumer(TOPIC, group=GROUP) as consumer:
             for _ in range(len(self.confirmed)):
-                message = await consumer.receive(timeout=10)
+                message = await consumer.receive(timeout=50)
                 if await message.ack(durable=True) is rustmq_sdk.AckResult.DURABLE:
                     self.durable.add(message.text())
 
@@ -156,7 +156,7 @@ async def check(folder: Path, fault: Fault, faults: dict[str, Fault]) -> None:
     path = folder / f"{fault}".replace(" ", "-")
     run = Run(path)
     faults[str(path)] = fault
-    with anyio.fail_after(40):
+    with anyio.fail_after(100):
         await run.work()
 
     del faults[str(path)]
@@ -184,6 +184,7 @@ async def calls_of_a_good_run(folder: Path, faults: dict[str, Fault]) -> Counter
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("method", "error", "after"),
     [

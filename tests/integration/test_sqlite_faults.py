@@ -216,7 +216,7 @@ async def test_closing_does_not_wait_for_a_lock(path: Path) -> None:
 
     async with anyio.create_task_group() as tasks, driver_of(path, busy_timeout="60") as driver:
         await append(driver, b"before")
-        with locked(path), anyio.fail_after(5):
+        with locked(path), anyio.fail_after(30):
             tasks.start_soon(attempt, driver)
             await anyio.wait_all_tasks_blocked()
             await driver.__aexit__(None, None, None)

@@ -16,8 +16,6 @@ from rustmq_sdk.errors import PermanentDriverError
 from tests.integration.others import PATIENCE
 
 TOPIC = "quakes"
-SOON = 5.0
-"""The log is looked at once a second while somebody waits."""
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +147,7 @@ async def test_a_waiting_consumer_hears_of_it(path: Path, happens: Callable[[Pat
             ):
                 await (await consumer.receive(timeout=PATIENCE)).ack()
                 happens(path)
-                await consumer.receive(timeout=SOON)
+                await consumer.receive(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("happens", [wal_deleted, moved])

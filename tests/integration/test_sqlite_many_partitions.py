@@ -120,7 +120,7 @@ async def test_rings_for_all_do_not_hide_a_partition_that_is_looked_at_late(
             return await read(*arguments)
 
         monkeypatch.setattr(fetching, "_read", ring_and_read)
-        with anyio.fail_after(10):
+        with anyio.fail_after(50):
             assert list(await fetch(member, 500)) == [MANY - 1]
 
         assert reads == MANY // LOOKS
@@ -141,7 +141,7 @@ async def test_a_fetch_that_looks_again_and_again_is_woken(
             return await read(*arguments)
 
         monkeypatch.setattr(fetching, "_read", wake_and_read)
-        with anyio.fail_after(5):
+        with anyio.fail_after(50):
             assert await fetch(member, 500) == {}
 
         unseen = [holding for holding in fetching._holdings if not holding.looked]
