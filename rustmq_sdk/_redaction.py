@@ -16,7 +16,7 @@ HIDDEN = "***"
 _CREDENTIALS = re.compile(r"(?<=://)(?P<user>[^/?#@:]*)(?P<secret>:.*)?@", re.DOTALL)
 # Where the "@host" was forgotten, the password stands where a port would.
 _STRAY_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@:,\[]+):(?!\d*(?:[/,]|$))[^@]*$", re.DOTALL)
-_STRAY_OPTION = re.compile(r"&(?P<name>[A-Za-z_][A-Za-z0-9_.\-]*)=[^&]*")
+STRAY_OPTION = re.compile(r"&(?P<name>[A-Za-z_][A-Za-z0-9_.\-]*)=[^&]*")
 _SECRET = re.compile(r"pass|pwd|secret|token|api_?key|credential|auth", re.IGNORECASE)
 
 
@@ -43,7 +43,7 @@ def redact(url: str, known: Collection[str] = ()) -> str:
     url, hash_, _ = url.partition("#")  # perhaps the rest of a password with a raw "#" in it
     bare, question, query = url.partition("?")
     bare = _STRAY_PASSWORD.sub(rf"\g<user>:{HIDDEN}", bare)
-    bare = _STRAY_OPTION.sub(rf"&\g<name>={HIDDEN}", bare)
+    bare = STRAY_OPTION.sub(rf"&\g<name>={HIDDEN}", bare)
     shown = "&".join(_shown(part, known) for part in query.split("&"))
     return bare + question + shown + (f"#{HIDDEN}" if hash_ else "")
 

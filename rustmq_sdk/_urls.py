@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from rustmq_sdk._redaction import redact
+from rustmq_sdk._redaction import STRAY_OPTION, redact
 from rustmq_sdk.errors import ConfigurationError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
-_STRAY_OPTION = re.compile(r"&[A-Za-z_][A-Za-z0-9_.\-]*=")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://")
 
 
@@ -22,7 +21,7 @@ class Location(NamedTuple):
         scheme: in lower case.
         bare: the URL without its query, the scheme in lower case.
         options: what stood behind the ``?``, decoded.
-        shown: the URL as it may be printed, of its options the names only.
+        shown: the URL as it may be printed, of its options the names only. For errors about it.
     """
 
     scheme: str
@@ -30,17 +29,25 @@ class Location(NamedTuple):
     options: Mapping[str, str]
     shown: str
 
+    @property
+    def address(self) -> str:
+        """What stands between ``://`` and ``?``, as it was written."""
+        return self.bare.partition("://")[2]
+
     def __repr__(self) -> str:
         return f"<Location {self.shown}>"
 
 
-def locate(url: str) -> Location:
-    """Takes a URL apart.
+def locate(url: str | Location) -> Location:
+    """Takes a URL apart; what is taken apart already is returned as it is.
 
     Raises:
         ConfigurationError: it has no scheme, a fragment, a ``&name=value`` before the ``?``, or a query that is not
             ``name=value&name=value``.
     """
+    if isinstance(url, Location):
+        return url
+
     shown = redact(url)
     match = _SCHEME.match(url)
     if match is None:
@@ -53,7 +60,7 @@ def locate(url: str) -> Location:
 
     scheme = match["scheme"].lower()
     bare, _, query = f"{scheme}{url[len(scheme) :]}".partition("?")
-    if _STRAY_OPTION.search(bare.rpartition("@")[2]):
+    if STRAY_OPTION.search(bare.rpartition("@")[2]):
         raise ConfigurationError(
             "the first option stands behind a ?, and only the next ones behind a &",
             field="url",

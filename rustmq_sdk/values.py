@@ -13,6 +13,15 @@ Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 """Headers in order, repeated names allowed, as Kafka has them. Empty is ``()``."""
 
 
+def size_of(payload: bytes | None, key: bytes | None, headers: Headers) -> int:
+    """Bytes of one message's payload, key and headers, names included: what every budget of bytes counts."""
+    size = len(payload or b"") + len(key or b"")
+    for name, value in headers:
+        size += len(name) + len(value or b"")
+
+    return size
+
+
 class TopicPartition(NamedTuple):
     """A topic and one of its partitions; ``partition`` is None on queues, which have none."""
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.in_flight import Child, Holder
 from rustmq_sdk._core.in_flight import InFlight as InFlight
+from rustmq_sdk._core.settled_runs import Runs
 from rustmq_sdk._core.spill import Fitted, fit
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
 from rustmq_sdk.values import Assignment, Checkpoint
@@ -34,8 +35,6 @@ from rustmq_sdk.values import Assignment, Checkpoint
 _TO_STALE = bytes(DONE if state == DONE else STALE for state in range(256))
 _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256))
 
-Runs = list[tuple[int, int]]
-"""Ascending, disjoint ``[first, end)`` runs of offsets."""
 SENT = 20
 """Checkpoints without an answer that are remembered; with the pauses between them that is more than a minute."""
 

@@ -12,10 +12,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain, islice
 from operator import lt, sub
+from typing import TypeAlias
 
 from rustmq_sdk._core import varint
 
-Runs = list[tuple[int, int]]
+Runs: TypeAlias = list[tuple[int, int]]
+"""Ascending, disjoint ``[first, end)`` runs of offsets."""
 
 MAX_SPAN = 1 << 21
 """Offsets a bitset spans at most: 20 times the default ``max_span``, and 256 KiB for whoever has to inflate it."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from cachetools import TTLCache
 
-from rustmq_sdk.values import Headers
+from rustmq_sdk.values import Headers, size_of
 
 
 class Body(NamedTuple):
@@ -25,12 +25,6 @@ class Body(NamedTuple):
 
 Key: TypeAlias = tuple[Hashable, int]
 """Whose it is (the ledger, which outlives an eager rebalance) and its offset."""
-
-
-def size_of(body: Body) -> int:
-    """Bytes of the payload, the key and the headers, names included."""
-    headers = sum(len(name) + len(value or b"") for name, value in body.headers)
-    return len(body.payload or b"") + len(body.key or b"") + headers
 
 
 class MessageCache:
@@ -51,7 +45,7 @@ class MessageCache:
 
     def __init__(self, max_messages: int, max_bytes: int, ttl: float, clock: Callable[[], float]) -> None:
         self._max_messages = max_messages if max_bytes else 0
-        self._bodies = _Bodies(max_bytes, ttl, timer=clock, getsizeof=size_of)
+        self._bodies = _Bodies(max_bytes, ttl, timer=clock, getsizeof=_size)
         self.hits = 0
         self.misses = 0
         self.refusals = 0
@@ -76,7 +70,7 @@ class MessageCache:
     def put(self, key: Key, body: Body) -> bool:
         """Keeps the body, in place of an earlier one of the same key; returns whether it was kept."""
         bodies = self._bodies
-        if not self._max_messages or size_of(body) > bodies.maxsize:
+        if not self._max_messages or _size(body) > bodies.maxsize:
             self.refusals += 1
             return False
 
@@ -128,3 +122,7 @@ class _Bodies(TTLCache[Key, Body]):
         expired = list(super().expire(time))
         self.expirations += len(expired)
         return expired
+
+
+def _size(body: Body) -> int:
+    return size_of(*body[:3])

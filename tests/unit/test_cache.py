@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rustmq_sdk._runtime.cache import Body, Key, MessageCache, size_of
-from rustmq_sdk.values import Assignment, TopicPartition
+from rustmq_sdk._runtime.cache import Body, Key, MessageCache
+from rustmq_sdk.values import Assignment, TopicPartition, size_of
 
 HERE = Assignment(TopicPartition("quakes", 0), 1)
 THERE = Assignment(TopicPartition("quakes", 1), 1)
@@ -35,7 +35,7 @@ def body(payload: bytes | None = b"12345678", key: bytes | None = b"k") -> Body:
     return Body(payload, key, (("n", b"v"), ("m", None)), 7)
 
 
-SIZE = size_of(body())
+SIZE = size_of(*body()[:3])
 
 
 def cache(max_messages: int = 3, max_bytes: int = 1000, ttl: float = 10.0, clock: Clock | None = None) -> MessageCache:
@@ -44,7 +44,7 @@ def cache(max_messages: int = 3, max_bytes: int = 1000, ttl: float = 10.0, clock
 
 def test_bytes_are_those_of_payload_key_and_headers() -> None:
     assert SIZE == 8 + 1 + 2 + 1
-    assert size_of(Body(None, None, (), 0)) == 0
+    assert size_of(None, None, ()) == 0
 
 
 def test_a_body_is_given_away_once() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from rustmq_sdk.message import DeliveryState, Message
-from rustmq_sdk.values import Broken, Gone, Headers, TopicPartition
+from rustmq_sdk.values import Broken, Gone, Headers, TopicPartition, size_of
 
 Record: TypeAlias = tuple[bytes | None, bytes | None, Headers, int, int]
 """``(payload, key, headers, offset, timestamp)``, in the order in which :class:`Message` wants them."""
@@ -42,15 +42,6 @@ def build(records: Sequence[Record], state: DeliveryState, first: int) -> list[M
         Message(payload, key, headers, offset, timestamp, state, index)
         for index, (payload, key, headers, offset, timestamp) in enumerate(records, first)
     ]
-
-
-def size_of(payload: bytes | None, key: bytes | None, headers: Headers) -> int:
-    """Bytes of payload, key and headers: what memory budgets count."""
-    size = len(payload or b"") + len(key or b"")
-    for name, value in headers:
-        size += len(name) + len(value or b"")
-
-    return size
 
 
 class PartitionLog:
@@ -168,7 +159,7 @@ class PartitionLog:
             else:
                 found.append(entry)
 
-        size = sum(size_of(record[0], record[1], record[2]) for record in found)
+        size = sum(size_of(*record[:3]) for record in found)
         next_offset = offsets[-1] + 1 if offsets else self.start
         return Cut([record[3] for record in found], found, next_offset, size, broken, gone)
 

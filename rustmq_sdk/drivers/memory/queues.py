@@ -9,9 +9,9 @@ from itertools import count
 from operator import itemgetter
 from typing import NamedTuple
 
-from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, Record, size_of
+from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, Record
 from rustmq_sdk.slots import SettleOutcome
-from rustmq_sdk.values import Gone
+from rustmq_sdk.values import Gone, size_of
 
 
 class LeaseState(enum.Enum):
@@ -73,12 +73,12 @@ class Queue:
         leases: list[Lease] = []
         size = 0
         while self._due and self._due[0].at <= now:
-            fits = size + _size(self._due[0].record) <= max_bytes or (at_least_one and not leases)
+            fits = size + size_of(*self._due[0].record[:3]) <= max_bytes or (at_least_one and not leases)
             if len(leases) >= max_messages or not fits:
                 return self._lease(leases, size, ())
 
             due = heappop(self._due)
-            size += _size(due.record)
+            size += size_of(*due.record[:3])
             leases.append(Lease(self, due.record, due.attempts + 1, deadline))
 
         at_least_one = at_least_one and not leases
@@ -149,10 +149,6 @@ class Queue:
     def _again(self, lease: Lease, at: float, *, counted: bool = True) -> None:
         attempts = lease.attempt if counted else lease.attempt - 1
         heappush(self._due, Due(at, next(self._order), lease.record, attempts))
-
-
-def _size(record: Record) -> int:
-    return size_of(record[0], record[1], record[2])
 
 
 def _undecoded(cut: Cut) -> Sequence[Record]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, overload
 import msgspec
 
 from rustmq_sdk.message import DeliveryState, Message
-from rustmq_sdk.values import Headers
+from rustmq_sdk.values import Headers, size_of
 
 
 class Record(NamedTuple):
@@ -128,11 +128,6 @@ class _Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=F
 
 
 _decoder = msgspec.msgpack.Decoder(_Columns)
-
-
-def size_of(payload: bytes | None, key: bytes | None, headers: Headers) -> int:
-    """Bytes of one message's payload, key and headers."""
-    return len(payload or b"") + len(key or b"") + sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def _bytes(bodies: Iterable[bytes | None]) -> int:

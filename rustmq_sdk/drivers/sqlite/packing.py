@@ -9,8 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from rustmq_sdk.drivers.sqlite.codec import size_of
-from rustmq_sdk.values import Headers, OutgoingMessage, Payloads
+from rustmq_sdk.values import Headers, OutgoingMessage, Payloads, size_of
 
 T = TypeVar("T")
 

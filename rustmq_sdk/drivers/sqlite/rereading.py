@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode, size_of
+from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode
 from rustmq_sdk.drivers.sqlite.reading import Row, Want, look
 from rustmq_sdk.drivers.sqlite.topics import Place, place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.slots import Fetched
-from rustmq_sdk.values import Assignment, Broken, Gone
+from rustmq_sdk.values import Assignment, Broken, Gone, size_of
 
 READ_BYTES = 1024 * 1024
 """How much of a run is read at once."""
@@ -32,7 +32,7 @@ def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, 
             else:
                 broken.append(Broken(offset, *batch))
 
-    sizes = [size_of(record.payload, record.key, record.headers) for record in found.values()]
+    sizes = [size_of(*record[:3]) for record in found.values()]
     return Fetched(
         assignment,
         tuple(found),
