@@ -23,9 +23,7 @@ from rustmq_sdk._runtime.room import Room
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import BufferFull, ConfigurationError, ConsumerStateError, RustMQError, TransientDriverError
 from rustmq_sdk.slots import Sink
-from rustmq_sdk.values import OutgoingMessage, SentMessage
-
-Headers = Sequence[tuple[str, bytes | None]]
+from rustmq_sdk.values import Headers, OutgoingMessage, SentMessage
 
 # Every message ends within send_timeout, stored or failed. Leaving waits a moment longer, to hear how.
 _LAST_ANSWERS = 1.0
