@@ -22,6 +22,7 @@ from tests.kills.journal import Event, Journal, read
 from tests.kills.lives import Bounds, Place
 from tests.kills.reckoning import Account, reckon, unsettled
 from tests.kills.sender import TOPIC
+from tests.kills.standstills import noting
 from tests.kills.worker import COMMIT_INTERVAL, group_of
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ class Conductor:
     def run(self) -> Account:
         """All blows, the drain, and the account."""
         anyio.run(self._create)
-        with self._running():
+        with noting(self._journal), self._running():
             for number, blow in enumerate(self._blows(), start=1):
                 self._wait(self._rng.uniform(0.05, self._plan.pause))
                 self._say(f"{number:4d}  {blow()}")
@@ -167,8 +168,9 @@ class Conductor:
         try:
             self._wait(seconds)
         finally:
-            self._journal.note("continued", victim.who)
+            # In this order: it never runs while it is said to stand still, however late this process is.
             victim.send(signal.SIGCONT)
+            self._journal.note("continued", victim.who)
 
         return f"{victim.who} stood still for {seconds:.1f} s"
 

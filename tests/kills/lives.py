@@ -96,6 +96,7 @@ class Lives:
         self.killed: dict[str, int] = {}
         self.cancelled: dict[str, int] = {}
         self.stopped: dict[str, list[Span]] = defaultdict(list)
+        self.standstills: list[Span] = []
         self.troubled: list[Span] = []
         self._moves: dict[int, list[Move]] = defaultdict(list)
         self._committed: dict[int, list[Commit]] = defaultdict(list)
@@ -107,20 +108,26 @@ class Lives:
             self.killed[event.details[0]] = event.at
         elif event.what == "cancelled":
             self.cancelled[event.details[0]] = event.at
-        elif event.what == "stopped":
-            self.stopped[event.details[0]].append(Span(event.at, NEVER))
-        elif event.what == "continued":
-            _end(self.stopped[event.details[0]], event.at)
-        elif event.what == "troubled":
-            if not self.troubled or self.troubled[-1].ended < NEVER:
-                self.troubled.append(Span(event.at, NEVER))
-            else:
-                _end(self.troubled, event.at)
         elif event.what == "rebalanced":
             for partition, move in Move.of(event):
                 self._moves[partition].append(move)
         elif event.what == "committed":
             self._committed[int(event.details[0])].append(Commit.of(event))
+        else:
+            self._stand(event)
+
+    def _stand(self, event: Event) -> None:
+        if event.what == "stopped":
+            self.stopped[event.details[0]].append(Span(event.at, NEVER))
+        elif event.what == "continued":
+            _end(self.stopped[event.details[0]], event.at)
+        elif event.what == "standstill":
+            self.standstills.append(Span(int(event.details[0]), event.at))
+        elif event.what == "troubled":
+            if not self.troubled or self.troubled[-1].ended < NEVER:
+                self.troubled.append(Span(event.at, NEVER))
+            else:
+                _end(self.troubled, event.at)
 
     def gave_up(self, who: str, partition: int, since: int, before: int) -> Move | None:
         """Where a process said first between the two that it has lost a partition."""
@@ -134,9 +141,12 @@ class Lives:
         return next((move.at for move in moves if move.at > since and (move.who == who) is not move.got), NEVER)
 
     def stood_still(self, who: str, partition: int, at: int) -> Span | None:
-        """When a process stood still that had this partition before, and may believe at that time that it has it."""
+        """When a process stood still that had this partition before, and may believe at that time that it has it.
+
+        It alone, or all of them with their machine.
+        """
         has_it_since = self._has_since(who, partition, at)
-        for span in self.stopped[who]:
+        for span in sorted((*self.stopped[who], *self.standstills)):
             if has_it_since <= span.began and at <= span.ended + self.bounds.notice:
                 return span
 
@@ -150,7 +160,7 @@ class Lives:
         """Seconds between the two in which the process neither stood still nor was out of reach."""
         troubled = (Span(began, ended + self.bounds.notice) for began, ended in self.troubled)
         could, left = 0, since
-        for began, ended in sorted((*self.stopped[who], *troubled)):
+        for began, ended in sorted((*self.stopped[who], *self.standstills, *troubled)):
             could += max(0, min(began, until) - left)
             left = max(left, ended)
 

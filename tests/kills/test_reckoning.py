@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from tests.kills.journal import Event, Journal, read
 from tests.kills.lives import SECOND, Bounds
 from tests.kills.reckoning import Account, reckon
 
+ROOT = Path(__file__).parents[2]
 A, B, C = "w0.0", "w1.0", "w2.0"
 BOUNDS = Bounds(commit_interval=0.2, lease=3.0, slack=0.5)
 YOUNG, OLD = 0.6, 0.8
@@ -50,6 +55,11 @@ class Tale:
 
     def stopped(self, who: str, seconds: float = 4.0) -> Tale:
         return self.note("conductor", "stopped", who).after(seconds).note("conductor", "continued", who)
+
+    def stood_still(self, seconds: float) -> Tale:
+        """The whole machine, from now on."""
+        began = self._at
+        return self.after(seconds).note("conductor", "standstill", began)
 
     def got(self, who: str, reason: str = "expired") -> Tale:
         return self.note(who, "rebalanced", "+[1,2]", "-[]", reason)
@@ -144,6 +154,47 @@ def test_a_process_that_stands_still_commits_nothing() -> None:
     assert young.again() == "acked, not committed when killed"
     old = Tale().handled(A).after(OLD / 2).stopped(A, 2).after(OLD / 2).killed(A).handled(B, epoch=2)
     assert "had 0.8 s" in old.broken()
+
+
+def test_when_the_machine_stands_still_every_process_does() -> None:
+    young = Tale().handled(A).stood_still(2).after(YOUNG).killed(A).handled(B, epoch=2)
+    assert young.again() == "acked, not committed when killed"
+    old = Tale().handled(A).after(OLD / 2).stood_still(2).after(OLD / 2).killed(A).handled(B, epoch=2)
+    assert "had 0.8 s" in old.broken()
+    overtaken = Tale().got(A).handled(A, None).stood_still(4).got(B).handled(B, epoch=2)
+    assert overtaken.again() == STOOD_STILL
+    late = Tale().got(A).handled(A, None).stood_still(4).after(LATE).got(B).handled(B, epoch=2)
+    assert "for no reason" in late.broken()
+
+
+STANDING = """
+import sys
+from pathlib import Path
+from tests.kills.journal import Journal
+from tests.kills.standstills import noting
+
+with noting(Journal(Path(sys.argv[1]) / "standing.journal")):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_standstill_is_noted_with_its_beginning(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STANDING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)  # real processes
+        process.send_signal(signal.SIGCONT)
+        while not (noted := read(tmp_path)):
+            time.sleep(0.01)
+
+        process.stdin.close()
+
+    assert max(event.at - int(event.details[0]) for event in noted) > 0.4 * SECOND
+    assert {event.what for event in noted} == {"standstill"}
 
 
 def test_a_kill_does_not_explain_what_was_given_up_before() -> None:
