@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from rustmq_sdk._backoff import pause_after
 from rustmq_sdk.config import ConsumerConfig
 
 SHORT_PAUSE = 0.05
@@ -76,9 +77,9 @@ class CommitDue:
 
     def failed(self) -> float:
         """A commit failed. Seconds not to commit for: 0.1, 0.2, 0.4 and so on up to ``commit_interval``."""
-        pause = FIRST_BACKOFF * 2.0 ** min(self._failures, 60)
+        pause = pause_after(self._failures, first=FIRST_BACKOFF, most=max(self._interval, FIRST_BACKOFF))
         self._failures += 1
-        return min(pause, max(self._interval, FIRST_BACKOFF))
+        return pause
 
     def _due_at(self, now: float, uncommitted: int, pressed: bool) -> float:
         if uncommitted - self._left >= self._every:

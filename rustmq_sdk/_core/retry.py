@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.tenacity_wait import pause_by
 from rustmq_sdk.config import RetryPolicy
 from rustmq_sdk.errors import Reject, Retry
@@ -75,12 +76,8 @@ def backoff(policy: RetryPolicy, attempt: int, rng: Random, error: Exception | N
     if policy.wait is not None:
         return pause_by(policy.wait, attempt, error)
 
-    try:
-        pause = min(policy.max_delay, policy.initial * float(policy.multiplier) ** (attempt - 1))
-    except OverflowError:
-        # Attempts of a message that asks for its retries are not limited: 2.0 ** 1024 is past the largest float.
-        pause = policy.max_delay if policy.initial else 0.0
-
+    # Attempts of a message that asks for its retries are not limited.
+    pause = pause_after(attempt - 1, first=policy.initial, most=policy.max_delay, factor=float(policy.multiplier))
     return rng.uniform(0.0, pause) if policy.jitter == "full" else pause
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import anyio
 
+from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.ledger import InFlight, Ledger
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.channel import Channel
@@ -185,7 +186,7 @@ class DeadLetterWriter:
 
     async def _pause_after(self, error: Exception) -> None:
         first, most = PAUSE
-        pause = min(most, first * 2.0**self._failures)
+        pause = pause_after(self._failures, first=first, most=most)
         self._failures += 1
         if self.failing_since is None:
             self.failing_since = self._session.clock()

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import anyio
 
+from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook, Leased
@@ -107,10 +108,7 @@ class Fetcher:
             demand = self._demand()
             try:
                 fetched = await self._circuit.run(self._fetch, demand, void=_is_empty)
-            except TransientDriverError as error:
-                await self._pause_after(error)
-                continue
-            except TimeoutError as error:
+            except (TransientDriverError, TimeoutError) as error:
                 await self._pause_after(error)
                 continue
 
@@ -145,7 +143,7 @@ class Fetcher:
 
     async def _pause_after(self, error: Exception) -> None:
         first, most = PAUSE_AFTER_FAILURE
-        pause = min(most, first * 2.0**self._failures)
+        pause = pause_after(self._failures, first=first, most=most)
         self._failures += 1
         log(logging.WARNING, "fetch_failed", "a fetch failed, trying again in %.1f s: %s", pause, error)
         await anyio.sleep(pause)

@@ -231,3 +231,46 @@ class TestOtherSlots:
                 await passes(1)
 
             assert consumer.statistics().circuits["source.settle"] == "closed"
+
+
+class TestAnOutageOfHours:
+    """Longer than any power of two that a float can hold."""
+
+    FAILURES = 2000
+
+    async def test_fetching_goes_on_where_it_was(self, either: Stage, timed: Timed) -> None:
+        either.send(10)
+        timed.breaks("source.fetch")
+        async with either.consumer(circuit_open=1) as consumer:
+            await until(lambda: timed.calls["source.fetch"] >= self.FAILURES, at_most=10_000, step=10)
+            assert consumer.health().state == "running"
+            timed.heals()
+            assert sorted(await handle_all(consumer, quiet=100)) == sorted(numbered(10))
+
+    async def test_dead_letters_arrive_after_it(self, either: Stage, timed: Timed) -> None:
+        either.send(10)
+        timed.breaks("dead_letters.put")
+        async with either.consumer(circuit_open=1, dead_letter_topic=DLQ) as consumer:
+            for message in await take(consumer, 10):
+                await message.reject()
+
+            timed.breaks("source.fetch", kind="hang")  # an empty one a second is what would take the time
+            await until(lambda: timed.calls["dead_letters.put"] >= self.FAILURES, at_most=100_000, step=10)
+            assert consumer.health().state == "running"
+            timed.heals()
+            await until(lambda: len(either.letters) == 10)
+
+        async with either.consumer() as consumer:
+            assert await handle_all(consumer, quiet=100) == []
+
+    async def test_what_was_settled_is_written_after_it(self, either: Stage, timed: Timed) -> None:
+        either.send(10)
+        timed.breaks(either.settling)
+        async with either.consumer(circuit_open=1) as consumer:
+            await ack(*(await take(consumer, 10)))
+            await until(lambda: timed.calls[either.settling] >= self.FAILURES, at_most=10_000, step=10)
+            timed.heals()
+            await until(lambda: consumer.statistics().uncommitted == 0)
+
+        async with either.consumer() as consumer:
+            assert await handle_all(consumer, quiet=100) == []

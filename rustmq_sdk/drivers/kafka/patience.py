@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from rustmq_sdk._backoff import pause_after
 from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, translate
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
@@ -101,4 +102,4 @@ class Patience:
         return isinstance(error, NotSent) or self.waited >= ELECTION
 
     def _pause(self, number: int) -> float:
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**number)
+        return pause_after(number, first=FIRST_PAUSE, most=LONGEST_PAUSE)
