@@ -250,11 +250,11 @@ class TestAnOutageOfHours:
     async def test_dead_letters_arrive_after_it(self, either: Stage, timed: Timed) -> None:
         either.send(10)
         timed.breaks("dead_letters.put")
-        async with either.consumer(circuit_open=1, dead_letter_topic=DLQ) as consumer:
+        async with either.consumer(circuit_open=1, dead_letter_topic=DLQ, commit_interval=100) as consumer:
             for message in await take(consumer, 10):
                 await message.reject()
 
-            timed.breaks("source.fetch", kind="hang")  # an empty one a second is what would take the time
+            timed.breaks("source.fetch", kind="hang")  # else there is an empty one a second
             await until(lambda: timed.calls["dead_letters.put"] >= self.FAILURES, at_most=100_000, step=10)
             assert consumer.health().state == "running"
             timed.heals()
