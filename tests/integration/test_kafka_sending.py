@@ -27,10 +27,11 @@ from rustmq_sdk.errors import (
 )
 from rustmq_sdk.slots import Driver
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence
+from tests.kafka.reading import AT_ONCE, SOON
 from tests.services.kafka_server import KafkaServer
 from tests.services.programs import OPENSSL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ async def test_who_is_not_let_in_is_told_why_at_once(
     given |= {"tls": "true", "ca": str(kafka.certificates / "ca.pem")} if "tls" in listener else {}
     given = {name: value for name, value in {**given, **options}.items() if value}
     client = Client(f"kafka://{kafka.address(listener)}?{urlencode(given)}")
-    with anyio.fail_after(5), pytest.raises(kind) as refusal:
+    with anyio.fail_after(AT_ONCE), pytest.raises(kind) as refusal:
         await client.__aenter__()
 
     assert hint in str(refusal.value)
@@ -144,13 +145,13 @@ async def test_a_certificate_has_to_name_the_host_unless_the_url_says_otherwise(
 
     monkeypatch.setattr(socket, "getaddrinfo", stranger)
     there = url(kafka, "tls").replace("//127.0.0.1:", "//stranger.example:")
-    with anyio.fail_after(5), pytest.raises(PermanentDriverError, match="as it is named there"):
+    with anyio.fail_after(AT_ONCE), pytest.raises(PermanentDriverError, match="as it is named there"):
         await Client(there).__aenter__()
 
     async with Client(f"{there}&check_hostname=false") as client:
         await client.topics()
 
-    with anyio.fail_after(5), pytest.raises(PermanentDriverError, match="not trusted"):
+    with anyio.fail_after(AT_ONCE), pytest.raises(PermanentDriverError, match="not trusted"):
         await Client(f"kafka://{kafka.address('tls')}?tls=true&check_hostname=false").__aenter__()
 
 
@@ -171,7 +172,7 @@ async def test_a_private_key_may_be_encrypted(kafka: KafkaServer, tmp_path: Path
 
 async def test_servers_that_do_not_answer_are_all_named() -> None:
     client = Client("kafka://127.0.0.1:1,nobody.invalid:9092")
-    with anyio.fail_after(10), pytest.raises(TransientDriverError) as refusal:
+    with anyio.fail_after(SOON), pytest.raises(TransientDriverError) as refusal:
         await client.__aenter__()
 
     assert "127.0.0.1:1" in str(refusal.value)
@@ -232,7 +233,7 @@ async def test_the_broker_may_set_the_time(kafka: KafkaServer, driver: Driver) -
 async def test_asking_for_a_topic_does_not_make_it_and_create_does(kafka: KafkaServer) -> None:
     name = f"made-{uuid.uuid4().hex[:8]}"
     async with Client(f"kafka://{kafka.bootstrap}") as client, client.producer() as producer:
-        with anyio.fail_after(5), pytest.raises(UnknownTopic, match="create=true"):
+        with anyio.fail_after(AT_ONCE), pytest.raises(UnknownTopic, match="create=true"):
             await producer.send(name, b"x")
 
         assert name not in await client.topics()
@@ -244,7 +245,7 @@ async def test_asking_for_a_topic_does_not_make_it_and_create_does(kafka: KafkaS
         await producer.send(name, b"x", partition=2)
         assert (await client.topics())[name] == 3
 
-    async with Client(f"kafka://{kafka.bootstrap}?create=true", create=False) as client, client.producer() as producer:
+    async with Client(f"kafka://{kafka.bootstrap}?create=false") as client, client.producer() as producer:
         with pytest.raises(UnknownTopic):
             await producer.send(f"{name}-not", b"x")
 
@@ -323,7 +324,7 @@ async def test_what_is_sent_while_the_broker_is_killed_is_stored_once_and_in_ord
     before = 0
     async with (
         Client(f"kafka://{kafka.bootstrap}") as client,
-        client.producer(linger=0.0) as producer,
+        client.producer(linger=0.0, send_timeout=120.0) as producer,  # longer than a restart takes
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(send)
@@ -347,7 +348,7 @@ async def test_dead_letters_of_a_consumer_are_where_spring_looks_for_them(kafka:
     async with Client(address) as client, client.producer() as producer:
         await producer.send(topic, b"a lamp", key=b"7", headers=[("shop", b"north")], partition=0)
         async with client.consumer(topic, group=f"group-of-{topic}", dead_letter_topic=dead) as consumer:
-            await (await consumer.receive(timeout=20)).reject("the address is empty")
+            await (await consumer.receive(timeout=SOON)).reject("the address is empty")
 
     (record,) = await read(kafka, dead, 1)
     headers = dict(record.headers)

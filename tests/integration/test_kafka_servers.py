@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from tests.services import kafka_wire
 from tests.services.kafka_server import KafkaServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 LISTENERS = [
     ("plain", "PLAIN"),

@@ -19,6 +19,7 @@ from tests.kills.journal import Journal, read
 from tests.kills.lives import Bounds, Place
 from tests.kills.reckoning import Account, reckon, unsettled
 from tests.kills.sender import Sender
+from tests.kills.standstills import noting
 from tests.kills.worker import COMMIT_INTERVAL, Observer, Worker, group_of, settings
 
 LEASE = 6.0
@@ -34,6 +35,7 @@ class Turmoil:
         topic: with ``partitions``, of nobody else.
         seconds: for which members come and go.
         every: seconds between two of these.
+        changes: how often somebody comes or goes at least, however long it takes.
         members: at most; there is always one.
         slow: the longest handler, seconds; every second member has quick ones.
     """
@@ -45,6 +47,7 @@ class Turmoil:
     members: int = 4
     slow: float = 1.5
     seed: int = 0
+    changes: int = 0
 
 
 class Presence:
@@ -83,6 +86,12 @@ class Crowd:
         Args:
             meanwhile: what else happens in the turmoil; it is cancelled then, and has to leave the servers well.
         """
+        with noting(self._journal):
+            await self._run(meanwhile)
+
+        return reckon(read(self._folder), self._stored, Bounds(COMMIT_INTERVAL, LEASE))
+
+    async def _run(self, meanwhile: Callable[[Crowd], Coroutine[Any, Any, None]] | None) -> None:
         async with anyio.create_task_group() as members:
             await self._join(members)
             async with rustmq_sdk.Client(self._url) as client, anyio.create_task_group() as sending:
@@ -90,10 +99,10 @@ class Crowd:
                 if meanwhile is not None:
                     sending.start_soon(meanwhile, self)
 
-                with anyio.move_on_after(self._turmoil.seconds):
-                    while True:
-                        await anyio.sleep(self._turmoil.every)
-                        await self._change(members)
+                end = anyio.current_time() + self._turmoil.seconds
+                while anyio.current_time() < end or self.changes < self._turmoil.changes:
+                    await anyio.sleep(self._turmoil.every)
+                    await self._change(members)
 
                 sending.cancel_scope.cancel()
 
@@ -103,8 +112,6 @@ class Crowd:
             await self._settle()
             for name in list(self._present):
                 self._leave(name, quietly=True)
-
-        return reckon(read(self._folder), self._stored, Bounds(COMMIT_INTERVAL, LEASE))
 
     async def _change(self, members: anyio.abc.TaskGroup) -> None:
         self.changes += 1

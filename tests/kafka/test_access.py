@@ -10,13 +10,12 @@ import pytest
 
 import rustmq_sdk
 from rustmq_sdk.errors import AuthenticationFailed, PermanentDriverError, UnknownTopic
-from tests.kafka.reading import consuming, send_numbers, settle, until
+from tests.kafka.reading import AT_ONCE, consuming, send_numbers, settle, until
 from tests.services.certificates import certify
 from tests.services.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.slow
 
-AT_ONCE = 10.0
 WAYS = [
     ("sasl", "PLAIN", "asyncio"),
     ("sasl", "SCRAM-SHA-256", "trio"),

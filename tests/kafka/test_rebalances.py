@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -9,19 +10,19 @@ import pytest
 
 import rustmq_sdk
 from tests.kafka.crowd import Crowd, Turmoil
-from tests.kafka.reading import SOON, Events, consuming, send_numbers, settle, until
+from tests.kafka.reading import AT_ONCE, SOON, Events, consuming, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 async def test_nothing_is_lost_while_members_join_and_leave(kafka: KafkaServer, tmp_path: Path) -> None:
     topic = await kafka.new_topic("turmoil", partitions=6)
-    crowd = Crowd(f"kafka://{kafka.bootstrap}", tmp_path, Turmoil(topic, seconds=6, every=0.6))
+    crowd = Crowd(f"kafka://{kafka.bootstrap}", tmp_path, Turmoil(topic, seconds=6, every=0.6, changes=7))
     account = await crowd.run()
     assert account.sound, str(account)
-    assert crowd.changes > 6
-    assert account.stored > 1000
+    assert crowd.changes >= 7
+    assert account.stored > 100
     assert set(account.again) <= {"its attempt had failed", "unsettled when cancelled"}
 
 
@@ -46,14 +47,14 @@ class Group:
 
     async def is_the_others(self) -> None:
         """Returns when the second member has all partitions: the first has told the group, or it would take a lease."""
-        await until(lambda: self._other and len(self._other.assigned_partitions) == 2, within=3)
+        await until(lambda: self._other and len(self._other.assigned_partitions) == 2, within=AT_ONCE)
 
     async def _second(self, done: anyio.Event) -> None:
         async with consuming(self.url, self.topic, group=self.topic) as second:
             self._other = second
             while not done.is_set():
-                with anyio.move_on_after(0.2):
-                    await (await second.receive()).ack()
+                with suppress(TimeoutError):
+                    await (await second.receive(timeout=0.2)).ack()
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def test_a_stop_in_the_middle_of_a_rebalance_ends_at_once(group: Group) ->
                 began = anyio.current_time()
                 await message.ack()
 
-            assert anyio.current_time() - began < 2
+            assert anyio.current_time() - began < AT_ONCE
             await group.is_the_others()
             done.set()
 
@@ -96,7 +97,7 @@ async def test_a_scope_that_is_cancelled_in_the_middle_of_a_rebalance_leaves_at_
                     await first.receive()
 
             assert scope.cancelled_caught
-            assert anyio.current_time() - began < 2
+            assert anyio.current_time() - began < AT_ONCE
             await group.is_the_others()
             done.set()
 
@@ -110,7 +111,7 @@ async def test_a_member_that_still_waits_to_be_let_in_leaves_at_once(group: Grou
                 await until(lambda: any(reason.code == "rebalancing" for reason in first.health().reasons))
                 began = anyio.current_time()
 
-            assert anyio.current_time() - began < 2
+            assert anyio.current_time() - began < AT_ONCE
             await message.ack()
             await until(lambda: len(first.assigned_partitions) == 2)
 
@@ -124,7 +125,7 @@ async def test_a_commit_in_the_middle_of_a_rebalance_returns(group: Group) -> No
             held, acked = await first.receive(), await first.receive()
             done = await group.rebalance(tasks, first)
             await acked.ack()
-            with anyio.fail_after(4):
+            with anyio.fail_after(AT_ONCE):
                 await first.commit()
 
             assert await held.ack(durable=True) is rustmq_sdk.AckResult.DURABLE
@@ -179,7 +180,7 @@ async def test_what_runs_in_a_kept_partition_is_adopted_and_not_run_twice(group:
         begun.append(int(message.text()))
         await release.wait()
 
-    with anyio.fail_after(SOON + 10):
+    with anyio.fail_after(SOON):
         async with (
             consuming(group.url, group.topic, group=group.topic, observers=[events], close_timeout=2.0) as first,
             anyio.create_task_group() as tasks,
@@ -215,4 +216,4 @@ async def test_a_member_that_has_nothing_to_read_leaves_at_once(kafka: KafkaServ
         await first.commit()
 
     async with consuming(url, topic, group=topic) as second:
-        await until(lambda: second.assigned_partitions, within=10)
+        await until(lambda: second.assigned_partitions, within=AT_ONCE)

@@ -11,10 +11,10 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 import rustmq_sdk
 from rustmq_sdk.drivers.kafka.static_requests import MembersRequest
-from tests.kafka.reading import SOON, Events, consuming, on_asyncio, on_trio, send_numbers, settle, until
+from tests.kafka.reading import AT_ONCE, SOON, Events, consuming, on_asyncio, on_trio, send_numbers, settle, until
 from tests.services.kafka_server import KafkaServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 TAKEN = r"another member .* group_instance_id='one'"
 
@@ -131,7 +131,7 @@ async def test_a_static_member_comes_back_with_other_topics(
     async def reads(chosen: tuple[int, ...]) -> None:
         names = {topics[number] for number in chosen}
         async with consuming(f"{url}?group_instance_id=one", *names, group=topics[0]) as static:
-            await until(lambda: {tp.topic for tp in static.assigned_partitions} == names, within=4)
+            await until(lambda: {tp.topic for tp in static.assigned_partitions} == names, within=AT_ONCE)
 
     async with consuming(url, topics[0], group=topics[0]) as other:
         await until(lambda: other.assigned_partitions)
