@@ -165,11 +165,11 @@ class Subscription(Protocol):
         ...
 
     @property
-    def missing_topics(self) -> Collection[str]:
-        """The topics that were subscribed to and did not exist when the driver last looked. Does no I/O.
+    def missing_topics(self) -> Mapping[str, str]:
+        """What was subscribed to and did not exist when the driver last looked: by name, a sentence. Does no I/O.
 
-        Empty before the first look, and where a topic that does not exist is an ``UnknownTopic``. A driver that has
-        more to say than that (what a pattern does not match, how many partitions there are) answers a mapping to words.
+        ``health()`` shows the sentence: "topic 'quakes' does not exist; waiting until somebody creates it". Empty
+        before the first look, and where a topic that does not exist is an ``UnknownTopic``.
         """
         ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import anyio.lowlevel
@@ -22,7 +23,7 @@ from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, Gone
 
 class TextFile:
     capabilities = Capabilities(kind="log", checkpoint_room=None, seek=True, read=True)
-    missing_topics = ()
+    missing_topics: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, path: Path, group: str) -> None:
         self._path, self._committed = path, path.with_suffix(f".{group}")

@@ -37,7 +37,7 @@ class _SubscriptionAcross(Generic[SubscriptionT]):
         self._island = island
         self._order = order
         self._capabilities = capabilities
-        self._missing: Collection[str] = ()
+        self._missing: Mapping[str, str] = {}
         self._kept: list[Fetched] = []
         self._is_fetching = False
         self._failure: PermanentDriverError | None = None
@@ -72,7 +72,7 @@ class _SubscriptionAcross(Generic[SubscriptionT]):
             self._post("wake", self._interrupt)
 
     @property
-    def missing_topics(self) -> Collection[str]:
+    def missing_topics(self) -> Mapping[str, str]:
         """As the last fetch has left it: the source's own may change under the eyes of another thread."""
         return self._missing
 
@@ -87,7 +87,7 @@ class _SubscriptionAcross(Generic[SubscriptionT]):
 
     # On the island
 
-    async def _fetch(self, fetch: Callable[[], Awaitable[Sequence[Fetched]]], flight: Flight) -> Collection[str]:
+    async def _fetch(self, fetch: Callable[[], Awaitable[Sequence[Fetched]]], flight: Flight) -> Mapping[str, str]:
         if self._failure is not None:
             raise self._failure
 
@@ -97,8 +97,7 @@ class _SubscriptionAcross(Generic[SubscriptionT]):
         finally:
             self._is_fetching = False
 
-        missing = self._there.missing_topics
-        return dict(missing) if isinstance(missing, Mapping) else tuple(missing)
+        return dict(self._there.missing_topics)
 
     def _interrupt(self) -> None:
         if self._is_fetching:

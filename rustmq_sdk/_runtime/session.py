@@ -22,8 +22,6 @@ from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
 from rustmq_sdk.slots import AnySubscription, Capabilities
 
-_DOES_NOT_EXIST = "topic {!r} does not exist; waiting until somebody creates it or sends to it"
-
 State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
 
 
@@ -97,10 +95,8 @@ class Session:
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
-        """Topics that do not exist (yet), as far as the driver has seen, and what to say of each."""
-        missing: Collection[str] = () if self._subscription is None else self._subscription.missing_topics
-        words = missing if isinstance(missing, Mapping) else {}
-        return {topic: words.get(topic, _DOES_NOT_EXIST.format(topic)) for topic in sorted(missing)}
+        """What does not exist (yet), as far as the driver has seen, and what to say of each."""
+        return {} if self._subscription is None else self._subscription.missing_topics
 
     def end_fetch(self) -> None:
         """Has a waiting fetch return; nothing waits before the source was entered."""

@@ -229,7 +229,7 @@ class _FaultyLogSubscription:
         self.seek = subscription.seek
 
     @property
-    def missing_topics(self) -> Collection[str]:
+    def missing_topics(self) -> Mapping[str, str]:
         return self._log.missing_topics
 
     async def fetch(
@@ -268,7 +268,7 @@ class _FaultyQueueSubscription:
         self.wake = subscription.wake
 
     @property
-    def missing_topics(self) -> Collection[str]:
+    def missing_topics(self) -> Mapping[str, str]:
         return self._queue.missing_topics
 
     async def fetch(

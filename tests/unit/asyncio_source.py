@@ -39,7 +39,7 @@ class AsyncioSource:
         self.seeking: Callable[[], object] = int
         self.listener: AssignmentListener
         self.woken = asyncio.Event()
-        self.missing_topics: Collection[str] = ()
+        self.missing_topics: Mapping[str, str] = {}
 
     @asynccontextmanager
     async def subscribe(self, listener: AssignmentListener) -> AsyncIterator[LogSubscription]:

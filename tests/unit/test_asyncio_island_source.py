@@ -150,11 +150,11 @@ async def test_no_listener_call_is_made_before_subscribe_was_entered(
 async def test_missing_topics_are_those_of_the_last_fetch(
     source: AsyncioSource, island: Island, listener: Listener
 ) -> None:
-    source.fetching, source.missing_topics = nothing, {"t"}
+    source.fetching, source.missing_topics = nothing, {"t": "does not exist"}
     async with subscribed(source, island, listener) as subscription:
         assert not subscription.missing_topics
         await fetch(subscription)
-        assert list(subscription.missing_topics) == ["t"]
+        assert subscription.missing_topics == {"t": "does not exist"}
 
 
 async def test_what_a_cancelled_fetch_has_brought_comes_with_the_next(

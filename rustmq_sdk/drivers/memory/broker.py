@@ -96,6 +96,14 @@ class MemoryBroker:
 
         return logs[tp.partition]
 
+    def missing(self, topics: Collection[str]) -> dict[str, str]:
+        """Those topics that do not exist, and what to say of each."""
+        return {
+            topic: f"topic {topic!r} does not exist; waiting until somebody creates it or sends to it"
+            for topic in sorted(topics)
+            if topic not in self._topics
+        }
+
     def partitions(self, topics: Collection[str]) -> Sequence[TopicPartition]:
         """All partitions of those topics that exist, in order."""
         return [log.tp for topic in sorted(topics) for log in self._topics.get(topic, ())]

@@ -107,8 +107,8 @@ class MemoryLogSubscription:
         self._bell.ring()
 
     @property
-    def missing_topics(self) -> Collection[str]:
-        return self.membership.member.topics - self._broker.topics().keys()
+    def missing_topics(self) -> Mapping[str, str]:
+        return self._broker.missing(self.membership.member.topics)
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         self._must_commit("commit")

@@ -101,8 +101,8 @@ class MemoryQueueSubscription:
         self._bell.ring()
 
     @property
-    def missing_topics(self) -> Collection[str]:
-        return self.membership.member.topics - self._broker.topics().keys()
+    def missing_topics(self) -> Mapping[str, str]:
+        return self._broker.missing(self.membership.member.topics)
 
     async def settle(self, settlements: Sequence[Ack | Nack | Term]) -> Sequence[SettleOutcome]:
         await checkpoint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 
 import anyio
@@ -37,8 +37,8 @@ class Members:
         return self._ours.member
 
     @property
-    def missing_topics(self) -> Collection[str]:
-        """Topics that did not exist at the last look."""
+    def missing_topics(self) -> Mapping[str, str]:
+        """What did not exist at the last look, and what to say of it."""
         return self._ours.missing_topics
 
     async def run(self) -> None:

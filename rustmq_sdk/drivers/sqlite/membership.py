@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
@@ -19,6 +19,7 @@ from rustmq_sdk.drivers.sqlite.group import View, view
 from rustmq_sdk.drivers.sqlite.heart import Heart
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, remove, sweep
+from rustmq_sdk.drivers.sqlite.topics import missing
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
@@ -46,8 +47,8 @@ class Membership:
         missed: Callable[[], None],
     ) -> None:
         self.member = b""
-        self.missing_topics: Collection[str] = ()
-        """What did not exist at the last look."""
+        self.missing_topics: Mapping[str, str] = {}
+        """What did not exist at the last look, and what to say of it."""
         self.interval = request.lease / 8
         """Seconds between two looks at the group; the beats of others must be seen every lease / 4."""
         self._file = file
@@ -71,7 +72,7 @@ class Membership:
             await self._join(look.ended)
             look = await self._look()
 
-        self.missing_topics = set(self._request.topics) - {tp.topic for tp in look.group.partitions}
+        self.missing_topics = missing(self._request.topics, look.group.partitions)
         lost = [holding for holding in self._holdings if not self._owns(look.group, holding)]
         there = set(look.group.partitions.values())
         await self._lose([holding for holding in lost if holding.partition not in there], "topics_changed")

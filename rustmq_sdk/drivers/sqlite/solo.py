@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
-from rustmq_sdk.drivers.sqlite.topics import partitions_of
+from rustmq_sdk.drivers.sqlite.topics import missing, partitions_of
 from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
 
@@ -32,8 +32,8 @@ class Solo:
         stir: Stir,
     ) -> None:
         self.member = b""
-        self.missing_topics: Collection[str] = ()
-        """What did not exist at the last look."""
+        self.missing_topics: Mapping[str, str] = {}
+        """What did not exist at the last look, and what to say of it."""
         self.interval = request.lease / 8
         self._file = file
         self._topics = request.topics
@@ -45,7 +45,7 @@ class Solo:
     async def round(self) -> None:
         """Notices topics that came or went."""
         existing = await self._file.read("source", "rebalance", partitions_of, self._topics)
-        self.missing_topics = set(self._topics) - {tp.topic for tp in existing}
+        self.missing_topics = missing(self._topics, existing)
         ids = set(existing.values())
         lost = [holding for holding in self._holdings if holding.partition not in ids]
         if lost:

@@ -49,7 +49,7 @@ class SqliteSubscription:
         self._fetching.wake()
 
     @property
-    def missing_topics(self) -> Collection[str]:
+    def missing_topics(self) -> Mapping[str, str]:
         return self._members.missing_topics
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -170,6 +170,16 @@ def delete(transaction: Transaction, topic: str) -> None:
 def counts(queries: Queries) -> dict[str, int]:
     """All topics and how many partitions each has."""
     return dict(queries.rows("SELECT name, partitions FROM topic ORDER BY name"))
+
+
+def missing(wanted: Collection[str], found: Iterable[TopicPartition]) -> dict[str, str]:
+    """What is wanted and was not found, and what to say of each."""
+    existing = {tp.topic for tp in found}
+    return {
+        topic: f"topic {topic!r} does not exist; waiting until somebody creates it or sends to it"
+        for topic in sorted(wanted)
+        if topic not in existing
+    }
 
 
 def partitions_of(queries: Queries, topics: Collection[str]) -> dict[TopicPartition, int]:

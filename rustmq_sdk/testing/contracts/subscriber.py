@@ -63,6 +63,8 @@ class Subscriber(Generic[SubscriptionT]):
             while set(self.subscription.missing_topics) != set(topics):
                 await self.fetch(max_wait=0.05)
 
+        assert all(topic in text for topic, text in self.subscription.missing_topics.items()), "it says of which"
+
     async def fetch(
         self,
         wanted: Collection[Assignment] | None = None,
