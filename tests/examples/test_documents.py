@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 STARTS = re.compile(r"^(    )?(run|asyncio\.run|trio\.run|anyio\.run)\(", re.MULTILINE)
 
 
@@ -69,6 +70,22 @@ def test_a_program_of_the_documentation_runs(program: str, tmp_path: Path, run: 
     ended = run(path)
     assert ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+def anchors(path: Path) -> set[str]:
+    """What links into a document may name: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in DOCUMENTS])
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for link in LINK.findall(document.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if not link.startswith("https://"):
+            target = document.parent / path if path else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 @pytest.mark.parametrize("files", TESTS)
