@@ -149,7 +149,7 @@ def test_bare_random_access(measure: Any, records: Any) -> None:
                 held.append(message)
                 if len(held) > WINDOW:
                     chosen = take_random(held, rng)
-                    chosen._state[chosen._index] = 1
+                    chosen._piece[chosen._index] = 1
 
     measure(program, MESSAGES, table="100,000 in flight, acked at random", bare=True)
 

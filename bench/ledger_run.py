@@ -11,9 +11,10 @@ import anyio
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.drivers.memory.log import build
-from rustmq_sdk.message import DONE, DeliveryState, Message, Span
+from rustmq_sdk.message import DONE, AnyPiece, Message, Span
 from rustmq_sdk.values import AckResult, Assignment, TopicPartition
 
 PIECE = 500
@@ -24,10 +25,10 @@ SNAPSHOTS = 5
 class Settles:
     """Fills ``Settler`` as far as acks go: does to the ledger what the runtime does, and tells nobody."""
 
-    async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult:
-        assert isinstance(state, InFlight)
-        state[index] = DONE
-        state.ledger.note(state, index)
+    async def ack(self, piece: AnyPiece, index: int, durable: bool) -> AckResult:
+        assert isinstance(piece, Piece)
+        piece[index] = DONE
+        piece.ledger.note(piece, index)
         return RECORDED
 
     async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult:

@@ -35,7 +35,7 @@ _RECORDED = AckResult.RECORDED
 class Settler(Protocol):
     """Whom a message tells that it is settled."""
 
-    async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult: ...
+    async def ack(self, piece: AnyPiece, index: int, durable: bool) -> AckResult: ...
     async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult: ...
     async def nack(
         self, message: Message, delay: float | None, reason: str | None, error: Exception | None
@@ -44,7 +44,7 @@ class Settler(Protocol):
     def release(self, message: Message) -> None: ...
 
 
-class DeliveryState(Protocol):
+class AnyPiece(Protocol):
     """The state bytes of one piece of deliveries, and what they have in common."""
 
     @property
@@ -57,11 +57,11 @@ class DeliveryState(Protocol):
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
-Span = tuple[DeliveryState, int, int]
+Span = tuple[AnyPiece, int, int]
 """A run of deliveries: their state bytes, the first index and one past the last."""
 
-Build: TypeAlias = "Callable[[Sequence[Any], DeliveryState, int], list[Message]]"
-"""``build(records, state, first)``: one :class:`Message` a record, the i-th with ``_state=state, _index=first + i``.
+Build: TypeAlias = "Callable[[Sequence[Any], AnyPiece, int], list[Message]]"
+"""``build(records, piece, first)``: one :class:`Message` a record, the i-th with ``_piece=piece, _index=first + i``.
 
 A driver's function. Called by the runtime when a piece is loaded for delivery, not when it is fetched. Must not block
 and not keep anything.
@@ -80,34 +80,34 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
     """
 
     # A Struct without garbage-collector tracking costs 100 ns to build from a record, a slotted class 240. That is
-    # safe because the state never refers back to its messages: there is no cycle to collect.
+    # safe because a piece never refers back to its messages: there is no cycle to collect.
     payload: bytes | None
     key: bytes | None
     headers: Headers
     offset: int | None
     timestamp: int
-    _state: DeliveryState
+    _piece: AnyPiece
     _index: int
 
     @property
     def topic(self) -> str:
         """The topic it was read from."""
-        return self._state.assignment.tp.topic
+        return self._piece.assignment.tp.topic
 
     @property
     def partition(self) -> int | None:
         """The partition it was read from; None on queues."""
-        return self._state.assignment.tp.partition
+        return self._piece.assignment.tp.partition
 
     @property
     def attempt(self) -> int:
         """How often it was handed to a handler, this time included. Starts at 1."""
-        return self._state.attempt_at(self._index)
+        return self._piece.attempt_at(self._index)
 
     @property
     def id(self) -> str:
         """Stable over redelivery and restarts, for de-duplication by the user: ``topic[partition]@offset`` on logs."""
-        return self._state.id_at(self._index, self.offset)
+        return self._piece.id_at(self._index, self.offset)
 
     @property
     def fence(self) -> int | None:
@@ -115,7 +115,7 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
 
         None where the source has no generations (capability ``fences``).
         """
-        return self._state.assignment.epoch
+        return self._piece.assignment.epoch
 
     def text(self, encoding: str = "utf-8") -> str:
         """The payload as text; ``""`` for a tombstone. Raises ``UnicodeDecodeError``."""
@@ -134,12 +134,12 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         Raises:
             StalePartition: only with ``durable=True``; otherwise a lost partition is ``AckResult.STALE``.
         """
-        state = self._state
-        if not (state[self._index] or durable):
-            state[self._index] = DONE
+        piece = self._piece
+        if not (piece[self._index] or durable):
+            piece[self._index] = DONE
             return _RECORDED
 
-        return await state.owner.ack(state, self._index, durable)
+        return await piece.owner.ack(piece, self._index, durable)
 
     async def nack(self, delay: float | None = None, reason: str | None = None) -> AckResult:
         """Gives the message back: it comes again as a new ``Message`` after ``delay`` seconds.
@@ -151,11 +151,11 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
             TypeError: ``delay`` is no number.
             ConfigurationError: it is negative or not finite. The message is still unsettled.
         """
-        return await self._state.owner.nack(self, delay, reason, None)
+        return await self._piece.owner.nack(self, delay, reason, None)
 
     async def reject(self, reason: str | None = None) -> AckResult:
         """Sends the message to the dead letters at once; its position moves only after they have it durably."""
-        return await self._state.owner.reject(self, reason, None)
+        return await self._piece.owner.reject(self, reason, None)
 
     async def __aenter__(self) -> Message:
         return self
@@ -175,7 +175,7 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
 
 async def settle_after(message: Message, error: BaseException | None) -> bool:
     """Settles ``message`` by how its handling ended; True if ``error`` was an instruction and is dealt with."""
-    owner = message._state.owner
+    owner = message._piece.owner
     if error is None:
         await message.ack()
         return False

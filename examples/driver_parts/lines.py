@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rustmq_sdk import Message
-from rustmq_sdk.message import DeliveryState
+from rustmq_sdk.message import AnyPiece
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Gone
 
@@ -50,6 +50,6 @@ def fetched(assignment: Assignment, lines: Sequence[Line], next_offset: int, gon
     return Fetched(assignment, [line.offset for line in lines], lines, build, next_offset, size, gone=gone)
 
 
-def build(lines: Sequence[Line], state: DeliveryState, first: int) -> list[Message]:
+def build(lines: Sequence[Line], piece: AnyPiece, first: int) -> list[Message]:
     """Called when it is the messages' turn to be delivered, not when they are fetched."""
-    return [Message(line.text, None, (), line.offset, 0, state, index) for index, line in enumerate(lines, first)]
+    return [Message(line.text, None, (), line.offset, 0, piece, index) for index, line in enumerate(lines, first)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import OPEN, STALE, Message, Span
 
 LOAD = 256
@@ -224,14 +224,14 @@ class Buffer:
 
     def handed_out(self, lane: Lane) -> int:
         """Messages of the lane that are in somebody's hands: delivered, unsettled, not waiting for a retry."""
-        built = sum(message._state[message._index] in OPEN for message in self._built(lane))
+        built = sum(message._piece[message._index] in OPEN for message in self._built(lane))
         return lane.unsettled_slots() - built - sum(waiting.unsettled() for waiting in lane.waiting)
 
-    def has(self, piece: InFlight, index: int) -> bool:
+    def has(self, piece: Piece, index: int) -> bool:
         """Whether the slot's message was not handed out yet."""
         lane = self.lanes[piece.ledger]
         waiting = any(entry.piece is piece and index >= entry.first for entry in lane.waiting)
-        return waiting or any(message._state is piece and message._index == index for message in self._built(lane))
+        return waiting or any(message._piece is piece and message._index == index for message in self._built(lane))
 
     def position(self, lane: Lane) -> int:
         """The next offset to hand out; retries apart."""
@@ -245,8 +245,8 @@ class Buffer:
 
     def _undelivered(self, lane: Lane) -> Iterator[int]:
         for message in self._built(lane):
-            piece = message._state
-            if isinstance(piece, InFlight) and piece.parent is None and message.offset is not None:
+            piece = message._piece
+            if isinstance(piece, Piece) and piece.parent is None and message.offset is not None:
                 yield message.offset
 
         for waiting in lane.waiting:
@@ -257,12 +257,12 @@ class Buffer:
 
 
 def _is_fresh(message: Message) -> bool:
-    return message._state[message._index] != STALE
+    return message._piece[message._index] != STALE
 
 
 def _ledger(message: Message) -> Ledger:
-    piece = message._state
-    assert isinstance(piece, InFlight)
+    piece = message._piece
+    assert isinstance(piece, Piece)
     return piece.ledger
 
 
@@ -274,13 +274,13 @@ def _spans(messages: list[Message]) -> Iterator[Span]:
     if not messages:
         return
 
-    state, first = messages[0]._state, messages[0]._index
+    piece, first = messages[0]._piece, messages[0]._index
     end = first
     for message in messages:
-        if message._state is not state or message._index != end:
-            yield state, first, end
-            state, first = message._state, message._index
+        if message._piece is not piece or message._index != end:
+            yield piece, first, end
+            piece, first = message._piece, message._index
 
         end = message._index + 1
 
-    yield state, first, end
+    yield piece, first, end

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rustmq_sdk._core.in_flight import InFlight, newest_unsettled
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece, newest_unsettled
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 
@@ -17,7 +17,7 @@ from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 class Waiting:
     """A piece whose messages are not built yet: that is done when it is its turn, not when it is fetched."""
 
-    piece: InFlight
+    piece: Piece
     records: Sequence[Any]
     build: Build
     first: int = 0
@@ -74,7 +74,7 @@ class Obstacle(Waiting):
 
     __slots__ = ("_reached",)
 
-    def __init__(self, piece: InFlight, reached: Callable[[], None]) -> None:
+    def __init__(self, piece: Piece, reached: Callable[[], None]) -> None:
         super().__init__(piece, (), lambda *_: [])
         self._reached = reached
 
@@ -92,8 +92,8 @@ def _as_retry(message: Message, due: dict[int, int]) -> Message:
     if attempts is None:
         return message
 
-    piece = message._state
-    assert isinstance(piece, InFlight)
+    piece = message._piece
+    assert isinstance(piece, Piece)
     parent, index = piece.ledger.take(piece, message._index)
     child = piece.ledger.retry(parent, index, attempts + 1)
     child.loaded_at = piece.loaded_at

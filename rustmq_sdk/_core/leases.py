@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.ledger import Ledger, Settled
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, STALE, Settler
 from rustmq_sdk.values import Assignment, Receipt
 
@@ -21,7 +21,7 @@ TRIED = 10_000
 """Messages that went back, whose attempts are remembered because the broker's next delivery does not tell them."""
 
 
-class Leased(InFlight):
+class Leased(Piece):
     """A piece of leased messages."""
 
     __slots__ = ("attempts", "receipts", "reported", "returns")
@@ -125,7 +125,7 @@ class LeaseBook(Ledger):
         self._keep_watch(piece)
         return piece
 
-    def give_back(self, piece: InFlight, index: int, back: Return) -> None:
+    def give_back(self, piece: Piece, index: int, back: Return) -> None:
         """The slot goes back to the broker with the next settlements; its handle is void."""
         assert isinstance(piece, Leased)
         before = piece.returns.get(index)

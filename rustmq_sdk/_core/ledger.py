@@ -25,8 +25,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.in_flight import Child, Holder
-from rustmq_sdk._core.in_flight import InFlight as InFlight
+from rustmq_sdk._core.piece import Child, Holder, Piece
 from rustmq_sdk._core.settled_runs import Runs
 from rustmq_sdk._core.spill import Fitted, fit
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
@@ -89,8 +88,8 @@ class Ledger:
         """Already in the ack-handler's channel; tells it at most once."""
         self.must_write = False
         """A seek: the next commit is written even if it lowers the position."""
-        self.open: OrderedDict[int, InFlight] = OrderedDict()
-        self.children: dict[int, InFlight] = {}
+        self.open: OrderedDict[int, Piece] = OrderedDict()
+        self.children: dict[int, Piece] = {}
         self.busy: dict[bytes | None, Holder] = {}
         """Order by key: the slot that was handed out last for a key. A settled slot holds nobody back."""
         self.attempts: dict[int, int] = dict(remembered.attempts) if remembered else {}
@@ -110,7 +109,7 @@ class Ledger:
 
     def admit(
         self, offsets: Sequence[int], next_offset: int, *, size: int, largest: int, owner: Settler
-    ) -> tuple[InFlight | None, int]:
+    ) -> tuple[Piece | None, int]:
         """Takes in what a fetch brought; answers the piece (None if nothing is new) and how many records to cut off.
 
         A driver that was rewound to the committed offset brings again what is known here, in flight or settled. That
@@ -127,7 +126,7 @@ class Ledger:
 
         # What was cut off may be the small ones.
         held = min(size, len(kept) * (largest or size)) if cut else size
-        piece = InFlight(self, kept, size=held, largest=largest, owner=owner)
+        piece = Piece(self, kept, size=held, largest=largest, owner=owner)
         self.admitted += len(piece)
         self._mark_remembered(piece)
         self.pass_over(next_offset)
@@ -148,7 +147,7 @@ class Ledger:
             # offset, and nothing can be said there: the run would be forgotten.
             self.scanned = max(self.scanned, self.skip.pop(0)[1])
 
-    def _mark_remembered(self, piece: InFlight) -> None:
+    def _mark_remembered(self, piece: Piece) -> None:
         offsets = piece.offsets
         for first, end in self.skip:
             if first > offsets[-1]:
@@ -160,7 +159,7 @@ class Ledger:
 
     # Settling
 
-    def note(self, piece: InFlight, index: int) -> Settled:
+    def note(self, piece: Piece, index: int) -> Settled:
         """After slot ``index`` became DONE by the slow path: counts, frees, completes, keeps the watch."""
         if piece.parent is not None:
             piece, index = piece.parent, piece.parent_index
@@ -179,7 +178,7 @@ class Ledger:
         self.attempts.pop(offset, None)
         self.first_failures.pop(offset, None)
 
-    def recount(self, piece: InFlight) -> Settled:
+    def recount(self, piece: Piece) -> Settled:
         """Counts what was settled in ``piece`` since somebody last looked."""
         settled, held = self.settled, self.in_flight_bytes
         unsettled = self._count(piece)
@@ -193,7 +192,7 @@ class Ledger:
 
         return Settled(self.settled - settled, held - self.in_flight_bytes, completed=False)
 
-    def _count(self, piece: InFlight) -> int:
+    def _count(self, piece: Piece) -> int:
         """What is left unsettled."""
         done = piece.finished()
         fresh = done - piece.counted
@@ -215,7 +214,7 @@ class Ledger:
 
         return unsettled
 
-    def _keep_watch(self, piece: InFlight) -> None:
+    def _keep_watch(self, piece: Piece) -> None:
         if piece.find(WATCH) < 0:
             index = piece.rfind(FREE)
             if index >= 0:
@@ -226,7 +225,7 @@ class Ledger:
         for piece in self.open.values():
             piece[:] = piece.translate(_FREE_TO_WATCH)
 
-    def take(self, piece: InFlight, index: int) -> tuple[InFlight, int]:
+    def take(self, piece: Piece, index: int) -> tuple[Piece, int]:
         """The slot is on its way to a retry or a dead letter; the old handle can settle it no more.
 
         Answers the slot that a retry hangs below: the first delivery's.
@@ -238,7 +237,7 @@ class Ledger:
         self._keep_watch(piece)
         return piece, index
 
-    def retry(self, parent: InFlight, index: int, attempt: int) -> InFlight:
+    def retry(self, parent: Piece, index: int, attempt: int) -> Piece:
         """A piece of one slot for the next attempt of the message at ``parent[index]``."""
         child = self.children[parent.offsets[index]] = Child(parent, index, attempt)
         return child

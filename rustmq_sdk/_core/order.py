@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable
 
 from rustmq_sdk._core.buffer import Buffer
-from rustmq_sdk._core.in_flight import Holder, InFlight, newest_unsettled
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.piece import Holder, Piece, newest_unsettled
 from rustmq_sdk.message import DONE, FREE, WATCH, Message, Span
 
 
@@ -34,7 +34,7 @@ class KeyOrder:
     def __init__(self, buffer: Buffer, *, whole_partition: bool) -> None:
         self._buffer = buffer
         self._whole_partition = whole_partition
-        self._batch: set[tuple[InFlight, int]] | None = None
+        self._batch: set[tuple[Piece, int]] | None = None
         self.pop = self._popper()
 
     def _popper(self) -> Callable[[], Message]:
@@ -48,7 +48,7 @@ class KeyOrder:
                     return message
 
                 # Inlined from _is_free for nearly all messages: a first delivery, and the one before it is settled.
-                piece: InFlight = message._state  # type: ignore[assignment]
+                piece: Piece = message._piece  # type: ignore[assignment]
                 busy = piece.busy
                 if busy is not None:
                     holder = busy.get(key)
@@ -79,7 +79,7 @@ class KeyOrder:
         finally:
             self._batch = None
 
-        return messages, [(message._state, message._index, message._index + 1) for message in messages]
+        return messages, [(message._piece, message._index, message._index + 1) for message in messages]
 
     def _is_free(self, message: Message, key: bytes | None) -> bool:
         piece, index = slot_of(message)
@@ -99,7 +99,7 @@ class KeyOrder:
         return True
 
 
-def unpark(buffer: Buffer, piece: InFlight, index: int) -> bool:
+def unpark(buffer: Buffer, piece: Piece, index: int) -> bool:
     """A slot with a hook was settled: the next message of its key may go. True if there was one."""
     hooks = piece.hooks
     ledger = piece.ledger
@@ -149,10 +149,10 @@ def unpark_all(buffer: Buffer) -> None:
         buffer.resume(lane)
 
 
-def slot_of(message: Message) -> tuple[InFlight, int]:
+def slot_of(message: Message) -> tuple[Piece, int]:
     """Where the first delivery of the message is; a retry holds its key by the slot that it retries."""
-    piece = message._state
-    assert isinstance(piece, InFlight)
+    piece = message._piece
+    assert isinstance(piece, Piece)
     if piece.parent is not None:
         return piece.parent, piece.parent_index
 
@@ -170,7 +170,7 @@ def _ahead(holder: Holder | None, message: Message) -> tuple[Holder | None, bool
     """
     piece, index = slot_of(message)
     own = holder
-    if message._state is piece:
+    if message._piece is piece:
         # A first delivery that was let go is the newest of its key: no need to look further.
         known = own is not None and own[0] is piece and own[1] == index
     else:

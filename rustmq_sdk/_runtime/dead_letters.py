@@ -13,7 +13,8 @@ from typing import TypeAlias
 import anyio
 
 from rustmq_sdk._backoff import pause_after
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session
@@ -38,7 +39,7 @@ class Letter:
     """A dead letter on its way, and the slot that is settled when it has arrived."""
 
     letter: DeadLetter
-    parent: InFlight
+    parent: Piece
     index: int
 
     @property
@@ -64,7 +65,7 @@ class DeadLetterWriter:
         session: Session,
         put: Put,
         *,
-        settle_slot: Callable[[InFlight, int], None],
+        settle_slot: Callable[[Piece, int], None],
         on_refused: Callable[[Letter, Exception], None],
     ) -> None:
         self._session = session

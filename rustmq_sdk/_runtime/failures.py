@@ -16,7 +16,8 @@ from typing import Literal, TypeAlias, cast
 
 from rustmq_sdk._core.lane import Lane, Obstacle
 from rustmq_sdk._core.leases import LeaseBook, Leased, Return, Tried
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._core.retry import decide
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
@@ -39,7 +40,7 @@ class Stuck:
     """A message that its partition stopped for, and what resuming the partition does about it."""
 
     kind: Literal["retry", "letter", "accept", "restart"]
-    parent: InFlight
+    parent: Piece
     index: int
     message: Message | None = None
     letter: Letter | None = None
@@ -65,7 +66,7 @@ class Failures:
         self._redelivery: Redelivery
         self._letters: DeadLetterWriter | None
         self._settler: Settler
-        self._settle_slot: Callable[[InFlight, int], None]
+        self._settle_slot: Callable[[Piece, int], None]
         self._tell_soon: Callable[[], None]
         self.start_over: Callable[[TopicPartition, int], None]
 
@@ -75,7 +76,7 @@ class Failures:
         redelivery: Redelivery,
         letters: DeadLetterWriter | None,
         settler: Settler,
-        settle_slot: Callable[[InFlight, int], None],
+        settle_slot: Callable[[Piece, int], None],
         tell_soon: Callable[[], None],
         start_over: Callable[[TopicPartition, int], None],
     ) -> None:
@@ -124,7 +125,7 @@ class Failures:
         parent, index = piece.ledger.take(piece, message._index)
         self._redelivery.at_once(message, parent, index, attempt=piece.attempt_at(message._index))
 
-    def timed_out(self, piece: InFlight, index: int) -> None:
+    def timed_out(self, piece: Piece, index: int) -> None:
         """Handed out and not settled within ``ack_timeout``: the handle is void and an attempt is counted.
 
         The body is in nobody's reach any more, so the retry is read again from the log; a queue brings it again.
@@ -161,7 +162,7 @@ class Failures:
         if self._is_worth_remembering(spent) and slot[0][slot[1]] in OPEN and not self._session.buffer.has(*slot):
             cast(LeaseBook, piece.ledger).remember(piece, index, Tried(attempt, spent))
 
-    def spent(self, piece: InFlight, message: Message, attempt: int) -> None:
+    def spent(self, piece: Piece, message: Message, attempt: int) -> None:
         """Delivered once more after its last attempt had run out: it is not handed out again."""
         timeout = self._session.config.ack_timeout
         limit = "its lease" if timeout is None else f"ack_timeout={timeout} s or its lease"
@@ -195,7 +196,7 @@ class Failures:
 
     def _bury(
         self,
-        parent: InFlight,
+        parent: Piece,
         index: int,
         message: Message,
         reason: str,
@@ -273,7 +274,7 @@ class Failures:
             self._letters.forget_lost()
 
     def letter_for(
-        self, parent: InFlight, index: int, message: Message, reason: str, error: Exception | None, attempts: int
+        self, parent: Piece, index: int, message: Message, reason: str, error: Exception | None, attempts: int
     ) -> DeadLetter:
         now = self._session.wall()
         offset = parent.offsets[index]
@@ -297,9 +298,9 @@ class Failures:
         )
 
 
-def _piece(message: Message) -> InFlight:
-    piece = message._state
-    assert isinstance(piece, InFlight)
+def _piece(message: Message) -> Piece:
+    piece = message._piece
+    assert isinstance(piece, Piece)
     return piece
 
 

@@ -14,7 +14,8 @@ from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook, Leased
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.joining import join_small
 from rustmq_sdk._runtime.session import Session
@@ -51,7 +52,7 @@ class Fetcher:
         find_lane: Callable[[Assignment], Lane | None],
         on_broken: Callable[[Lane, Broken], None],
         on_gone: Callable[[Lane, Gone], None],
-        on_spent: Callable[[InFlight, Message, int], None],
+        on_spent: Callable[[Piece, Message, int], None],
         on_taken_in: Callable[[], None],
         press_commit: Callable[[], None],
     ) -> None:
@@ -224,7 +225,7 @@ class Fetcher:
         records = fetched.records[cut:] if cut else fetched.records
         session.buffer.push(Waiting(taken, records, fetched.build))
 
-    def _admit(self, ledger: Ledger, fetched: Fetched) -> tuple[InFlight | None, int]:
+    def _admit(self, ledger: Ledger, fetched: Fetched) -> tuple[Piece | None, int]:
         size, largest, owner = fetched.size, fetched.largest, self._settler
         if isinstance(ledger, LeaseBook):
             return ledger.lease(fetched.receipts, fetched.attempts, size=size, largest=largest, owner=owner), 0
@@ -253,7 +254,7 @@ class Fetcher:
                 self._on_gone(lane, hole)
 
 
-def _later_attempts(piece: InFlight) -> int:
+def _later_attempts(piece: Piece) -> int:
     """Messages that come from the broker as attempt 2 or later: from a queue, or after a restart."""
     if isinstance(piece, Leased):
         return sum(attempt > 1 for attempt in piece.attempts)

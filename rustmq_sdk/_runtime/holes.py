@@ -9,7 +9,7 @@ import logging
 
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.leases import LeaseBook
-from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.failures import Failures, Stop, Stuck
@@ -88,7 +88,7 @@ class Holes:
         )
         self._failures.stop_there(ledger, Stuck("restart", piece, 0, restart=restart), reason, fix)
 
-    def _hold_place(self, lane: Lane, offset: int) -> InFlight | None:
+    def _hold_place(self, lane: Lane, offset: int) -> Piece | None:
         ledger = lane.ledger
         piece, _ = ledger.admit((offset,), offset + 1, size=0, largest=0, owner=self._settler)
         if piece is not None:
@@ -96,7 +96,7 @@ class Holes:
 
         return piece
 
-    def _route_broken(self, parent: InFlight, index: int, broken: Broken, stop: Stop) -> None:
+    def _route_broken(self, parent: Piece, index: int, broken: Broken, stop: Stop) -> None:
         reason = f"could not be decoded: {broken.error}"
         if self._letters is None:
             stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE)
@@ -107,7 +107,7 @@ class Holes:
         letter = self._failures.letter_for(parent, index, body, reason, broken.error, attempts)
         self._letters.add(Letter(letter, parent, index))
 
-    def _route_gone(self, parent: InFlight, index: int, gone: Gone, stop: Stop) -> None:
+    def _route_gone(self, parent: Piece, index: int, gone: Gone, stop: Stop) -> None:
         session = self._session
         reason = self._report(gone)
         if session.config.on_lost == "dead_letter" and self._letters is not None:

@@ -17,7 +17,8 @@ from typing import cast
 import anyio
 
 from rustmq_sdk._core.leases import LeaseBook
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Channel
@@ -37,7 +38,7 @@ class Retry:
 
     due: float
     number: int
-    parent: InFlight = field(compare=False)
+    parent: Piece = field(compare=False)
     index: int = field(compare=False)
     attempt: int = field(compare=False)
     """The attempt that it will be."""
@@ -95,7 +96,7 @@ class Redelivery:
         """Messages waiting for their next attempt."""
         return len(self._heap)
 
-    def add(self, message: Message, parent: InFlight, index: int, *, attempt: int, delay: float) -> None:
+    def add(self, message: Message, parent: Piece, index: int, *, attempt: int, delay: float) -> None:
         """The message comes again as ``attempt`` in ``delay`` seconds."""
         retry = Retry(self._session.clock() + delay, next(self._numbers), parent, index, attempt)
         body = Body(message.payload, message.key, message.headers, message.timestamp)
@@ -103,13 +104,13 @@ class Redelivery:
         heapq.heappush(self._heap, retry)
         self._bell.kick()
 
-    def read_later(self, parent: InFlight, index: int, *, attempt: int, exhausted: bool) -> None:
+    def read_later(self, parent: Piece, index: int, *, attempt: int, exhausted: bool) -> None:
         """The message comes again, or is given up, as soon as the log was asked for it."""
         retry = Retry(self._session.clock(), next(self._numbers), parent, index, attempt, exhausted)
         heapq.heappush(self._heap, retry)
         self._bell.kick()
 
-    def at_once(self, message: Message, parent: InFlight, index: int, *, attempt: int) -> None:
+    def at_once(self, message: Message, parent: Piece, index: int, *, attempt: int) -> None:
         """The message comes again now: it is at hand."""
         body = Body(message.payload, message.key, message.headers, message.timestamp)
         self._deliver(parent, index, attempt, body)
@@ -166,7 +167,7 @@ class Redelivery:
 
             await self._read_again(ledger, sorted(retries, key=lambda retry: retry.offset))
 
-    def _deliver(self, parent: InFlight, index: int, attempt: int, body: Body) -> None:
+    def _deliver(self, parent: Piece, index: int, attempt: int, body: Body) -> None:
         ledger = parent.ledger
         lane = self._session.buffer.lanes.get(ledger)
         if lane is None:

@@ -13,14 +13,15 @@ from typing import cast
 import anyio
 
 from rustmq_sdk._core.leases import LeaseBook, Leased, Return
-from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
+from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._core.order import unpark
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.arguments import check_seconds
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import StalePartition
-from rustmq_sdk.message import DONE, OPEN, STALE, DeliveryState, Message, Span
+from rustmq_sdk.message import DONE, OPEN, STALE, AnyPiece, Message, Span
 from rustmq_sdk.values import AckResult
 
 RECORDED, DUPLICATE = AckResult.RECORDED, AckResult.DUPLICATE
@@ -56,9 +57,9 @@ class LedgerSettler:
 
     # What messages call
 
-    async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult:
+    async def ack(self, piece: AnyPiece, index: int, durable: bool) -> AckResult:
         """The slow path of ``Message.ack``: everything but a FREE slot."""
-        piece = _piece(state)
+        assert isinstance(piece, Piece)
         if durable:
             self._acknowledger.require_group("ack(durable=True)")
 
@@ -84,8 +85,8 @@ class LedgerSettler:
 
         # A list: on Python 3.11 hashing a member of an enum costs more than comparing it with a few others.
         results: list[AckResult] = []
-        for state, first, end in spans:
-            piece = _piece(state)
+        for piece, first, end in spans:
+            assert isinstance(piece, Piece)
             if self._settle_run(piece, first, end):
                 results.append(RECORDED)
 
@@ -100,8 +101,8 @@ class LedgerSettler:
 
     async def _until_spans_written(self, spans: Collection[Span]) -> set[AckResult]:
         settled: dict[Ledger, list[int]] = defaultdict(list)
-        for state, first, end in spans:
-            piece = _piece(state)
+        for piece, first, end in spans:
+            assert isinstance(piece, Piece)
             # Each of them: the highest may have been written long before the others were settled.
             settled[piece.ledger] += [
                 _root_offset(piece, index)
@@ -113,7 +114,7 @@ class LedgerSettler:
             await self._acknowledger.until_written(ledger, offsets) for ledger, offsets in settled.items() if offsets
         }
 
-    def _settle_run(self, piece: InFlight, first: int, end: int) -> int:
+    def _settle_run(self, piece: Piece, first: int, end: int) -> int:
         hooks = piece.hooks
         hooked = [index for index in hooks if first <= index < end and piece[index] in OPEN] if hooks else ()
         settled = piece.settle_range(first, end)
@@ -160,7 +161,7 @@ class LedgerSettler:
 
     # What they cause
 
-    def settle_slot(self, piece: InFlight, index: int) -> None:
+    def settle_slot(self, piece: Piece, index: int) -> None:
         """A slot that was taken (its dead letter is durable) is settled now."""
         if piece[index] != STALE:
             if isinstance(piece, Leased):
@@ -180,7 +181,7 @@ class LedgerSettler:
 
         await self._progress.wait()
 
-    def _settled(self, piece: InFlight, index: int) -> None:
+    def _settled(self, piece: Piece, index: int) -> None:
         ledger = piece.ledger
         root, root_index = (piece, index) if piece.parent is None else (piece.parent, piece.parent_index)
         settled = ledger.note(piece, index)
@@ -210,11 +211,11 @@ class LedgerSettler:
             self._progress.set()
             self._progress = None
 
-    def _free_key(self, piece: InFlight, index: int) -> None:
+    def _free_key(self, piece: Piece, index: int) -> None:
         if piece[index] == DONE and unpark(self._session.buffer, piece, index):
             self._on_key_freed()
 
-    def _stale(self, piece: InFlight, durable: bool) -> AckResult:
+    def _stale(self, piece: Piece, durable: bool) -> AckResult:
         if durable:
             raise StalePartition(
                 f"{piece.assignment.tp} was lost, or moved by a seek, before the message was settled; "
@@ -224,16 +225,11 @@ class LedgerSettler:
         return AckResult.STALE
 
 
-def _piece(state: DeliveryState) -> InFlight:
-    assert isinstance(state, InFlight)
-    return state
-
-
-def _root_offset(piece: InFlight, index: int) -> int:
+def _root_offset(piece: Piece, index: int) -> int:
     return piece.offsets[index]
 
 
-def _went_back(piece: InFlight, index: int) -> bool:
+def _went_back(piece: Piece, index: int) -> bool:
     """Queues: the broker has confirmed the slot, but as one that comes again."""
     back = piece.returns.get(index) if isinstance(piece, Leased) else None
     return back is not None and not back.dead
@@ -241,7 +237,7 @@ def _went_back(piece: InFlight, index: int) -> bool:
 
 def _refused(message: Message) -> AckResult | None:
     """Why this handle cannot settle its message; None if it can."""
-    byte = message._state[message._index]
+    byte = message._piece[message._index]
     if byte in OPEN:
         return None
 

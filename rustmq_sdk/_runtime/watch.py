@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from rustmq_sdk._core.lane import Lane
-from rustmq_sdk._core.ledger import InFlight
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import FREE, WATCH
@@ -18,7 +18,7 @@ LOOKS = 4
 SETTLE_IT = "Call its ack(), nack() or reject(); under run() its handler has not returned"
 """What to do about a message that stalls: nothing in a log says which of the two it is."""
 
-Slot = tuple[InFlight, int]
+Slot = tuple[Piece, int]
 
 
 class Watch:
@@ -32,7 +32,7 @@ class Watch:
         take_back: gets a slot that was handed out longer than ``ack_timeout`` ago.
     """
 
-    def __init__(self, session: Session, *, take_back: Callable[[InFlight, int], None]) -> None:
+    def __init__(self, session: Session, *, take_back: Callable[[Piece, int], None]) -> None:
         config = session.config
         self._session = session
         self._take_back = take_back

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from rustmq_sdk._core.leases import LeaseBook, Return
-from rustmq_sdk._core.ledger import InFlight, Ledger, Settled
+from rustmq_sdk._core.ledger import Ledger, Settled
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.commits import LogCommits
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Put
@@ -171,5 +172,5 @@ class Parts:
     def _key_freed(self) -> None:
         self.session.wake_receiver()
 
-    def _take_back(self, piece: InFlight, index: int) -> None:
+    def _take_back(self, piece: Piece, index: int) -> None:
         self.failures.timed_out(piece, index)

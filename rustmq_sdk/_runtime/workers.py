@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.order import KeyOrder, unpark_all
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
@@ -131,9 +131,9 @@ class Workers:
                     await self._failed([message], as_failure(error))
                 else:
                     # The quick path of ack(), without its coroutine: 60 ns a message.
-                    state, index = message._state, message._index
-                    if state[index] == FREE:
-                        state[index] = DONE
+                    piece, index = message._piece, message._index
+                    if piece[index] == FREE:
+                        piece[index] = DONE
                     else:
                         await message.ack()
 
@@ -237,8 +237,8 @@ class FailureReports:
 
 
 def _place(message: Message) -> str:
-    piece = message._state
-    return piece.place_at(message._index) if isinstance(piece, InFlight) else message.id
+    piece = message._piece
+    return piece.place_at(message._index) if isinstance(piece, Piece) else message.id
 
 
 def fingerprint(error: Exception) -> tuple[str, str, int]:

@@ -10,7 +10,7 @@ from rustmq_sdk.values import Assignment
 
 
 class Deliveries(bytearray):
-    """Fills :class:`~rustmq_sdk.message.DeliveryState`: one byte a message, compared by identity.
+    """Fills :class:`~rustmq_sdk.message.AnyPiece`: one byte a message, compared by identity.
 
     Args:
         count: of messages.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rustmq_sdk._runtime.arguments import check_seconds
-from rustmq_sdk.message import DONE, FREE, TAKEN, DeliveryState, Message, Messages, Span, settle_after
+from rustmq_sdk.message import DONE, FREE, TAKEN, AnyPiece, Message, Messages, Span, settle_after
 from rustmq_sdk.testing.deliveries import Deliveries
 from rustmq_sdk.values import AckResult, Assignment, Headers, TopicPartition
 
@@ -82,9 +82,9 @@ def message(
         TypeError: a payload or key that is neither bytes, str nor None.
     """
     assignment = Assignment(TopicPartition(topic, partition), None)
-    state = Deliveries(1, assignment, owner=_Recorder(), attempts=[attempt])
+    piece = Deliveries(1, assignment, owner=_Recorder(), attempts=[attempt])
     body, name = _encoded("payload", payload), _encoded("key", key)
-    return RecordedMessage(body, name, tuple(headers), offset, timestamp, state, 0)
+    return RecordedMessage(body, name, tuple(headers), offset, timestamp, piece, 0)
 
 
 async def handle(handler: Handler, messages: Message | Iterable[Message], *, batch: bool = False) -> list[Outcome]:
@@ -105,7 +105,7 @@ async def handle(handler: Handler, messages: Message | Iterable[Message], *, bat
     given = [messages] if isinstance(messages, Message) else list(messages)
     if batch:
         await _call(
-            handler, Messages(given, [(message._state, message._index, message._index + 1) for message in given])
+            handler, Messages(given, [(message._piece, message._index, message._index + 1) for message in given])
         )
     else:
         for each in given:
@@ -116,9 +116,9 @@ async def handle(handler: Handler, messages: Message | Iterable[Message], *, bat
 
 def outcome_of(message: Message) -> Outcome:
     """How a message made by :func:`message` was settled; None if it was not."""
-    recorder = message._state.owner
+    recorder = message._piece.owner
     assert isinstance(recorder, _Recorder), "only messages made by testing.message() keep a record"
-    if recorder.outcome is None and message._state[message._index] == DONE:
+    if recorder.outcome is None and message._piece[message._index] == DONE:
         return Acked()
 
     return recorder.outcome
@@ -148,12 +148,12 @@ class _Recorder:
     def __init__(self) -> None:
         self.outcome: Outcome = None
 
-    async def ack(self, state: DeliveryState, index: int, durable: bool) -> AckResult:
-        result = self._settle(state, index, DONE, Acked())
+    async def ack(self, piece: AnyPiece, index: int, durable: bool) -> AckResult:
+        result = self._settle(piece, index, DONE, Acked())
         return AckResult.DURABLE if durable and result is AckResult.RECORDED else result
 
     async def ack_spans(self, spans: Iterable[Span], durable: bool) -> AckResult:
-        results = [await state.owner.ack(state, i, durable) for state, first, end in spans for i in range(first, end)]
+        results = [await piece.owner.ack(piece, i, durable) for piece, first, end in spans for i in range(first, end)]
         settled = [result for result in results if result is not AckResult.DUPLICATE]
         return settled[0] if settled else AckResult.DUPLICATE
 
@@ -163,19 +163,19 @@ class _Recorder:
         if delay is not None:
             check_seconds("delay", delay, fix="Write nack(delay=0) for at once")
 
-        return self._settle(message._state, message._index, TAKEN, Nacked(delay, reason, error))
+        return self._settle(message._piece, message._index, TAKEN, Nacked(delay, reason, error))
 
     async def reject(self, message: Message, reason: str | None, error: Exception | None) -> AckResult:
-        return self._settle(message._state, message._index, TAKEN, Rejected(reason, error))
+        return self._settle(message._piece, message._index, TAKEN, Rejected(reason, error))
 
     def release(self, message: Message) -> None:
-        self._settle(message._state, message._index, TAKEN, Released())
+        self._settle(message._piece, message._index, TAKEN, Released())
 
-    def _settle(self, state: DeliveryState, index: int, value: int, outcome: Outcome) -> AckResult:
-        if state[index] != FREE:
+    def _settle(self, piece: AnyPiece, index: int, value: int, outcome: Outcome) -> AckResult:
+        if piece[index] != FREE:
             return AckResult.DUPLICATE
 
-        state[index] = value
+        piece[index] = value
         self.outcome = outcome
         return AckResult.RECORDED
 

@@ -57,7 +57,7 @@ class Journal:
         tp, offset = self.place(message)
         self.note(f"{owner.name} got {tp}@{offset} attempt {message.attempt}")
         owner.counts["delivered"] += 1
-        if tp in owner.paused or message._state.assignment.tp in owner.paused:
+        if tp in owner.paused or message._piece.assignment.tp in owner.paused:
             self.broken(f"{owner.name} was handed {tp}@{offset}, which is paused")
 
         self._check_body(message, tp, offset)
@@ -77,8 +77,8 @@ class Journal:
         """An ack is on its way: from here on a commit may carry it."""
         tp, offset = self.place(message)
         partition = self._of(tp)
-        if message._state[message._index] in (FREE, WATCH):
-            self._opened.add((message._state, message._index))
+        if message._piece[message._index] in (FREE, WATCH):
+            self._opened.add((message._piece, message._index))
             if offset not in partition.handled and not owner.dead:
                 # Now, not when a durable ack returns: from here on the next message of the key may run.
                 partition.finished.append((offset, message.key))
@@ -93,7 +93,7 @@ class Journal:
         """What an ack answered; None where it raised ``StalePartition`` or was cancelled while it waited."""
         tp, offset = self.place(message)
         partition = self._of(tp)
-        slot = (message._state, message._index)
+        slot = (message._piece, message._index)
         self.note(f"{owner.name} acked {tp}@{offset} attempt {message.attempt}: {result and result.value}")
         if result is None and slot in self._opened:
             # Settled, and nobody heard whether the broker has it.
@@ -123,7 +123,7 @@ class Journal:
     def given_back(self, owner: Owner, message: Message, verb: str, result: AckResult) -> None:
         """What a nack or reject answered."""
         tp, offset = self.place(message)
-        slot = (message._state, message._index)
+        slot = (message._piece, message._index)
         self.note(f"{owner.name} {verb}ed {tp}@{offset} attempt {message.attempt}: {result.value}")
         if result is not AckResult.RECORDED:
             return
@@ -144,7 +144,7 @@ class Journal:
         tp, offset = self.place(message)
         key = (tp, b"" if whole_partition else message.key)
         other = owner.running.get(key)
-        if other is not None and other._state[other._index] in (FREE, WATCH) and key[1] is not None:
+        if other is not None and other._piece[other._index] in (FREE, WATCH) and key[1] is not None:
             self.broken(f"{owner.name} handles {tp}@{offset} beside {tp}@{other.offset}, which has the same key")
 
         owner.running[key] = message
@@ -257,7 +257,7 @@ class Journal:
 
     def place(self, message: Message) -> tuple[TopicPartition, int]:
         """Where the message is in the broker's log, on queues too."""
-        tp = message._state.assignment.tp
+        tp = message._piece.assignment.tp
         offset = int(message.id.rpartition(":")[2]) if message.offset is None else message.offset
         return TopicPartition(tp.topic, tp.partition or 0), offset
 
@@ -296,7 +296,7 @@ class Journal:
             self.broken(f"{tp}@{offset} attempt {message.attempt} came as {message!r}, and is {records[0]}")
 
     def _check_order(self, owner: Owner, message: Message, tp: TopicPartition, offset: int) -> None:
-        ledger = message._state.ledger  # type: ignore[attr-defined]
+        ledger = message._piece.ledger  # type: ignore[attr-defined]
         if owner.in_offset_order and (ledger, offset) not in owner.seen:
             if owner.highest.get(ledger, -1) > offset:
                 self.broken(f"{owner.name} was handed {tp}@{offset} after {owner.highest[ledger]}")

@@ -192,7 +192,7 @@ class User:
         """What ``run()`` does next it does before anybody else runs: so it can be written down here."""
         verb = "reject" if isinstance(failure, Reject) else "nack"
         for message in messages:
-            if message._state[message._index] not in (FREE, WATCH):
+            if message._piece[message._index] not in (FREE, WATCH):
                 continue
 
             if failure is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from rustmq_sdk._core.ledger import InFlight, Ledger, Snapshot
+from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, WATCH, Settler
 from rustmq_sdk.values import TopicPartition
 
@@ -15,14 +16,14 @@ NOBODY = cast(Settler, None)
 TP = TopicPartition("t", 0)
 
 
-def piece_of(ledger: Ledger, offsets: Sequence[int], next_offset: int | None = None) -> InFlight:
+def piece_of(ledger: Ledger, offsets: Sequence[int], next_offset: int | None = None) -> Piece:
     end = offsets[-1] + 1 if next_offset is None else next_offset
     piece, _ = ledger.admit(offsets, end, size=10 * len(offsets), largest=10, owner=NOBODY)
     assert piece is not None
     return piece
 
 
-def ack(piece: InFlight, index: int) -> bool:
+def ack(piece: Piece, index: int) -> bool:
     """What ``Message.ack`` and, for everything but a FREE slot, the settler do; whether it settled the message."""
     before = piece[index]
     if before not in (FREE, WATCH):

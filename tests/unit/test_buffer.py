@@ -12,11 +12,11 @@ from hypothesis.stateful import invariant
 
 from rustmq_sdk._core.buffer import LOAD, Buffer
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk.message import DONE, FREE, WATCH, DeliveryState, Message, Settler
+from rustmq_sdk._core.piece import Piece
+from rustmq_sdk.message import DONE, FREE, WATCH, AnyPiece, Message, Settler
 from rustmq_sdk.values import Assignment, Receipt, TopicPartition
 from tests.unit.steps import Steps, run, step
 
@@ -24,8 +24,8 @@ NOBODY = cast(Settler, None)
 """The owner of these messages: the tests settle them through the ledger, as the runtime's settler does."""
 
 
-def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
-    return [Message(b"", None, (), offset, 0, state, first + number) for number, offset in enumerate(records)]
+def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
+    return [Message(b"", None, (), offset, 0, piece, first + number) for number, offset in enumerate(records)]
 
 
 def lane_of(buffer: Buffer, number: int = 0, remembered: Remembered | None = None) -> Lane:
@@ -54,8 +54,8 @@ def received(buffer: Buffer) -> Message:
 
 
 def ack(message: Message) -> None:
-    piece, index = message._state, message._index
-    assert isinstance(piece, InFlight)
+    piece, index = message._piece, message._index
+    assert isinstance(piece, Piece)
     before = piece[index]
     assert before in (FREE, WATCH)
     piece[index] = DONE
@@ -67,14 +67,14 @@ def ack(message: Message) -> None:
 class Backoff:
     """A nacked message that waits for its next attempt."""
 
-    parent: InFlight
+    parent: Piece
     index: int
     attempt: int
 
     @classmethod
     def of(cls, message: Message) -> Backoff:
-        piece = message._state
-        assert isinstance(piece, InFlight)
+        piece = message._piece
+        assert isinstance(piece, Piece)
         return cls(*piece.ledger.take(piece, message._index), message.attempt + 1)
 
     def retry(self) -> Message:
@@ -200,7 +200,7 @@ def test_a_batch_tells_the_runs_of_its_slots() -> None:
     messages, spans = buffer.take_batch(4, 0.0)
     assert sum(end - first for _, first, end in spans) == len(messages) == 4
     slots = [(state, index) for state, first, end in spans for index in range(first, end)]
-    assert {(id(state), index) for state, index in slots} == {(id(one._state), one._index) for one in messages}
+    assert {(id(state), index) for state, index in slots} == {(id(one._piece), one._index) for one in messages}
 
 
 def test_a_batch_of_messages_that_were_at_hand_already_is_few_runs() -> None:
@@ -221,7 +221,7 @@ def test_the_runs_of_a_batch_leave_room_for_a_later_attempt_between_two_first_on
     fetch(buffer, lane, 3)
     messages, spans = buffer.take_batch(3, 0.0)
     slots = [(id(state), index) for state, first, end in spans for index in range(first, end)]
-    assert slots == [(id(message._state), message._index) for message in messages]
+    assert slots == [(id(message._piece), message._index) for message in messages]
 
 
 def test_a_leased_message_whose_lease_ran_out_in_the_buffer_is_not_handed_out() -> None:
@@ -282,7 +282,7 @@ class Buffers(Steps):
         messages, spans = self.buffer.take_batch(most, 1.0)
         assert len(messages) == min(most, available)
         assert [(state, index) for state, first, end in spans for index in range(first, end)] == [
-            (message._state, message._index) for message in messages
+            (message._piece, message._index) for message in messages
         ]
         self.handed_out(messages)
 
@@ -295,8 +295,8 @@ class Buffers(Steps):
         for message in messages:
             number, offset = cast(int, message.partition), cast(int, message.offset)
             assert self.lanes[number].deliverable, "a paused partition was delivered"
-            piece = message._state
-            assert isinstance(piece, InFlight)
+            piece = message._piece
+            assert isinstance(piece, Piece)
             assert piece[message._index] in (FREE, WATCH)
             if piece.parent is None:
                 assert self.waiting[number].pop(0) == offset, "out of order, lost or twice"

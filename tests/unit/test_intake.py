@@ -13,7 +13,7 @@ from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.intake import BYTE_FLOORS, Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk.message import DONE, WATCH, DeliveryState, Message, Settler
+from rustmq_sdk.message import DONE, WATCH, AnyPiece, Message, Settler
 from rustmq_sdk.values import Assignment, TopicPartition
 from tests.unit.steps import Steps, run, step
 
@@ -32,8 +32,8 @@ def limits(
     return Limits(prefetch, max_in_flight, max_in_flight_bytes, max_uncommitted, max_span)
 
 
-def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
-    return [Message(b"", None, (), offset, 0, state, first + number) for number, offset in enumerate(records)]
+def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
+    return [Message(b"", None, (), offset, 0, piece, first + number) for number, offset in enumerate(records)]
 
 
 class Consumer:
@@ -101,7 +101,7 @@ class Consumer:
         return message
 
     def ack(self, message: Message) -> None:
-        piece = cast(Any, message._state)
+        piece = cast(Any, message._piece)
         before = piece[message._index]
         piece[message._index] = DONE
         if before == WATCH:

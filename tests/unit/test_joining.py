@@ -14,7 +14,7 @@ from rustmq_sdk.values import Assignment, Gone, TopicPartition
 ASSIGNMENTS = [Assignment(TopicPartition("t", number), 1) for number in range(3)]
 
 
-def build(records: Any, state: Any, first: int) -> list[Any]:
+def build(records: Any, piece: Any, first: int) -> list[Any]:
     return []
 
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("aiokafka")
 
 from rustmq_sdk.drivers.kafka.records import Row, piece_of, rows_of
-from rustmq_sdk.message import DeliveryState
+from rustmq_sdk.message import AnyPiece
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, TopicPartition
 
@@ -69,9 +69,9 @@ def test_without_records_only_the_position_moves() -> None:
 
 
 def test_messages_are_built_of_any_part_of_a_piece() -> None:
-    state = cast("DeliveryState", object())
+    state = cast("AnyPiece", object())
     found = piece(ROWS, 11)
     messages = found.build(found.records[1:], state, 1)
     assert [(one.payload, one.key, one.headers, one.offset, one.timestamp) for one in messages] == ROWS[1:]
     assert [one._index for one in messages] == [1, 2, 3]
-    assert all(one._state is state for one in messages)
+    assert all(one._piece is state for one in messages)

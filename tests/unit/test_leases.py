@@ -8,8 +8,8 @@ from typing import cast
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from rustmq_sdk._core.in_flight import InFlight
 from rustmq_sdk._core.leases import TOO_LATE, Due, LeaseBook, Leased, Return
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, Settler
 from rustmq_sdk.values import Assignment, Receipt, TopicPartition
 from tests.unit.steps import Steps, run, step
@@ -31,7 +31,7 @@ def lease(book: LeaseBook, count: int) -> Leased:
     return piece
 
 
-def ack(piece: InFlight, index: int) -> bool:
+def ack(piece: Piece, index: int) -> bool:
     """What ``Message.ack`` and, for everything but a FREE slot, the settler do; whether it settled the message."""
     before = piece[index]
     if before not in (FREE, WATCH):
@@ -159,7 +159,7 @@ class Slot:
     index: int
     state: str = "open"
     """open, taken, acked, back, dead, lost"""
-    handle: tuple[InFlight, int] | None = None
+    handle: tuple[Piece, int] | None = None
     reported: bool = False
     late: bool = False
     """Acked or dead-lettered after its lease had run out."""
@@ -172,7 +172,7 @@ class Books(Steps):
         super().__init__()
         self.book = book_()
         self.slots: dict[int, Slot] = {}
-        self.old_handles: list[tuple[InFlight, int]] = []
+        self.old_handles: list[tuple[Piece, int]] = []
         self.on_its_way: list[Due] = []
         self.asked_to_renew: list[tuple[Leased, int]] = []
         self.confirmed: dict[int, int] = {}

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.ledger import InFlight, Ledger, Snapshot
+from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, STALE
 from rustmq_sdk.values import Assignment, Checkpoint
 from tests.unit.settling import NOBODY, TP, ack, piece_of, write
@@ -237,7 +238,7 @@ def test_one_stuck_message_costs_bytes_however_long_it_lasts(seed: int) -> None:
     ledger = Ledger(Assignment(TP, None), 0)
     stuck = piece_of(ledger, range(1))
     ledger.take(stuck, 0)
-    open_pieces: list[InFlight] = []
+    open_pieces: list[Piece] = []
     for _ in range(500):
         open_pieces.append(piece_of(ledger, range(ledger.scanned, ledger.scanned + rng.randint(1, 40))))
         if len(open_pieces) < 5:

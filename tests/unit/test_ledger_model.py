@@ -13,8 +13,9 @@ from hypothesis.stateful import initialize, invariant
 
 from rustmq_sdk._core.checkpoint import decode
 from rustmq_sdk._core.lane import Waiting
-from rustmq_sdk._core.ledger import InFlight, Ledger, Snapshot
-from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, DeliveryState, Message
+from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.piece import Piece
+from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, AnyPiece, Message
 from rustmq_sdk.values import Assignment, Checkpoint
 from tests.unit.settling import NOBODY, TP, ack, write
 from tests.unit.steps import Steps, run, step
@@ -23,8 +24,8 @@ GAPS = st.sampled_from([0, 0, 0, 1, 2, 7])
 """Offsets that never held a message, before one that does."""
 
 
-def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
-    return [Message(b"", None, (), offset, 0, state, first + number) for number, offset in enumerate(records)]
+def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
+    return [Message(b"", None, (), offset, 0, piece, first + number) for number, offset in enumerate(records)]
 
 
 def ledger_from(checkpoint: Checkpoint) -> Ledger:
@@ -39,7 +40,7 @@ class Handle:
     """One delivery, as a user holds it."""
 
     offset: int
-    piece: InFlight
+    piece: Piece
     index: int
 
 
@@ -60,7 +61,7 @@ class Life:
     unsettled: set[int] = field(default_factory=set)
     current: dict[int, Handle] = field(default_factory=dict)
     """The one delivery of each unsettled message that can settle it; none while it is taken."""
-    taken: dict[int, tuple[InFlight, int]] = field(default_factory=dict)
+    taken: dict[int, tuple[Piece, int]] = field(default_factory=dict)
     settled_here: int = 0
 
 
@@ -119,8 +120,8 @@ class Ledgers(Steps):
         delivered, _ = waiting.load(len(waiting), 0.0, timed=False)
         assert [message.offset for message in delivered] == fresh, "delivered twice, or skipped"
         for message in delivered:
-            assert isinstance(message._state, InFlight)
-            handle = Handle(cast(int, message.offset), message._state, message._index)
+            assert isinstance(message._piece, Piece)
+            handle = Handle(cast(int, message.offset), message._piece, message._index)
             self.life.current[handle.offset] = handle
             self.handles.append(handle)
             if self.truth.room is None:
@@ -374,8 +375,8 @@ class Ledgers(Steps):
             delivered = waiting.load(len(waiting), 0.0, timed=False)[0] if waiting is not None else []
             assert {message.offset for message in delivered} == set(offsets) - self.started_with
             for message in delivered:
-                assert isinstance(message._state, InFlight)
-                assert ack(message._state, message._index)
+                assert isinstance(message._piece, Piece)
+                assert ack(message._piece, message._index)
 
             assert self.position > before
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.ledger import InFlight, Ledger
+from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.order import KeyOrder, slot_of, unpark, unpark_all
-from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, DeliveryState, Message, Settler, Span
+from rustmq_sdk._core.piece import Piece
+from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, AnyPiece, Message, Settler, Span
 from rustmq_sdk.values import Assignment, TopicPartition
 from tests.unit.steps import Steps, run, step
 
@@ -21,9 +22,9 @@ NOBODY = cast(Settler, None)
 Record = tuple[int, bytes | None]
 
 
-def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
+def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
     return [
-        Message(b"", key, (), offset, 0, state, first + number)
+        Message(b"", key, (), offset, 0, piece, first + number)
         for number, (offset, key) in enumerate(cast(Sequence[Record], records))
     ]
 
@@ -66,8 +67,8 @@ class Desk:
         return self.order.take_batch(most, 0.0)
 
     def ack(self, message: Message) -> None:
-        piece, index = message._state, message._index
-        assert isinstance(piece, InFlight)
+        piece, index = message._piece, message._index
+        assert isinstance(piece, Piece)
         before = piece[index]
         assert before in (FREE, WATCH)
         piece[index] = DONE
@@ -78,7 +79,7 @@ class Desk:
 
     def ack_span(self, span: Span) -> None:
         piece, first, end = span
-        assert isinstance(piece, InFlight)
+        assert isinstance(piece, Piece)
         hooked = [index for index in piece.hooks or () if first <= index < end and piece[index] in (FREE, WATCH)]
         if not piece.settle_range(first, end):
             return
@@ -90,8 +91,8 @@ class Desk:
 
     def nack(self, message: Message) -> Message:
         """Takes the message back; answers its next attempt, for :meth:`retry`."""
-        piece = message._state
-        assert isinstance(piece, InFlight)
+        piece = message._piece
+        assert isinstance(piece, Piece)
         parent, index = piece.ledger.take(piece, message._index)
         child = piece.ledger.retry(parent, index, piece.attempt + 1)
         return Message(b"", message.key, (), message.offset, 0, child, 0)
@@ -362,7 +363,7 @@ class Orders(Steps):
     def ack_everything_at_once(self) -> None:
         for message in self.in_hand:
             self.settled(message)
-            self.desk.ack_span((message._state, message._index, message._index + 1))
+            self.desk.ack_span((message._piece, message._index, message._index + 1))
 
         self.in_hand.clear()
 

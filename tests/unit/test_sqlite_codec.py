@@ -70,7 +70,7 @@ def test_messages_are_built_alike_from_columns_and_from_records(sent: list[Outgo
         fields = (one.payload, one.key, one.headers, one.offset, one.timestamp, one._index)
         assert fields == (other.payload, other.key, other.headers, other.offset, other.timestamp, other._index)
         assert fields == (*as_sent(sent[at], 7 + at), 3 + at)
-        assert one._state is other._state is state
+        assert one._piece is other._piece is state
 
 
 @given(messages, st.slices(20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from rustmq_sdk.message import DeliveryState, Message
+from rustmq_sdk.message import AnyPiece, Message
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Headers
 
@@ -43,10 +43,10 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     return [(one.value, one.key, one.headers or (), one.offset, one.timestamp) for one in records]
 
 
-def build(rows: Sequence[Row], state: DeliveryState, first: int) -> list[Message]:
+def build(rows: Sequence[Row], piece: AnyPiece, first: int) -> list[Message]:
     """Turns rows into messages; see :data:`rustmq_sdk.slots.Build`."""
     return [
-        Message(payload, key, headers, offset, timestamp, state, index)
+        Message(payload, key, headers, offset, timestamp, piece, index)
         for index, (payload, key, headers, offset, timestamp) in enumerate(rows, first)
     ]
 

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
-from rustmq_sdk.message import DeliveryState, Message
+from rustmq_sdk.message import AnyPiece, Message
 from rustmq_sdk.values import Broken, Gone, Headers, TopicPartition, size_of
 
 Record: TypeAlias = tuple[bytes | None, bytes | None, Headers, int, int]
@@ -36,10 +36,10 @@ class Cut(NamedTuple):
     gone: Sequence[Gone]
 
 
-def build(records: Sequence[Record], state: DeliveryState, first: int) -> list[Message]:
+def build(records: Sequence[Record], piece: AnyPiece, first: int) -> list[Message]:
     """Turns records into messages; see :data:`rustmq_sdk.slots.Build`."""
     return [
-        Message(payload, key, headers, offset, timestamp, state, index)
+        Message(payload, key, headers, offset, timestamp, piece, index)
         for index, (payload, key, headers, offset, timestamp) in enumerate(records, first)
     ]
 

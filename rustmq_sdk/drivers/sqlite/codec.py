@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 
 import msgspec
 
-from rustmq_sdk.message import DeliveryState, Message
+from rustmq_sdk.message import AnyPiece, Message
 from rustmq_sdk.values import Headers, size_of
 
 
@@ -103,14 +103,14 @@ def joined(parts: Sequence[Records]) -> Records:
     return whole
 
 
-def build(records: Sequence[Any], state: DeliveryState, first: int) -> list[Message]:
+def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
     """Fills :data:`rustmq_sdk.slots.Build`."""
     if isinstance(records, Records):
         columns = (records.payloads, records.keys, records.headers, records.offsets, records.timestamps)
-        return list(map(Message, *columns, repeat(state), count(first)))
+        return list(map(Message, *columns, repeat(piece), count(first)))
 
     return [
-        Message(payload, key, headers, offset, timestamp, state, index)
+        Message(payload, key, headers, offset, timestamp, piece, index)
         for index, (payload, key, headers, offset, timestamp) in enumerate(records, first)
     ]
 

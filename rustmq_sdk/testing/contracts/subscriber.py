@@ -108,7 +108,7 @@ def unpack(piece: Fetched) -> list[Received]:
     messages = piece.build(piece.records, state, 0)
     assert len(messages) == len(piece.records) == len(piece.offsets), "one message and one offset for each record"
     assert [message._index for message in messages] == list(range(len(messages))), "messages number themselves"
-    assert all(message._state is state for message in messages), "messages carry the state they were given"
+    assert all(message._piece is state for message in messages), "messages carry the piece they were given"
     return [
         Received(
             piece.assignment.tp,

@@ -16,11 +16,11 @@ _OPEN_TO_DONE = bytes(DONE if state in (FREE, WATCH) else state for state in ran
 _UNSETTLED = bytes(state != DONE for state in range(256))
 _HOLDS = (FREE, WATCH, TAKEN)
 
-Holder: TypeAlias = "tuple[InFlight, int, Holder | None]"
+Holder: TypeAlias = "tuple[Piece, int, Holder | None]"
 """A slot that keeps a key busy, and in a batch the one of the same key before it."""
 
 
-class InFlight(bytearray):
+class Piece(bytearray):
     """The state bytes of one piece of deliveries, and what they have in common. Compared by identity.
 
     It never refers to its messages: they refer to it, and such a cycle would never be collected.
@@ -65,7 +65,7 @@ class InFlight(bytearray):
         """Order by key: slots whose settling frees a key that others wait for."""
         self.times: dict[int, float] | None = None
         """When each slot was handed out (loop time), kept only where messages are taken back after a time."""
-        self.parent: InFlight | None = None
+        self.parent: Piece | None = None
         self.parent_index = 0
 
     def __eq__(self, other: object) -> bool:
@@ -117,12 +117,12 @@ class InFlight(bytearray):
         return chain.from_iterable(zip(map(offsets.__getitem__, edges[::2]), ends, strict=True))
 
 
-class Child(InFlight):
+class Child(Piece):
     """One slot for a later attempt of a message; its name is its parent's."""
 
     __slots__ = ()
 
-    def __init__(self, parent: InFlight, index: int, attempt: int) -> None:
+    def __init__(self, parent: Piece, index: int, attempt: int) -> None:
         super().__init__(parent.ledger, (parent.offsets[index],), size=0, largest=0, owner=parent.owner)
         self.busy = None
         self.attempt = attempt
