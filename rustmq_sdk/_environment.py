@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from rustmq_sdk._redaction import HIDDEN
-from rustmq_sdk._settings import name_places
 from rustmq_sdk.errors import ConfigurationError
 
 PREFIX = "RUSTMQ_"
-SECTIONS = ("consumer", "producer", "kafka", "memory", "sqlite")
-"""Those that somebody reads, whether it is now or in another program of the same environment."""
 NEARLY = 0.8
 """How alike a name and a known one are to be taken for it, by difflib's ratio: of five letters two have changed places.
 ``server`` and ``consumer`` are 0.43 alike, ``consumer`` and ``producer`` 0.5."""
@@ -26,7 +23,11 @@ NEARLY = 0.8
 
 def variable(section: str, setting: str) -> str:
     """What a setting is called in the environment."""
-    return f"{PREFIX}{section.upper()}_{setting.upper()}"
+    return f"{PREFIX}{_NO_LETTER.sub('_', section).upper()}_{setting.upper()}"
+
+
+_NO_LETTER = re.compile(r"[^A-Za-z0-9]")
+"""Of schemes: ``carrier-pigeon`` has ``RUSTMQ_CARRIER_PIGEON_LOFTS``."""
 
 
 def variables_of(section: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -36,54 +37,43 @@ def variables_of(section: str, environment: Mapping[str, str] | None = None) -> 
     return {name.removeprefix(begin).lower(): text for name, text in given.items() if name.startswith(begin)}
 
 
-@contextmanager
-def options_of(section: str, *above: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A driver's options: those of the environment, and what wins over them, the strongest last.
-
-    A ``ConfigurationError`` that is raised inside is noted with the variable that it comes from.
-    """
-    options = variables_of(section)
-    places = {name: f"the environment variable {variable(section, name)}" for name in options}
-    for each in above:
-        options.update(each)
-        for name in each:
-            places.pop(name, None)
-
-    try:
-        yield options
-    except ConfigurationError as error:
-        name_places(error, places)
-        raise
-
-
-def refuse_misspelt(sections: Mapping[str, Collection[str]], environment: Mapping[str, str] | None = None) -> None:
+def refuse_misspelt(
+    sections: Mapping[str, Collection[str]],
+    others: Callable[[], Collection[str]],
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Refuses variables whose section nobody knows, where it and the rest are nearly a setting of these.
 
     Args:
         sections: and the settings that each has.
+        others: the sections that somebody else reads, in another program of the same environment perhaps. Asked only
+            where there is something to refuse.
         environment: ``os.environ`` if None.
 
     Raises:
         ConfigurationError: with the name that was probably meant.
     """
     for name in sorted(os.environ if environment is None else environment):
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or _belongs(name, sections):
             continue
 
-        section, _, setting = name.removeprefix(PREFIX).lower().partition("_")
-        if section in SECTIONS or section in sections:
-            continue
-
-        meant = _nearest(section, sections)
-        known = _nearest(setting, sections[meant]) if meant is not None else None
-        if meant is not None and known is not None:
+        meant = next(filter(None, (_meant(name, section, known) for section, known in sections.items())), None)
+        if meant is not None and not _belongs(name, others()):
             raise ConfigurationError(
-                "there is no such environment variable",
-                field=name,
-                value=HIDDEN,
-                fix=f"Did you mean {variable(meant, known)}?",
+                "there is no such environment variable", field=name, value=HIDDEN, fix=f"Did you mean {meant}?"
             )
 
 
-def _nearest(name: str, known: Collection[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=NEARLY)), None)
+def _belongs(name: str, sections: Iterable[str]) -> bool:
+    return any(name.startswith(variable(section, "")) for section in sections)
+
+
+def _meant(name: str, section: str, known: Collection[str]) -> str | None:
+    """The setting of a section that a name is nearly the variable of."""
+    begin = variable(section, "")
+    *head, setting = name.split("_", begin.count("_"))
+    if not difflib.get_close_matches("_".join(head[1:]), [begin.removeprefix(PREFIX)[:-1]], cutoff=NEARLY):
+        return None
+
+    nearest = difflib.get_close_matches(setting.lower(), known, n=1, cutoff=NEARLY)
+    return variable(section, nearest[0]) if nearest else None

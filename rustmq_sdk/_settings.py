@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -36,11 +36,28 @@ class _SpellsItsNames(msgspec.StructMeta):
             return super().__call__(*positional, **given)
 
 
+class Rule(NamedTuple):
+    """Something that settings have to fulfil together.
+
+    Attributes:
+        field: the setting that is blamed.
+        wrong: whether it is broken.
+        problem: why that cannot work.
+        fix: what to do about it, as an instruction.
+    """
+
+    field: str
+    wrong: bool
+    problem: str
+    fix: str
+
+
 class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsNames):
     """Settings that belong together. Each field is ``Annotated[type, about(…)]``.
 
-    Making one raises ``ConfigurationError`` for a name nobody knows, with the nearest known one, and for every value
-    that does not fit, all of them in one error.
+    A type is ``bool``, ``int``, ``float``, ``str``, ``datetime``, a ``Literal`` of texts, another schema, ``None``, or
+    a union of these; anything else can be given in Python only. Making one raises ``ConfigurationError``: for a name
+    nobody knows, with the nearest known one; for all values that do not fit; for all rules that are broken.
     """
 
     prefix = ""
@@ -48,6 +65,17 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsName
 
     def __post_init__(self) -> None:
         raise_all(_misfits(self, self.prefix))
+        raise_all(
+            ConfigurationError(
+                rule.problem, field=self.prefix + rule.field, value=getattr(self, rule.field), fix=rule.fix
+            )
+            for rule in self.rules()
+            if rule.wrong
+        )
+
+    def rules(self) -> Iterable[Rule]:
+        """What the settings have to fulfil together, to be overridden; each fits by itself when this is called."""
+        return ()
 
 
 def raise_all(errors: Iterable[ConfigurationError]) -> None:
@@ -94,6 +122,12 @@ def check_known(name: object, known: Collection[str], prefix: str = "", *, value
 def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
     """A setting's line of documentation."""
     return _meta(schema, name).description or ""
+
+
+def nested_in(schema: type[Schema], name: str) -> type[Schema] | None:
+    """The schema that a setting is of, if it is of one."""
+    kind = _kind(schema, name)
+    return kind if isinstance(kind, type) and issubclass(kind, Schema) else None
 
 
 def choices_of(schema: type[msgspec.Struct], name: str) -> str:
@@ -194,10 +228,11 @@ def _fits(value: object, kind: Any) -> bool:
 
 def _refusal(schema: type[msgspec.Struct], name: str, value: object, prefix: str) -> ConfigurationError:
     shown = type(value).__name__ if not isinstance(value, str | float) else printable(value)
+    secret = sounds_secret(name)
     return ConfigurationError(
-        f"expected {_in_words(_kind(schema, name))}, got {shown}",
+        f"expected {_in_words(_kind(schema, name))}, got {HIDDEN if secret else shown}",
         field=prefix + name,
-        value=value,
+        value=HIDDEN if secret else value,
         fix=_suggestion(value, _kind(schema, name)) + meaning_of(schema, name),
     )
 

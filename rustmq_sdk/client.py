@@ -8,18 +8,18 @@ from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Literal, Unpack, final
 
-from rustmq_sdk._environment import refuse_misspelt
 from rustmq_sdk._origin import read_origin
 from rustmq_sdk._redaction import redact
 from rustmq_sdk._runtime.consumer import Consumer
+from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
 from rustmq_sdk._runtime.producer import Producer
-from rustmq_sdk._urls import locate
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, Unsupported
+from rustmq_sdk.options import locate
 from rustmq_sdk.slots import DeadLetterQueue, SourceRequest, StateStore
 
-_SETTINGS = (*fields_of(ConsumerConfig), *fields_of(ProducerConfig))
+_SETTINGS = {"consumer": fields_of(ConsumerConfig), "producer": fields_of(ProducerConfig)}
 
 
 @final
@@ -30,8 +30,6 @@ class Client:
         url_or_config: a URL (``"sqlite:///events.db"``, ``"memory://"``, …); or a path to a YAML or TOML file, or a
             mapping, with ``url``, ``consumer`` and ``producer``. Without it the URL is read from ``RUSTMQ_URL``, which
             also wins over the ``url`` of a file.
-        create: False refuses to make what the URL names (the file of an embedded log) where it does not exist, as
-            ``create=false`` in the URL does. Drivers of servers make nothing and pass it over.
 
     Settings of consumers and producers may stand behind the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
     ``RUSTMQ_PRODUCER_<FIELD>``, and in the file or mapping. A keyword argument wins over all of them, then the URL,
@@ -42,13 +40,10 @@ class Client:
         MissingDriver: the driver's client library is not installed; the message has the command.
     """
 
-    def __init__(
-        self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, create: bool = True
-    ) -> None:
-        refuse_misspelt({"consumer": fields_of(ConsumerConfig), "producer": fields_of(ProducerConfig)})
+    def __init__(self, url_or_config: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
         self._origin = read_origin(url_or_config)
         self._location = locate(self._origin.url)
-        self._driver = open_driver(self._origin.url, also=_SETTINGS, create=create)
+        self._driver = open_driver(self._location, others=_SETTINGS)
         self._state: Literal["new", "open", "closed"] = "new"
         # Read now for its errors alone: a wrong setting in the environment or a file is reported where the program
         # starts, not where its first consumer does.
@@ -159,7 +154,6 @@ class Client:
                 group=config.group,
                 lease=config.lease,
                 revoke_budget=config.close_timeout,
-                options=self._driver_options(),
             )
         )
         return Consumer(source, config=config, route=self._dead_letters(config), observers=observers)
@@ -177,8 +171,6 @@ class Client:
 
     def _dead_letters(self, config: ConsumerConfig) -> DeadLetterQueue | None:
         """The driver's own place for dead letters, or a topic like any other."""
-        from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
-
         topic = config.dead_letter_topic
         if topic is None:
             return None
@@ -200,9 +192,6 @@ class Client:
     def _named(self, schema: type[ConsumerConfig | ProducerConfig]) -> dict[str, str]:
         known = fields_of(schema)
         return {name: value for name, value in self._location.options.items() if name in known}
-
-    def _driver_options(self) -> dict[str, str]:
-        return {name: value for name, value in self._location.options.items() if name not in _SETTINGS}
 
     def _check_open(self) -> None:
         if self._state == "new":

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, TypeVar
+from itertools import chain
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
-from rustmq_sdk._environment import variable, variables_of
-from rustmq_sdk._settings import Schema, about, choices_of, from_text, meaning_of, name_places, raise_all
+from rustmq_sdk._loading import load_settings
+from rustmq_sdk._settings import Rule, Schema, about, choices_of, meaning_of
 from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
 MIB = 1024 * 1024
 Ordering = Literal["partition", "key", "none"]
 Settings = TypeVar("Settings", "ConsumerConfig", "ProducerConfig")
-_Rule: TypeAlias = "tuple[str, bool, str, str]"
-"""A setting, whether it is wrong, why that cannot work, and what to do."""
 
 
 class RetryPolicy(Schema, frozen=True, kw_only=True):
@@ -137,9 +136,9 @@ class ConsumerConfig(Schema, frozen=True, kw_only=True):
     circuit_failures: Annotated[int, about("Number of failures in a row that opens a circuit.", ge=1)] = 5
     circuit_open: Annotated[float, about("Seconds that an open circuit waits before it tries again.", gt=0)] = 60.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        raise_all(_contradictions(self))
+    def rules(self) -> Iterator[Rule]:
+        """Settings that cannot hold together, each with what would fit."""
+        return chain(_rules_of_time(self), _rules_of_names(self), _rules_of_start(self))
 
 
 class ProducerConfig(Schema, frozen=True, kw_only=True):
@@ -156,15 +155,14 @@ class ProducerConfig(Schema, frozen=True, kw_only=True):
         float, about("Seconds within which a message is durable or has failed, retries included.", gt=0)
     ] = 30.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size > self.max_buffered:
-            raise ConfigurationError(
-                f"a batch cannot be larger than the buffer ({self.max_buffered})",
-                field="batch_size",
-                value=self.batch_size,
-                fix="Lower batch_size or raise max_buffered",
-            )
+    def rules(self) -> Iterator[Rule]:
+        """Settings that cannot hold together."""
+        yield Rule(
+            "batch_size",
+            self.batch_size > self.max_buffered,
+            f"a batch cannot be larger than the buffer ({self.max_buffered})",
+            "Lower batch_size or raise max_buffered",
+        )
 
 
 class ConsumerOptions(TypedDict, total=False):
@@ -251,52 +249,9 @@ def load(
             combinations that cannot keep the promises: all of them in one error.
     """
     section = "consumer" if schema is ConsumerConfig else "producer"
-    variables = variables_of(section, environment)
-    try:
-        return _merged(schema, given, url or {}, variables, file or {})
-    except ConfigurationError as error:
-        above = given.keys() | (url or {}).keys()
-        places = {name: f"the environment variable {variable(section, name)}" for name in variables}
-        if file_name is not None:
-            places = {str(name): f"{file_name}, section {section}" for name in file or {}} | places
-
-        name_places(error, {name: place for name, place in places.items() if name not in above})
-        raise
-
-
-def _merged(
-    schema: type[Settings],
-    given: Mapping[str, Any],
-    url: Mapping[str, str],
-    variables: Mapping[str, str],
-    file: Mapping[str, Any],
-) -> Settings:
-    known = fields_of(schema)
-    settings: dict[str, Any] = {}
-    for name, value in file.items():
-        check_known(name, known, value=value)
-        settings[name] = value
-
-    for layer in (variables, url):
-        for name, text in layer.items():
-            check_known(name, known, value=text)
-            settings[name] = from_text(schema, name, text)
-
-    for name, value in given.items():
-        check_known(name, known, value=value)
-        settings[name] = value
-
-    if isinstance(settings.get("retry"), Mapping):
-        settings["retry"] = _retry_policy(settings["retry"])
-
-    return schema(**settings)
-
-
-def _retry_policy(section: Mapping[str, Any]) -> RetryPolicy:
-    for name, value in section.items():
-        check_known(name, fields_of(RetryPolicy), "retry.", value=value)
-
-    return RetryPolicy(**section)
+    return load_settings(
+        schema, section, given=given, url=url or {}, file=file or {}, file_name=file_name, environment=environment
+    )
 
 
 def _check_exception_class(field: str, kind: object) -> None:
@@ -306,27 +261,20 @@ def _check_exception_class(field: str, kind: object) -> None:
         )
 
 
-def _contradictions(config: ConsumerConfig) -> Iterator[ConfigurationError]:
-    """Settings that cannot hold together, each with what would fit."""
-    for field, wrong, problem, fix in (*_rules_of_time(config), *_rules_of_names(config), *_rules_of_start(config)):
-        if wrong:
-            yield ConfigurationError(problem, field=field, value=getattr(config, field), fix=fix)
-
-
-def _rules_of_time(config: ConsumerConfig) -> Iterator[_Rule]:
-    yield (
+def _rules_of_time(config: ConsumerConfig) -> Iterator[Rule]:
+    yield Rule(
         "close_timeout",
         config.close_timeout >= config.lease,
         f"a consumer that takes longer to close than its lease ({config.lease} s) loses its partitions meanwhile",
         f"Set close_timeout below {config.lease}, or raise lease",
     )
-    yield (
+    yield Rule(
         "commit_timeout",
         config.commit_timeout >= config.lease,
         f"a commit that may take longer than the lease ({config.lease} s) may be fenced when it arrives",
         f"Set commit_timeout below {config.lease}, or raise lease",
     )
-    yield (
+    yield Rule(
         "ack_timeout",
         config.ack_timeout is not None and config.ack_timeout <= 0,
         "expected a positive number of seconds or None",
@@ -334,43 +282,43 @@ def _rules_of_time(config: ConsumerConfig) -> Iterator[_Rule]:
     )
 
 
-def _rules_of_names(config: ConsumerConfig) -> Iterator[_Rule]:
-    yield (
+def _rules_of_names(config: ConsumerConfig) -> Iterator[Rule]:
+    yield Rule(
         "dead_letters",
         config.dead_letters is not None and config.dead_letter_topic is not None,
         "dead_letter_topic is given as well",
         "Give one of the two",
     )
-    yield (
+    yield Rule(
         "dead_letters",
         config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
         "expected an async callable or a DeadLetterQueue",
         "A callable is called with a sequence of DeadLetter, and awaited if it is async",
     )
-    yield (
+    yield Rule(
         "state_store",
         config.state_store is not None
         and not (hasattr(config.state_store, "get") and hasattr(config.state_store, "put")),
         "expected a StateStore",
         'Give what client.state_store("checkpoints") returns, of whichever client has one',
     )
-    yield (
+    yield Rule(
         "dead_letter_topic",
         config.dead_letter_topic == "",
         "a topic needs a name",
         "Use None for a consumer without dead letters",
     )
-    yield "group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit"
+    yield Rule("group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit")
 
 
-def _rules_of_start(config: ConsumerConfig) -> Iterator[_Rule]:
-    yield (
+def _rules_of_start(config: ConsumerConfig) -> Iterator[Rule]:
+    yield Rule(
         "start",
         isinstance(config.start, datetime) and config.start.tzinfo is None,
         "a datetime without a time zone means another moment on every machine",
         "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
     )
-    yield (
+    yield Rule(
         "start",
         isinstance(config.start, int) and config.start < 0,
         "offsets start at 0",

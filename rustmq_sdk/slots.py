@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from rustmq_sdk.message import Build as Build
@@ -348,8 +348,6 @@ class SourceRequest:
     """Seconds after which a silent member, or an unsettled message of a queue, may be taken over."""
     revoke_budget: float
     """Seconds that handlers may need to finish when partitions move."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The driver's own settings from the URL."""
 
 
 class Driver(Protocol):

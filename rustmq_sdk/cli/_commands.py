@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import anyio
 import msgspec
@@ -18,9 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 
 import rustmq_sdk
+from rustmq_sdk._origin import read_origin
 from rustmq_sdk._redaction import redact
 from rustmq_sdk._settings import from_text, meaning_of
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
+from rustmq_sdk.drivers import find_driver
+from rustmq_sdk.options import locate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,11 +63,15 @@ def run(program: Callable[[], Awaitable[None]]) -> None:
         anyio.run(program)
 
 
-@asynccontextmanager
-async def connected(url: str | None, *, create: bool) -> AsyncIterator[rustmq_sdk.Client]:
-    """A client for a command; one that only looks creates nothing."""
-    async with rustmq_sdk.Client(url, create=create) as client:
-        yield client
+def _to_look(url: str | None) -> str | Mapping[str, Any]:
+    """What makes a client that only looks: whose driver makes nothing where it would."""
+    origin = read_origin(url)
+    location = locate(origin.url)
+    if "create" not in find_driver(location).options:
+        return url if url is not None else origin.url
+
+    query = urlencode({**location.options, "create": "false"})
+    return {"url": f"{location.bare}?{query}", "consumer": origin.consumer, "producer": origin.producer}
 
 
 def _show_version(wanted: bool) -> None:
@@ -86,7 +94,7 @@ def topics(url: Url = None) -> None:
     """Lists the topics and their partitions."""
 
     async def program() -> None:
-        async with connected(url, create=False) as client:
+        async with rustmq_sdk.Client(_to_look(url)) as client:
             found = await client.topics()
 
         table = Table("topic", "partitions")
@@ -103,7 +111,7 @@ def create(topic: str, partitions: Annotated[int, typer.Option("--partitions", "
     """Creates a topic."""
 
     async def program() -> None:
-        async with connected(url, create=True) as client:
+        async with rustmq_sdk.Client(url) as client:
             await client.create_topic(topic, partitions)
 
         console.print(f"{topic} has {partitions} partition{'s' if partitions > 1 else ''}.")
@@ -122,7 +130,7 @@ def send(
 
     async def program() -> None:
         sent = 0
-        async with connected(url, create=True) as client, client.producer() as producer:
+        async with rustmq_sdk.Client(url) as client, client.producer() as producer:
             known = await _topics_of(client)
             if payload is not None:
                 await producer.send(topic, payload, key=key)
@@ -212,7 +220,7 @@ async def _tailing(
         logger = logging.getLogger("rustmq_sdk")
         logger.addFilter(_is_about_something_else)
         beginning.callback(logger.removeFilter, _is_about_something_else)
-        async with connected(url, create=False) as client, client.consumer(topic, start=start) as consumer:
+        async with rustmq_sdk.Client(_to_look(url)) as client, client.consumer(topic, start=start) as consumer:
             await _say_what_is_missing(consumer, topic, await _topics_of(client))
             beginning.close()
             yield consumer

@@ -2,8 +2,9 @@
 
 A driver is a module with two names:
 
-``open(url: str) -> Driver``
-    makes the driver, without connecting. The URL carries the driver's own options only.
+``open(url: Location | str) -> Driver``
+    makes the driver, without connecting. The location has the driver's own options only;
+    :func:`rustmq_sdk.options.read_options` reads them, and those of the environment.
 ``OPTIONS: tuple[str, ...]``
     the names its URL may have behind the ``?``. One that makes what the URL names (a file) has ``create``: with
     ``create=false`` it refuses instead.
@@ -14,15 +15,14 @@ Drivers of other projects announce ``open`` in the entry-point group ``rustmq_sd
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple, cast
-from urllib.parse import urlencode
+from importlib.metadata import entry_points
+from typing import NamedTuple
 
 from rustmq_sdk._environment import refuse_misspelt
-from rustmq_sdk._urls import Location, locate
 from rustmq_sdk.errors import ConfigurationError, MissingDriver
+from rustmq_sdk.options import Location, locate
 from rustmq_sdk.slots import Driver
 
 ENTRY_POINTS = "rustmq_sdk.drivers"
@@ -49,41 +49,45 @@ BUILT_IN = {
 }
 
 
-def open_driver(url: str, *, also: Collection[str] = (), create: bool = True) -> Driver:
+class Found(NamedTuple):
+    """What a driver's module offers.
+
+    Attributes:
+        open: makes the driver, without connecting it.
+        options: the names its URL may have behind the ``?``.
+    """
+
+    open: Callable[[Location], Driver]
+    options: tuple[str, ...]
+
+
+def open_driver(url: str | Location, *, others: Mapping[str, Collection[str]] | None = None) -> Driver:
     """Makes the driver that the URL's scheme names, without connecting it.
 
     Args:
         url: for example ``"sqlite:///events.db"``.
-        also: names of settings that may stand in the URL and are not the driver's (those of consumers and producers).
-            The driver does not see them.
-        create: False has a driver that would make what the URL names refuse instead.
+        others: settings that may stand in the URL and are not the driver's, by their section (``consumer``,
+            ``producer``). The driver does not see them.
 
     Raises:
         ConfigurationError: the URL is malformed, or its scheme or one of its options is unknown, or a variable of the
-            environment is nearly one of its options.
+            environment is nearly a setting of the driver or of ``others``.
         MissingDriver: the driver's client library is not installed.
     """
     location = locate(url)
+    found = find_driver(location)
+    sections = {location.scheme: found.options, **(others or {})}
+    _check_options(location, found.options, sections.values())
+    refuse_misspelt(sections, _schemes)
+    own = {name: text for name, text in location.options.items() if name in found.options}
+    return found.open(location._replace(options=own))
+
+
+def find_driver(location: Location) -> Found:
+    """Imports the driver's module; raises what :func:`open_driver` raises."""
     target, name = _target(location)
     module = _import(target, location)
-    options: tuple[str, ...] = tuple(getattr(module, "OPTIONS", ()))
-    _check_options(location, options, also)
-    refuse_misspelt({location.scheme: options})
-    own = {key: value for key, value in location.options.items() if key in options}
-    if not create and "create" in options:
-        own["create"] = "false"
-
-    open_ = cast("Callable[[str], Driver]", getattr(module, name))
-    try:
-        return open_(location.bare + (f"?{urlencode(own)}" if own else ""))
-    except ConfigurationError as error:
-        if error.field != "url":
-            raise
-
-        # The driver got another URL, and an error shows the one that was written.
-        raise ConfigurationError(
-            error.problem, field="url", value=location.shown, fix=error.fix, also=error.also
-        ) from error.__cause__
+    return Found(getattr(module, name), tuple(getattr(module, "OPTIONS", ())))
 
 
 def _target(location: Location) -> tuple[str, str]:
@@ -92,8 +96,8 @@ def _target(location: Location) -> tuple[str, str]:
         module, _, name = built_in.target.partition(":")
         return module, name
 
-    foreign = tuple(entry_points(group=ENTRY_POINTS))
-    found = {(point.module, point.attr) for point in foreign if point.name == location.scheme}
+    foreign = entry_points(group=ENTRY_POINTS, name=location.scheme)
+    found = {(point.module, point.attr) for point in foreign}
     if len(found) == 1:
         return found.pop()
 
@@ -106,11 +110,16 @@ def _target(location: Location) -> tuple[str, str]:
             fix="Uninstall all but one of them",
         )
 
-    raise _unknown_scheme(location, foreign)
+    raise _unknown_scheme(location)
 
 
-def _unknown_scheme(location: Location, foreign: Collection[EntryPoint]) -> ConfigurationError:
-    known = sorted({*BUILT_IN, *(point.name for point in foreign)})
+def _schemes() -> Collection[str]:
+    """All there are, those of other projects as well."""
+    return {*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))}
+
+
+def _unknown_scheme(location: Location) -> ConfigurationError:
+    known = sorted(_schemes())
     nearest = difflib.get_close_matches(location.scheme, known, n=1, cutoff=0.5)
     fix = f"Did you mean {nearest[0]}://?" if nearest else f"Known are {', '.join(f'{name}://' for name in known)}"
     return ConfigurationError(f"no driver answers to {location.scheme}://", field="url", value=location.shown, fix=fix)
@@ -135,17 +144,18 @@ def _import(module: str, location: Location) -> object:
         ) from error
 
 
-def _check_options(location: Location, options: Collection[str], also: Collection[str]) -> None:
-    known = sorted({*options, *also})
+def _check_options(location: Location, own: Collection[str], all_of_them: Iterable[Collection[str]]) -> None:
+    known = sorted({name for names in all_of_them for name in names})
     for name in location.options:
         if name in known:
             continue
 
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        own = ", ".join(options) or "none"
         raise ConfigurationError(
             f"{location.scheme}:// has no such option",
             field="url",
             value=location.shown,
-            fix=f"{name!r}: did you mean {nearest[0]!r}?" if nearest else f"{name!r}: its own options are {own}",
+            fix=f"{name!r}: did you mean {nearest[0]!r}?"
+            if nearest
+            else f"{name!r}: its own options are {', '.join(own) or 'none'}",
         )

@@ -96,11 +96,11 @@ class IslandAdmin:
 class OnIsland:
     """Where the suites get their driver, and how they reach its broker."""
 
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[str] = ""
 
     @pytest.fixture
     async def driver(self) -> AsyncIterator[Driver]:
-        async with IslandDriver(open_memory("memory://", self.options)) as driver:
+        async with IslandDriver(open_memory(f"memory://?{self.options}")) as driver:
             yield driver
 
     def post(self, driver: Driver, call: Callable[[MemoryDriver], object]) -> None:
@@ -129,11 +129,11 @@ class TestLog(OnIsland, LogSourceContract):
 
 
 class TestLesserLog(TestLog):
-    options: ClassVar = {"without": "seek,offsets_at,read,dense_offsets,fences", "checkpoint_room": "100"}
+    options: ClassVar[str] = "without=seek,offsets_at,read,dense_offsets,fences&checkpoint_room=100"
 
 
 class TestQueue(OnIsland, QueueSourceContract):
-    options: ClassVar = {"kind": "queue"}
+    options: ClassVar[str] = "kind=queue"
     lease = 0.5
 
 

@@ -26,11 +26,11 @@ pytestmark = pytest.mark.virtual_time
 class Faultless:
     """Where the suites get their driver."""
 
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[str] = ""
 
     @pytest.fixture
     async def driver(self) -> AsyncIterator[Driver]:
-        self.memory = open_memory("memory://", self.options)
+        self.memory = open_memory(f"memory://?{self.options}")
         async with FaultyDriver(self.memory, FaultPlan()) as driver:
             yield driver
 
@@ -55,7 +55,7 @@ class TestLog(Faultless, LogSourceContract):
 
 
 class TestQueue(Faultless, QueueSourceContract):
-    options: ClassVar = {"kind": "queue"}
+    options: ClassVar[str] = "kind=queue"
 
 
 class TestSink(Faultless, SinkContract):

@@ -31,11 +31,11 @@ def memory(driver: Driver) -> MemoryDriver:
 class OnMemory:
     """Where the suites get their driver."""
 
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[str] = ""
 
     @pytest.fixture
     async def driver(self) -> AsyncIterator[Driver]:
-        async with open_memory("memory://", self.options) as driver:
+        async with open_memory(f"memory://?{self.options}") as driver:
             yield driver
 
 
@@ -59,18 +59,17 @@ class TestLog(OnMemory, LogSourceContract):
 
 
 class TestLesserLog(TestLog):
-    options: ClassVar = {
-        "without": "seek,offsets_at,read,dense_offsets,idempotent_append,dedup_letters,fences",
-        "checkpoint_room": "100",
-    }
+    options: ClassVar[str] = (
+        "without=seek,offsets_at,read,dense_offsets,idempotent_append,dedup_letters,fences&checkpoint_room=100"
+    )
 
 
 class TestQueue(OnMemory, QueueSourceContract):
-    options: ClassVar = {"kind": "queue"}
+    options: ClassVar[str] = "kind=queue"
 
 
 class TestLesserQueue(OnMemory, QueueSourceContract):
-    options: ClassVar = {"kind": "queue", "without": "counts_attempts,delayed_nack"}
+    options: ClassVar[str] = "kind=queue&without=counts_attempts,delayed_nack"
 
 
 class TestSink(OnMemory, SinkContract):
@@ -78,11 +77,11 @@ class TestSink(OnMemory, SinkContract):
 
 
 class TestLesserSink(OnMemory, SinkContract):
-    options: ClassVar = {"without": "idempotent_append"}
+    options: ClassVar[str] = "without=idempotent_append"
 
 
 class TestQueueSink(OnMemory, SinkContract):
-    options: ClassVar = {"kind": "queue"}
+    options: ClassVar[str] = "kind=queue"
 
 
 class TestStateStore(OnMemory, StateStoreContract):
@@ -95,7 +94,7 @@ class TestDeadLetters(OnMemory, DeadLetterQueueContract):
 
 
 class TestRepeatedDeadLetters(TestDeadLetters):
-    options: ClassVar = {"without": "dedup_letters"}
+    options: ClassVar[str] = "without=dedup_letters"
 
 
 class TestAdmin(OnMemory, AdminContract):
@@ -103,4 +102,4 @@ class TestAdmin(OnMemory, AdminContract):
 
 
 class TestQueueAdmin(OnMemory, AdminContract):
-    options: ClassVar = {"kind": "queue"}
+    options: ClassVar[str] = "kind=queue"

@@ -35,7 +35,7 @@ async def rest(path: Path, count: int, lease: float = 30.0) -> list[str]:
     """What the group has left in this log."""
     found = []
     async with (
-        rustmq_sdk.Client(f"sqlite:///{path}", create=False) as client,
+        rustmq_sdk.Client(f"sqlite:///{path}?create=false") as client,
         client.consumer(
             TOPIC, group=GROUP, lease=lease, commit_timeout=lease * 0.7, close_timeout=lease * 0.9
         ) as consumer,

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import anyio
 import apsw
@@ -43,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def driver_of(path: Path, **options: str) -> SqliteDriver:
-    return sqlite.open(f"sqlite:///{path}", options)
+    return sqlite.open(f"sqlite:///{path}?{urlencode(options)}")
 
 
 async def append(driver: SqliteDriver, *payloads: bytes, first: int | None = None) -> list[int | None]:

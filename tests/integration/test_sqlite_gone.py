@@ -39,7 +39,7 @@ async def producer_of(path: Path) -> AsyncIterator[rustmq_sdk.Producer]:
 async def contents(path: Path, count: int) -> list[str]:
     """What a consumer finds; asks for a little more than there should be."""
     found: list[str] = []
-    async with rustmq_sdk.Client(f"sqlite:///{path}", create=False) as client, client.consumer(TOPIC) as consumer:
+    async with rustmq_sdk.Client(f"sqlite:///{path}?create=false") as client, client.consumer(TOPIC) as consumer:
         while len(found) < count:
             batch = await consumer.receive_batch(timeout=PATIENCE)
             found += [message.text() for message in batch]

@@ -80,7 +80,7 @@ print(failed, lost)
 
 async def contents(path: Path, count: int) -> Counter[str]:
     found: Counter[str] = Counter()
-    async with rustmq_sdk.Client(f"sqlite:///{path}", create=False) as client, client.consumer(TOPIC) as consumer:
+    async with rustmq_sdk.Client(f"sqlite:///{path}?create=false") as client, client.consumer(TOPIC) as consumer:
         while found.total() < count:
             batch = await consumer.receive_batch(timeout=20)
             found.update(message.text() for message in batch)

@@ -15,11 +15,11 @@ from typing import Any
 import anyio
 
 from rustmq_sdk import Client, Consumer, Message
-from rustmq_sdk._urls import locate
 from rustmq_sdk.drivers.memory import OPTIONS as OPTIONS
 from rustmq_sdk.drivers.memory import MemoryBroker
 from rustmq_sdk.drivers.memory import forget as forget_memory
 from rustmq_sdk.drivers.memory import open as open_memory
+from rustmq_sdk.options import Location, locate
 from rustmq_sdk.testing import Fault, FaultPlan, FaultyDriver
 from rustmq_sdk.testing.faults import Kind
 from rustmq_sdk.values import Checkpoint, DeadLetter, OutgoingMessage, TopicPartition
@@ -147,11 +147,11 @@ class Stage:
             del _plans[name]
 
 
-def open(url: str) -> FaultyDriver:  # noqa: A001  # every driver has its open()
+def open(url: Location | str) -> FaultyDriver:  # noqa: A001  # every driver has its open()
     """What ``stage://`` names."""
     location = locate(url)
-    name = location.bare.partition("://")[2]
-    driver = open_memory(f"memory://{name.partition('.')[0]}", location.options)
+    name = location.address
+    driver = open_memory(location._replace(scheme="memory", bare=f"memory://{name.partition('.')[0]}"))
     return FaultyDriver(driver, _plans[name])
 
 

@@ -211,23 +211,17 @@ def files_in(folder: Path) -> list[Path]:
 
 
 class TestCreating:
-    @pytest.mark.parametrize("how", ["argument", "url"])
-    async def test_a_file_that_does_not_exist_is_refused_where_none_may_be_made(self, tmp_path: Path, how: str) -> None:
+    async def test_a_file_that_does_not_exist_is_refused_where_none_may_be_made(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/log.db"
-        client = Client(f"{url}?create=false") if how == "url" else Client(f"{url}?create=true", create=False)
         with pytest.raises(ConfigurationError, match="there is no such file"):
-            await client.__aenter__()
+            await Client(f"{url}?create=false").__aenter__()
 
         assert files_in(tmp_path) == []
         async with Client(url) as client:
             await client.create_topic("orders")
 
-        async with Client(url, create=False) as client:
+        async with Client(f"{url}?create=false") as client:
             assert await client.topics() == {"orders": 1}
-
-    async def test_a_driver_that_makes_nothing_passes_it_over(self) -> None:
-        async with Client("memory://", create=False) as client:
-            assert await client.topics() == {}
 
 
 class TestTopics:
@@ -305,12 +299,6 @@ class TestWhatIsHandedOn:
         first, second = requests
         assert (first.topics, first.group, first.lease, first.revoke_budget) == (("t", "u"), "from-url", 40, 12)
         assert second.group == "by-keyword"
-
-    async def test_the_drivers_own_options_reach_its_source(self, requests: list[SourceRequest]) -> None:
-        async with Client("seen://x?max_messages=9&prefetch=5") as client:
-            client.consumer("t")
-
-        assert requests[0].options == {"max_messages": "9"}
 
     @pytest.fixture
     def requests(self, monkeypatch: pytest.MonkeyPatch) -> list[SourceRequest]:

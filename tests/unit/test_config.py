@@ -13,6 +13,8 @@ import pytest
 from rustmq_sdk import ConfigurationError, ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, RetryPolicy
 from rustmq_sdk.config import describe, fields_of, load
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
+from rustmq_sdk.drivers.memory import MemoryOptions
+from rustmq_sdk.drivers.sqlite import SqliteOptions
 
 MIB = 1024 * 1024
 
@@ -69,7 +71,9 @@ def test_the_options_for_editors_are_the_schema(schema: type[msgspec.Struct], op
     assert options.__total__ is False
 
 
-@pytest.mark.parametrize("schema", [ConsumerConfig, ProducerConfig, RetryPolicy, KafkaOptions])
+@pytest.mark.parametrize(
+    "schema", [ConsumerConfig, ProducerConfig, RetryPolicy, KafkaOptions, MemoryOptions, SqliteOptions]
+)
 def test_every_setting_says_by_itself_what_it_means_and_in_which_unit(schema: type[msgspec.Struct]) -> None:
     """Errors show one description alone, without those that stand around it in the schema."""
     units = r"Seconds\b" if schema is not RetryPolicy else r"(Seconds|Factor)\b"

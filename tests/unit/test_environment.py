@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
+import sys
+import types
+from importlib.metadata import EntryPoint
+from typing import Annotated
 
 import pytest
 
+import rustmq_sdk.drivers
 from rustmq_sdk import Client, ConfigurationError
-from rustmq_sdk._environment import SECTIONS
 from rustmq_sdk.drivers import BUILT_IN, memory, sqlite
 from rustmq_sdk.drivers.memory import MemoryDriver
-from rustmq_sdk.drivers.sqlite import SqliteDriver, SqliteOptions
+from rustmq_sdk.drivers.sqlite import SqliteOptions
+from rustmq_sdk.options import Schema, about, read_options
 
 
 class TestOptionsOfDrivers:
@@ -24,19 +27,11 @@ class TestOptionsOfDrivers:
         monkeypatch.setenv("RUSTMQ_MEMORY_KIND", "queue")
         assert memory.open("memory://").capabilities.kind == "queue"
 
-    def test_what_is_given_wins_over_the_url_and_that_over_the_environment(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_url_wins_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RUSTMQ_SQLITE_BUSY_TIMEOUT", "1")
         monkeypatch.setenv("RUSTMQ_MEMORY_KIND", "queue")
         assert sqlite.open("sqlite:///x.db?busy_timeout=2")._options.busy_timeout == 2
-        assert sqlite.open("sqlite:///x.db?busy_timeout=2", {"busy_timeout": "3"})._options.busy_timeout == 3
         assert memory.open("memory://?kind=log").capabilities.kind == "log"
-
-    def test_a_client_that_may_make_nothing_wins_over_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("RUSTMQ_SQLITE_CREATE", "true")
-        driver = cast(SqliteDriver, Client(f"sqlite:///{tmp_path}/x.db", create=False)._driver)
-        assert not driver._options.create
 
     @pytest.mark.parametrize(
         ("variable", "text", "url", "said"),
@@ -46,6 +41,10 @@ class TestOptionsOfDrivers:
             ("RUSTMQ_SQLITE_SYNK", "full", "sqlite:///x.db", "Did you mean 'sync'?"),
             ("RUSTMQ_MEMORY_KIND", "bag", "memory://", "kind='bag'"),
             ("RUSTMQ_MEMORY_KINDS", "log", "memory://", "Did you mean 'kind'?"),
+            ("RUSTMQ_KAFKA_TLS", "maybe", "kafka://a", "tls='maybe': expected true or false"),
+            ("RUSTMQ_KAFKA_SASL", "PLAIN", "kafka://a", "needs a user"),
+            ("RUSTMQ_KAFKA_PASWORD", "hush", "kafka://a", "Did you mean 'password'?"),
+            ("RUSTMQ_CARRIER_PIGEON_LOFTS", "none", "carrier-pigeon://home", "lofts='none': expected a whole number"),
         ],
     )
     def test_what_is_wrong_is_refused_by_the_variable(
@@ -110,5 +109,35 @@ class TestMisspeltSections:
         monkeypatch.setenv(variable, "somebody else's")
         assert isinstance(Client("memory://")._driver, MemoryDriver)
 
-    def test_no_driver_of_ours_is_taken_for_a_misspelling(self) -> None:
-        assert set(BUILT_IN) <= set(SECTIONS)
+    @pytest.mark.parametrize("scheme", sorted({*BUILT_IN} - {"memory"}))
+    def test_no_driver_of_ours_is_taken_for_a_misspelling(self, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(f"RUSTMQ_{scheme.upper()}_X", "another program's")
+        assert isinstance(Client("memory://")._driver, MemoryDriver)
+
+    def test_nor_is_a_driver_of_another_project(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RUSTMQ_CONSUMERS_PREFETCH", "another driver's")
+        with pytest.raises(ConfigurationError, match="Did you mean RUSTMQ_CONSUMER_PREFETCH"):
+            Client("memory://")
+
+        announce(monkeypatch, EntryPoint("consumers", "another_driver:open", "rustmq_sdk.drivers"))
+        assert isinstance(Client("memory://")._driver, MemoryDriver)
+
+
+class PigeonOptions(Schema, frozen=True, kw_only=True):
+    lofts: Annotated[int, about("Number of lofts that every message is sent to.", ge=1)] = 1
+
+
+@pytest.fixture(autouse=True)
+def pigeon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver of another project, which reads its options as ours do."""
+    module = types.ModuleType("pigeon_driver")
+    module.open = lambda location: read_options(PigeonOptions, location)  # type: ignore[attr-defined]
+    module.OPTIONS = PigeonOptions.__struct_fields__  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pigeon_driver", module)
+    announce(monkeypatch, EntryPoint("carrier-pigeon", "pigeon_driver:open", "rustmq_sdk.drivers"))
+
+
+def announce(monkeypatch: pytest.MonkeyPatch, point: EntryPoint) -> None:
+    monkeypatch.setattr(
+        rustmq_sdk.drivers, "entry_points", lambda group, name=None: [point] if name in (None, point.name) else []
+    )

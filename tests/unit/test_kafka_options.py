@@ -7,26 +7,25 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
 
 from rustmq_sdk import Client
 from rustmq_sdk._settings import meaning_of
-from rustmq_sdk._urls import locate
 from rustmq_sdk.drivers import kafka
 from rustmq_sdk.drivers.kafka.options import OPTIONS, KafkaOptions
 from rustmq_sdk.drivers.kafka.reading_options import read_options
 from rustmq_sdk.drivers.kafka.settings import client_settings
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.options import locate
 
 SERVERS = ("a:9092",)
 
 
-def read(
-    url: str, given: Mapping[str, str] | None = None, *, environment: Mapping[str, str] | None = None
-) -> KafkaOptions:
-    return read_options(locate(url), given, environment or {})
+def read(url: str, options: Mapping[str, str] | None = None) -> KafkaOptions:
+    return read_options(locate(f"{url}?{urlencode(options)}" if options else url))
 
 
 @pytest.mark.parametrize(
@@ -58,22 +57,22 @@ def test_user_and_password_come_from_the_url_decoded() -> None:
     assert (options.user, options.password) == ("t@m", "p/w:")
 
 
-def test_what_is_given_wins_over_the_url_and_that_over_the_environment() -> None:
-    environment = {"RUSTMQ_KAFKA_CLIENT_ID": "environment", "RUSTMQ_KAFKA_THREAD": "true", "KAFKA_THREAD": "no"}
-    assert read("kafka://a", environment=environment).client_id == "environment"
-    assert read("kafka://a?client_id=url", environment=environment).client_id == "url"
-    options = read("kafka://a?client_id=url", {"client_id": "given"}, environment=environment)
-    assert (options.client_id, options.thread) == ("given", True)
+def test_the_url_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUSTMQ_KAFKA_CLIENT_ID", "environment")
+    monkeypatch.setenv("RUSTMQ_KAFKA_THREAD", "true")
+    monkeypatch.setenv("KAFKA_THREAD", "no")
+    assert read("kafka://a").client_id == "environment"
+    options = read("kafka://a?client_id=url")
+    assert (options.client_id, options.thread) == ("url", True)
 
 
-def test_a_user_that_is_given_wins_over_the_one_before_the_at() -> None:
-    options = read("kafka://u:p@a?sasl=PLAIN", {"user": "v", "password": "q"})
-    assert (options.user, options.password) == ("v", "q")
-
-
-def test_the_password_may_stand_in_the_environment_alone() -> None:
-    options = read("kafka://team@a?sasl=PLAIN", environment={"RUSTMQ_KAFKA_PASSWORD": "hush"})
-    assert (options.user, options.password) == ("team", "hush")
+def test_what_stands_before_the_at_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUSTMQ_KAFKA_USER", "environment")
+    monkeypatch.setenv("RUSTMQ_KAFKA_PASSWORD", "hush")
+    options = read("kafka://team@a?sasl=PLAIN")
+    assert (options.user, str.encode(options.password or "")) == ("team", b"hush")
+    options = read("kafka://team:mine@a?sasl=PLAIN")
+    assert (options.user, str.encode(options.password or "")) == ("team", b"mine")
 
 
 @pytest.mark.parametrize(

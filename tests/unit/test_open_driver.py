@@ -18,18 +18,19 @@ import rustmq_sdk.drivers
 from rustmq_sdk import Client, ConfigurationError, ConsumerConfig, MissingDriver, ProducerConfig
 from rustmq_sdk._origin import read_origin
 from rustmq_sdk._redaction import redact
-from rustmq_sdk._urls import locate
 from rustmq_sdk.config import fields_of
 from rustmq_sdk.drivers import BUILT_IN, BuiltIn, open_driver
+from rustmq_sdk.options import Location, locate
 
-FIELDS = {*fields_of(ConsumerConfig), *fields_of(ProducerConfig)}
+SETTINGS = {"consumer": fields_of(ConsumerConfig), "producer": fields_of(ProducerConfig)}
+FIELDS = {name for names in SETTINGS.values() for name in names}
 
 
 class Pigeon:
-    """What a driver of another project would be: here only the URL it got."""
+    """What a driver of another project would be: here only the location it got."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, location: Location) -> None:
+        self.location = location
 
 
 @pytest.fixture
@@ -45,21 +46,21 @@ def pigeon(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 def announce(monkeypatch: pytest.MonkeyPatch, *targets: str) -> None:
     points = tuple(EntryPoint("pigeon", target, "rustmq_sdk.drivers") for target in targets)
 
-    def entry_points(*, group: str) -> tuple[EntryPoint, ...]:
+    def entry_points(*, group: str, name: str | None = None) -> tuple[EntryPoint, ...]:
         assert group == "rustmq_sdk.drivers"
-        return points
+        return tuple(point for point in points if name in (None, point.name))
 
     monkeypatch.setattr(rustmq_sdk.drivers, "entry_points", entry_points)
 
 
 def opened(url: str) -> Any:
-    return open_driver(url, also=FIELDS)
+    return open_driver(url, others=SETTINGS)
 
 
 @pytest.mark.parametrize("query", ["", "?group=g&sync=full"])
 def test_an_error_of_the_driver_shows_the_url_that_was_written(query: str) -> None:
     with pytest.raises(ConfigurationError, match="a file, not a host") as refused:
-        open_driver(f"sqlite://log.db{query}", also=FIELDS, create=False)
+        opened(f"sqlite://log.db{query}")
 
     assert refused.value.value == redact(f"sqlite://log.db{query}")
 
@@ -75,9 +76,10 @@ def test_a_driver_of_another_project_is_found_by_its_entry_point(pigeon: types.M
 
 def test_the_driver_sees_its_own_options_and_no_others(pigeon: types.ModuleType) -> None:
     driver = opened("pigeon://home:1,away:2/x?loft=a%20b%26c&prefetch=7&linger=0")
-    assert locate(driver.url).bare == "pigeon://home:1,away:2/x"
-    assert locate(driver.url).options == {"loft": "a b&c"}
-    assert opened("pigeon://home").url == "pigeon://home"
+    assert (driver.location.bare, driver.location.address) == ("pigeon://home:1,away:2/x", "home:1,away:2/x")
+    assert driver.location.options == {"loft": "a b&c"}
+    assert "prefetch" in driver.location.shown
+    assert opened("pigeon://home").location == locate("pigeon://home")
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_known_one(pigeon: types.ModuleType) -> None:
@@ -300,11 +302,11 @@ class TestOtherPlaces:
     @pytest.mark.parametrize("scheme", ["kafka://host", "memory://", "sqlite:///x.db"])
     def test_nor_does_a_driver_that_is_opened_by_itself(self, scheme: str) -> None:
         module = importlib.import_module(f"rustmq_sdk.drivers.{scheme.partition(':')[0]}")
-        for url, options in ((f"{scheme}?pasword=hunter2", {}), (scheme, {"pasword": "hunter2"})):
-            with pytest.raises(ConfigurationError, match="pasword") as caught:
-                module.open(url, options)
+        url = f"{scheme}?pasword=hunter2"
+        with pytest.raises(ConfigurationError, match="pasword") as caught:
+            module.open(url)
 
-            assert "hunter2" not in told(caught.value)
+        assert "hunter2" not in told(caught.value)
 
     def test_nor_does_what_is_printed_of_one_taken_apart(self) -> None:
         url = f"{self.URL}?password=hunter2&prefetch=5"

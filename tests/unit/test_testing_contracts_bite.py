@@ -254,7 +254,7 @@ MUTANTS = [
 def run_test(suite: type[Contract], name: str, backend: Backend) -> None:
     async def test() -> None:
         kind = "queue" if suite is QueueSourceContract else "log"
-        async with open_memory("memory://", {"kind": kind}) as driver:
+        async with open_memory(f"memory://?kind={kind}") as driver:
             wanted = getattr(suite, f"test_{name}").__code__.co_varnames
             offered: Mapping[str, Any] = {
                 "driver": driver,

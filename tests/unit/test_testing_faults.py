@@ -151,7 +151,7 @@ async def test_a_failed_fetch_takes_nothing_from_a_log(memory: MemoryDriver) -> 
 
 async def test_a_lost_reply_of_a_settlement_can_be_repeated() -> None:
     plan = FaultPlan(Fault("source.settle", "reply_lost"))
-    async with FaultyDriver(open_memory("memory://", {"kind": "queue"}), plan) as driver:
+    async with FaultyDriver(open_memory("memory://?kind=queue"), plan) as driver:
         await append(driver)
         listener = RecordingListener()
         async with driver.source(REQUEST).subscribe(listener) as subscription:

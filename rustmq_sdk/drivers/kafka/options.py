@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Annotated, Literal, TypeAlias, cast
+from itertools import chain
+from typing import Annotated, Literal, cast
 
 import msgspec
 
-from rustmq_sdk._settings import Schema, about, raise_all
 from rustmq_sdk.drivers.kafka.security import Secret
-from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.options import Rule, Schema, about
 
 MIB = 1024 * 1024
 
@@ -19,8 +19,6 @@ DIALECTS: tuple[Dialect, ...] = ("rustmq", "spring", "kip-1191")
 
 _TLS_ONLY = ("ca", "certificate", "key", "key_password")
 _SECRETS = ("password", "key_password")
-_Rule: TypeAlias = "tuple[str, bool, str, str]"
-"""An option, whether it is wrong, why that cannot work, and what to do."""
 
 
 class KafkaOptions(Schema, frozen=True, kw_only=True):
@@ -103,7 +101,10 @@ class KafkaOptions(Schema, frozen=True, kw_only=True):
             _hide(self, name)
 
         super().__post_init__()
-        raise_all(_contradictions(self))
+
+    def rules(self) -> Iterator[Rule]:
+        """Options that cannot stand together, each with what would fit."""
+        return chain(_rules_of_tls(self), _rules_of_sasl(self), _rules_of_topics(self))
 
     @property
     def dialects(self) -> tuple[Dialect, ...]:
@@ -117,75 +118,65 @@ OPTIONS: tuple[str, ...] = tuple(name for name in KafkaOptions.__struct_fields__
 
 def _hide(options: KafkaOptions, name: str) -> None:
     value = getattr(options, name)
-    if value is None:
-        return
-
-    if not isinstance(value, str):
-        # Before the schema looks: its error would show the value.
-        raise ConfigurationError(
-            f"expected text, got {type(value).__name__}", field=name, value="***", fix="Give it as text"
-        )
-
-    msgspec.structs.force_setattr(options, name, Secret(value))
+    if isinstance(value, str):
+        msgspec.structs.force_setattr(options, name, Secret(value))
 
 
-def _contradictions(options: KafkaOptions) -> Iterator[ConfigurationError]:
-    for name, wrong, problem, fix in (*_rules_of_tls(options), *_rules_of_sasl(options), *_rules_of_topics(options)):
-        if wrong:
-            yield ConfigurationError(problem, field=name, value=getattr(options, name), fix=fix)
-
-
-def _rules_of_tls(options: KafkaOptions) -> Iterator[_Rule]:
+def _rules_of_tls(options: KafkaOptions) -> Iterator[Rule]:
     for name in _TLS_ONLY:
-        yield (
+        yield Rule(
             name,
             not options.tls and getattr(options, name) is not None,
             "means something with TLS only",
             "Add tls=true",
         )
 
-    yield "check_hostname", not (options.tls or options.check_hostname), "means something with TLS only", "Add tls=true"
+    yield Rule(
+        "check_hostname", not (options.tls or options.check_hostname), "means something with TLS only", "Add tls=true"
+    )
     alone = options.certificate is None
     for name in ("key", "key_password"):
         given = getattr(options, name) is not None
-        yield name, alone and given, "belongs to a certificate, and there is none", "Add certificate=PATH"
+        yield Rule(name, alone and given, "belongs to a certificate, and there is none", "Add certificate=PATH")
 
 
-def _rules_of_sasl(options: KafkaOptions) -> Iterator[_Rule]:
+def _rules_of_sasl(options: KafkaOptions) -> Iterator[Rule]:
     mechanism = "Add sasl=SCRAM-SHA-512, or SCRAM-SHA-256 or PLAIN, as the brokers have it"
     without = options.sasl is None
-    yield "user", without and options.user is not None, "how the user is proven is not said", mechanism
+    yield Rule("user", without and options.user is not None, "how the user is proven is not said", mechanism)
     stray = without and options.user is None and options.password is not None
-    yield "password", stray, "there is no user that it belongs to", f"Name the user, and: {mechanism}"
+    yield Rule("password", stray, "there is no user that it belongs to", f"Name the user, and: {mechanism}")
     nobody = not without and not options.user
-    yield (
+    yield Rule(
         "sasl",
         nobody,
         "needs a user, and there is none",
         "Write kafka://USER:PASSWORD@HOST, or set RUSTMQ_KAFKA_USER",
     )
     silent = not without and bool(options.user) and not options.password
-    yield "sasl", silent, "needs a password, and there is none", "Set RUSTMQ_KAFKA_PASSWORD, or write it into the URL"
+    yield Rule(
+        "sasl", silent, "needs a password, and there is none", "Set RUSTMQ_KAFKA_PASSWORD, or write it into the URL"
+    )
 
 
-def _rules_of_topics(options: KafkaOptions) -> Iterator[_Rule]:
-    yield (
+def _rules_of_topics(options: KafkaOptions) -> Iterator[Rule]:
+    yield Rule(
         "partitions",
         options.partitions is not None and not options.create,
         "counts the partitions of topics that are made, and none are made",
         "Add create=true, or give the number to create_topic()",
     )
     unknown = [name for name in options.dialects if name not in DIALECTS]
-    yield (
+    yield Rule(
         "dead_letter_headers",
         bool(unknown) or len(set(options.dialects)) < len(options.dialects),
         f"there is no dialect {unknown[0]!r}" if unknown else "a dialect is named twice",
         f"Write one of {', '.join(DIALECTS)}, or several with commas between them",
     )
-    yield (
+    yield Rule(
         "compression",
         options.compression not in ("none", "gzip") and find_spec("cramjam") is None,
         "needs the package cramjam, which is not installed",
         "Run: pip install cramjam",
     )
-    yield "servers", not options.servers, "no broker is named", "Write kafka://HOST:9092"
+    yield Rule("servers", not options.servers, "no broker is named", "Write kafka://HOST:9092")

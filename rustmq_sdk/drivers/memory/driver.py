@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Literal, cast
 
 import anyio
 
-from rustmq_sdk._environment import options_of
-from rustmq_sdk._redaction import HIDDEN
-from rustmq_sdk._urls import locate
-from rustmq_sdk.config import check_known
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.log_source import MemoryLogSource
+from rustmq_sdk.drivers.memory.options import MemoryOptions
 from rustmq_sdk.drivers.memory.queue_source import MemoryQueueSource
 from rustmq_sdk.drivers.memory.stores import MemoryAdmin, MemoryDeadLetters, MemorySink, MemoryStateStore
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError
+from rustmq_sdk.options import Location, locate, read_options
 from rustmq_sdk.slots import Capabilities, Source, SourceRequest
-
-OPTIONS = ("kind", "max_messages", "checkpoint_room", "without")
-"""``kind=log|queue`` (log); ``max_messages=N`` kept a partition (all); ``checkpoint_room=N`` bytes (no limit);
-``without=NAME,NAME``: capabilities not to have, so that programs can be tried against a lesser backend."""
 
 _LOG = Capabilities(
     kind="log",
@@ -46,27 +38,22 @@ _QUEUE = Capabilities(
 _BROKERS: dict[str, MemoryBroker] = {}
 
 
-def open(url: str, options: Mapping[str, str] | None = None) -> MemoryDriver:  # noqa: A001  # every driver has its open()
+def open(url: Location | str) -> MemoryDriver:  # noqa: A001  # every driver has its open()
     """A driver for ``memory://NAME``, whose broker everybody in this process shares who says the same name.
 
-    ``memory://`` is a broker of its own. Options stand in ``options``, in the URL's query, or in the
-    environment (``RUSTMQ_MEMORY_KIND``); the first of these that names one wins.
+    ``memory://`` is a broker of its own. Options stand in the URL's query, see :class:`MemoryOptions`, or in the
+    environment (``RUSTMQ_MEMORY_KIND``).
 
     Raises:
         ConfigurationError: an option or a value there is no such thing as.
     """
     location = locate(url)
-    with options_of("memory", location.options, options or {}) as given:
-        for option in given:
-            check_known(option, OPTIONS, value=HIDDEN)
-
-        limit = _number("max_messages", given, least=1)
-        capabilities = _capabilities(given)
-
-    name = _broker_name(location.bare)
+    options = read_options(MemoryOptions, location)
+    capabilities = _capabilities(options)
+    name = _broker_name(location)
     broker = _BROKERS.setdefault(name, MemoryBroker()) if name else MemoryBroker()
-    if limit is not None:
-        broker.max_messages = limit
+    if options.max_messages is not None:
+        broker.max_messages = options.max_messages
 
     return MemoryDriver(broker, capabilities)
 
@@ -128,40 +115,28 @@ class MemoryDriver:
             raise ConsumerStateError(f"{part}() of a memory driver that is not open. Enter it first: async with driver")
 
 
-def _broker_name(url: str) -> str:
-    scheme, _, name = url.partition("://")
-    if scheme != "memory" or "/" in name:
+def _broker_name(location: Location) -> str:
+    if location.scheme != "memory" or "/" in location.address:
         raise ConfigurationError(
-            "expected memory:// and perhaps a name", field="url", value=url, fix="Write memory://NAME"
+            "expected memory:// and perhaps a name", field="url", value=location.shown, fix="Write memory://NAME"
         )
 
-    return name
+    return location.address
 
 
-def _capabilities(options: Mapping[str, str]) -> Capabilities:
-    kind = options.get("kind", "log")
-    if kind not in ("log", "queue"):
-        raise ConfigurationError("expected log or queue", field="kind", value=kind, fix="Write kind=log or kind=queue")
+def _capabilities(options: MemoryOptions) -> Capabilities:
+    capabilities = _LOG if options.kind == "log" else _QUEUE
+    if options.kind == "log":
+        capabilities = replace(capabilities, checkpoint_room=options.checkpoint_room)
 
-    capabilities = _LOG if cast("Literal['log', 'queue']", kind) == "log" else _QUEUE
-    room = _number("checkpoint_room", options, least=0)
-    if room is not None and kind == "log":
-        capabilities = replace(capabilities, checkpoint_room=room)
+    optional = [item.name for item in fields(Capabilities) if getattr(capabilities, item.name) is True]
+    for name in options.lacking:
+        if name not in optional:
+            raise ConfigurationError(
+                f"a {options.kind} in memory has no capability {name!r} to do without",
+                field="without",
+                value=options.without,
+                fix=f"Name some of {', '.join(optional)}, with commas between them",
+            )
 
-    optional = tuple(item.name for item in fields(Capabilities) if getattr(capabilities, item.name) is True)
-    for name in filter(None, options.get("without", "").split(",")):
-        check_known(name, optional, value=options["without"])
-        capabilities = replace(capabilities, **{name: False})  # type: ignore[arg-type]  # only the boolean ones
-
-    return capabilities
-
-
-def _number(name: str, options: Mapping[str, str], *, least: int) -> int | None:
-    text = options.get(name)
-    if text is None:
-        return None
-
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise ConfigurationError(f"expected a number >= {least}", field=name, value=text, fix=f"Write {name}=1000")
-
-    return int(text)
+    return replace(capabilities, **dict.fromkeys(options.lacking, False))  # type: ignore[arg-type]  # only boolean ones

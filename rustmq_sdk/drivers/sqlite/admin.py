@@ -9,7 +9,7 @@ from typing import Any
 from rustmq_sdk._log import log
 from rustmq_sdk.drivers.sqlite import topics
 from rustmq_sdk.drivers.sqlite.file import LogFile
-from rustmq_sdk.drivers.sqlite.options import Retention, read_settings
+from rustmq_sdk.drivers.sqlite.options import Retention
 from rustmq_sdk.slots import Admin
 
 
@@ -20,7 +20,7 @@ class SqliteAdmin:
         self._file = file
 
     async def create_topic(self, name: str, partitions: int, settings: Mapping[str, Any]) -> None:
-        retention = read_settings(settings)
+        retention = Retention(**settings)
         before = await self._file.write(
             "admin", "create_topic", topics.ensure, name, partitions, retention, settings.keys()
         )
