@@ -139,7 +139,7 @@ async def test_a_member_that_was_expired_joins_again_under_another_name(driver: 
         file = driver._file()
         await file.write("source", "expire", lambda transaction: transaction.execute("DELETE FROM member"))
         outcomes = await member.subscription.commit({before[TPS[0]]: Checkpoint(1)})
-        file.bell.tell(None)
+        file.broadcast.tell_here(None)
         await member.listener.until(lambda: len(member.listener.gone) == len(TPS), PATIENCE)
         await member.owns(TPS)
         assert all(member.assignment(tp) is not before[tp] for tp in TPS)
@@ -317,7 +317,7 @@ async def test_a_member_of_an_earlier_release_has_no_lock_and_is_spared(driver: 
     await driver._file().write("source", "join", join)
     async with member_of(driver) as member:
         await member.listener.until(lambda: len(member.listener.assignments) == 2, PATIENCE)
-        driver._file().bell.tell(None)
+        driver._file().broadcast.tell_here(None)
         await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"x")], sequence=None)
         assert STRANGER in (await driver._file().read("source", "look", view, GROUP)).members
 

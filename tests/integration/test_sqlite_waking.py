@@ -18,9 +18,9 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver, lookout, watcher
+from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.doorbell import doorbell_path
 from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout
-from rustmq_sdk.drivers.sqlite.wake import Changed
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
 from rustmq_sdk.testing.listener import RecordingListener
@@ -116,7 +116,7 @@ async def test_a_writer_that_did_not_ring_is_heard_all_the_same(driver: SqliteDr
 @pytest.mark.usefixtures("no_net")
 async def test_our_own_commits_are_told_once(driver: SqliteDriver, path: Path) -> None:
     heard: list[Changed] = []
-    driver._file().bell.listen(heard.append)
+    driver._file().broadcast.listen(heard.append)
     with another(path, lease=1000) as other:
         await other.owns([0])
         async with reading(driver) as reader:

@@ -18,11 +18,11 @@ import anyio
 import pytest
 
 from rustmq_sdk.drivers.sqlite import doorbell, filelocks, inotify, kqueue, lookout
+from rustmq_sdk.drivers.sqlite.broadcast import Broadcast, Changed, LoopListener
 from rustmq_sdk.drivers.sqlite.doorbell import Doorbell, DoorbellWatch, doorbell_path
 from rustmq_sdk.drivers.sqlite.file_events import FileEvent
 from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout, Seen, open_lookout
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, lock_path, remove, sweep
-from rustmq_sdk.drivers.sqlite.wake import Bell, Changed, Ear
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -49,46 +49,46 @@ def ring_elsewhere(log: Path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(ring)], check=True)
 
 
-# The bell
+# Broadcasts
 
 
-async def test_what_is_rung_while_the_loop_is_blocked_is_told_at_once(log: Path) -> None:
+async def test_what_is_broadcast_while_the_loop_is_blocked_is_told_at_once(log: Path) -> None:
     told: list[Changed] = []
-    ear, bell = Ear(told.append), Bell(log)
-    bell.listen(ear.hear)
+    listener, broadcast = LoopListener(told.append), Broadcast(log)
+    broadcast.listen(listener.hear)
     for partition in range(1000):
-        bell.tell(frozenset({partition}))
+        broadcast.tell_here(frozenset({partition}))
 
     await anyio.wait_all_tasks_blocked()
-    bell.tell(frozenset({1}))
-    bell.tell(None)
-    bell.tell(frozenset({2}))
+    broadcast.tell_here(frozenset({1}))
+    broadcast.tell_here(None)
+    broadcast.tell_here(frozenset({2}))
     await anyio.wait_all_tasks_blocked()
-    bell.tell(frozenset({3}))
+    broadcast.tell_here(frozenset({3}))
     await anyio.wait_all_tasks_blocked()
     assert told == [frozenset(range(1000)), None, frozenset({3})]
-    bell.close()
+    broadcast.close()
 
 
 def test_a_forked_child_waits_for_no_lock_of_its_parent_and_wakes_nobody_there(log: Path) -> None:
     program = f"""
         import os, signal
         from pathlib import Path
-        from rustmq_sdk.drivers.sqlite.wake import Bell, _Listeners
+        from rustmq_sdk.drivers.sqlite.broadcast import Broadcast, _Listeners
         log = Path({str(log)!r})
         told = []
-        bell = Bell(log)
-        bell.listen(told.append)
+        broadcast = Broadcast(log)
+        broadcast.listen(told.append)
         with _Listeners.lock:  # as another thread may have it
             child = os.fork()
             if child == 0:
                 signal.alarm(10)
-                Bell(log).tell(None)
+                Broadcast(log).tell_here(None)
                 os._exit(len(told))
 
             assert os.waitpid(child, 0)[1] == 0
 
-        Bell(log).tell(None)
+        Broadcast(log).tell_here(None)
         assert told == [None], "the parent's are its own still"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

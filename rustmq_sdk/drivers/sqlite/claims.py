@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from rustmq_sdk.drivers.sqlite.broadcast import group_key
 from rustmq_sdk.drivers.sqlite.group import PROTOCOL, Claim, View, view
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.drivers.sqlite.wake import group_key
 from rustmq_sdk.values import Checkpoint, TopicPartition
 
 

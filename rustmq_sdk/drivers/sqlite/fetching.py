@@ -8,12 +8,12 @@ from operator import attrgetter
 import anyio
 from anyio.lowlevel import checkpoint
 
+from rustmq_sdk.drivers.sqlite.broadcast import Changed, Stir
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.reading import Want, look_at_all
 from rustmq_sdk.drivers.sqlite.share import shares
-from rustmq_sdk.drivers.sqlite.wake import Changed, Stir
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 

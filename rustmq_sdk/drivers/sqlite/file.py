@@ -1,4 +1,4 @@
-"""One open log: its writer, its reader and its bell, with every failure translated on the way out."""
+"""One open log: its writer, its reader and its broadcasts, with every failure translated on the way out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import anyio
 
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.drivers.sqlite.appending import Append
+from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
 from rustmq_sdk.drivers.sqlite.lookout import open_lookout
@@ -20,7 +21,6 @@ from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
 from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.drivers.sqlite.wake import Bell
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
 from rustmq_sdk.drivers.sqlite.writer import Writer
 
@@ -43,14 +43,14 @@ class LogFile:
     def __init__(self, path: Path, options: SqliteOptions, wall_clock_ms: Callable[[], int]) -> None:
         self.path = path
         self.options = options
-        self.bell = Bell(path)
+        self.broadcast = Broadcast(path)
         self._stop = threading.Event()
         standing = Standing(path)
         self._writer = Writer(
-            path, options, wall_clock_ms=wall_clock_ms, bell=self.bell, standing=standing, stop=self._stop
+            path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, standing=standing, stop=self._stop
         )
         self._reader = Reader(path, options, standing, self._stop)
-        self._watcher = Watcher(path, self.bell, self._writer.look, partial(open_lookout, path, options.wake))
+        self._watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_lookout, path, options.wake))
         self.request = self._writer.request
         """Has a change made without waiting for it; see :meth:`Writer.request`."""
         self.ticks = self._watcher.ticks
@@ -77,7 +77,7 @@ class LogFile:
             await self._reader.close()
             await self._writer.close()
             await run_in_daemon_thread(self._watcher.join)
-            self.bell.close()
+            self.broadcast.close()
 
         self._reader.abandon()
         self._writer.abandon()

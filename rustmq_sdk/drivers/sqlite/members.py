@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import anyio
 
+from rustmq_sdk.drivers.sqlite.broadcast import Changed, Stir
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
-from rustmq_sdk.drivers.sqlite.wake import Changed, Stir
 from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
 
 
@@ -18,7 +18,7 @@ class Members:
 
     Args:
         ours: which of the two.
-        keys: of the bell, after which to look at once.
+        keys: of broadcasts, after which to look at once.
         stir: ends the waiting of a fetch when it cannot go on; :meth:`check` has the reason then.
         nudged: ends its own waiting.
     """

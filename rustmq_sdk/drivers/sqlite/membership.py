@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
+from rustmq_sdk.drivers.sqlite.broadcast import Stir
 from rustmq_sdk.drivers.sqlite.claims import Claimed, Stepped
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.group import View, view
@@ -21,7 +22,6 @@ from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, remove, sweep
 from rustmq_sdk.drivers.sqlite.topics import missing
 from rustmq_sdk.drivers.sqlite.transaction import Queries
-from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
 
 

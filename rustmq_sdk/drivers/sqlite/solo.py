@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from rustmq_sdk.drivers.sqlite.broadcast import Stir
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.topics import missing, partitions_of
-from rustmq_sdk.drivers.sqlite.wake import Stir
 from rustmq_sdk.slots import AssignmentListener, SourceRequest
 
 

@@ -10,6 +10,7 @@ import anyio
 
 from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
+from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, TOPICS, Changed, LoopListener, Stir, group_key
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
@@ -17,7 +18,6 @@ from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
-from rustmq_sdk.drivers.sqlite.wake import MEMBERS, TOPICS, Changed, Ear, Stir, group_key
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
 
 APPEND_MESSAGES = 2000
@@ -87,18 +87,18 @@ class SqliteSource:
 
 @asynccontextmanager
 async def _listening(file: LogFile, fetching: Fetching, members: Members) -> AsyncIterator[None]:
-    """Hears the bell meanwhile, and leaves the group at the end, also when cancelled."""
+    """Hears broadcasts meanwhile, and leaves the group at the end, also when cancelled."""
 
     def tell(changed: Changed) -> None:
         fetching.heard(changed)
         members.heard(changed)
 
-    ear = Ear(tell)
-    file.listen(ear.hear)
+    loop_listener = LoopListener(tell)
+    file.listen(loop_listener.hear)
     try:
         yield
     finally:
-        file.unlisten(ear.hear)
+        file.unlisten(loop_listener.hear)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
             await members.leave()
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from rustmq_sdk.drivers.sqlite.broadcast import TOPICS, group_key
 from rustmq_sdk.drivers.sqlite.options import Retention
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.drivers.sqlite.wake import TOPICS, group_key
 from rustmq_sdk.errors import ConfigurationError, UnknownTopic
 from rustmq_sdk.values import TopicPartition
 

@@ -49,7 +49,7 @@ class Transaction(Queries):
 
     Attributes:
         now_ms: milliseconds since the epoch, one reading for the whole transaction.
-        changed: for the bell; see :data:`rustmq_sdk.drivers.sqlite.wake.Changed`.
+        changed: what to broadcast; see :data:`rustmq_sdk.drivers.sqlite.broadcast.Changed`.
     """
 
     def __init__(self, connection: Connection, now_ms: int) -> None:

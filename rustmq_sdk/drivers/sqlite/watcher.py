@@ -1,4 +1,4 @@
-"""The watch thread of an open log: tells the bell what other processes do, and ticks."""
+"""The watch thread of an open log: broadcasts what other processes do here, and ticks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 
+from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, Broadcast, Changed
 from rustmq_sdk.drivers.sqlite.lookout import NET_SECONDS, Lookout, Seen, poll_instead
 from rustmq_sdk.drivers.sqlite.member_lock import PeerLock
-from rustmq_sdk.drivers.sqlite.wake import MEMBERS, Bell, Changed
 
 UNLOCK_SECONDS = 0.001
 """The kernel tells that a dead process's file was closed a moment before it gives the lock back: try again after this,
@@ -25,7 +25,7 @@ class Watcher:
 
     Args:
         log: the file.
-        bell: to tell.
+        broadcast: by which to tell.
         look: asks the thread of the writing connection for ``PRAGMA data_version`` and calls back with it. On that
             connection the number does not change with our own commits.
         open_lookout: the way to learn of other processes; called on the watch thread.
@@ -34,13 +34,13 @@ class Watcher:
     def __init__(
         self,
         log: Path,
-        bell: Bell,
+        broadcast: Broadcast,
         look: Callable[[Callable[[int | None], None]], None],
         open_lookout: Callable[[], Lookout],
     ) -> None:
         self.ticks: set[Callable[[], float]] = set()
         self.log = log
-        self.bell = bell
+        self.broadcast = broadcast
         self.open_lookout = open_lookout
         self.peers: dict[Hashable, frozenset[PeerLock]] = {}
         self._look = look
@@ -53,8 +53,8 @@ class Watcher:
         self._stopped = False
 
     def listen(self, listener: Callable[[Changed], None]) -> None:
-        """Has ``listener`` called at every commit, whoever made it; see :meth:`Bell.listen`."""
-        self.bell.listen(listener)
+        """Has ``listener`` called at every commit, whoever made it; see :meth:`Broadcast.listen`."""
+        self.broadcast.listen(listener)
         with self._lock:
             self._listening += 1
             if self._listening == 1 and not self._stopped:
@@ -63,14 +63,14 @@ class Watcher:
 
     def unlisten(self, listener: Callable[[Changed], None]) -> None:
         """Undoes :meth:`listen`."""
-        self.bell.unlisten(listener)
+        self.broadcast.unlisten(listener)
         with self._lock:
             self._listening -= 1
             if self._listening == 0 and self._watches:
                 self._watches[-1].stop()
 
     def watch_peers(self, watching: Hashable, locks: Collection[PeerLock]) -> None:
-        """Rings :data:`MEMBERS` while one of these is free. From any thread; replaces what was given before."""
+        """Broadcasts :data:`MEMBERS` while one of these is free. From any thread; replaces what was given before."""
         with self._lock:
             if self.peers.get(watching, frozenset()) != frozenset(locks):
                 self.peers = {**self.peers, watching: frozenset(locks)}
@@ -112,7 +112,7 @@ class Watcher:
         # The first look counts as a change: what was written between a subscription's first read and it is new.
         if version not in (None, self._seen):
             self._seen = version
-            self.bell.tell(None)
+            self.broadcast.tell_here(None)
 
 
 class _Watch(threading.Thread):
@@ -181,13 +181,13 @@ class _Watch(threading.Thread):
         now = time.monotonic()
         self._tick_at = now + min((tick() for tick in tuple(self._watcher.ticks)), default=NET_SECONDS)
         if seen.committed:
-            self._watcher.bell.tell(None)
+            self._watcher.broadcast.tell_here(None)
 
         if seen.ended or now >= self._try_at:
             self._pause = UNLOCK_SECONDS if seen.ended else min(2 * self._pause, NET_SECONDS)
             self._try_at = now + self._pause
             if any(peer.free() for peer in self._peers):
-                self._watcher.bell.tell(frozenset({MEMBERS}))
+                self._watcher.broadcast.tell_here(frozenset({MEMBERS}))
 
     def _look(self, lookout: Lookout) -> None:
         now = time.monotonic()

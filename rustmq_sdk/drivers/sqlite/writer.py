@@ -14,6 +14,7 @@ import apsw
 
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
+from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed, FileGone
@@ -23,7 +24,6 @@ from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
 from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.topics import place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.drivers.sqlite.wake import Bell
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Writer:
         path: of the file.
         options: from the URL.
         wall_clock_ms: milliseconds since the epoch.
-        bell: rung after each commit.
+        broadcast: sent after each commit.
         standing: asked after each commit.
         stop: ends its waiting for locks.
     """
@@ -76,14 +76,14 @@ class Writer:
         options: SqliteOptions,
         *,
         wall_clock_ms: Callable[[], int],
-        bell: Bell,
+        broadcast: Broadcast,
         standing: Standing,
         stop: threading.Event,
     ) -> None:
         self._path = path
         self._options = options
         self._wall_clock_ms = wall_clock_ms
-        self._bell = bell
+        self._broadcast = broadcast
         self._standing = standing
         self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-write")
@@ -230,7 +230,7 @@ class Writer:
         self._commit(connection)
         self._stand()
         if transaction.changed:
-            self._bell.ring(frozenset(transaction.changed))
+            self._broadcast.send(frozenset(transaction.changed))
 
         return value
 
@@ -252,7 +252,7 @@ class Writer:
             self._standing.check()
         except FileGone:
             self._disconnect()
-            self._bell.tell(None)  # those who wait for something in it shall hear of it
+            self._broadcast.tell_here(None)  # those who wait for something in it shall hear of it
             raise
 
     def _roll_back(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Who tells a waiting fetch that something was written: its own process at once, others by ringing at a file."""
+"""Tells everybody who waits that something was written: this process at once, others by ringing at a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEMBERS = "members"
 
 
 def group_key(group: str) -> Hashable:
-    """What is rung when a group's members or claims changed."""
+    """What is told when a group's members or claims changed."""
     return ("group", group)
 
 
@@ -58,15 +58,15 @@ class _Listeners:
 after_fork(_Listeners.forget)
 
 
-class Bell:
-    """Rung after a commit; heard by everybody in this process who has the same file open, and by other processes."""
+class Broadcast:
+    """Sent after a commit; heard by everybody in this process who has the same file open, and by other processes."""
 
     def __init__(self, path: Path) -> None:
         self._listeners = _Listeners.of(path)
         self._doorbell = Doorbell(path) if AVAILABLE else None
 
     def listen(self, listener: Callable[[Changed], None]) -> None:
-        """Has ``listener`` called at every ring, on the thread that rings: it must not block and not raise."""
+        """Has ``listener`` called at every broadcast, on the thread that sends: it must not block and not raise."""
         with self._listeners.lock:
             self._listeners.all = (*self._listeners.all, listener)
 
@@ -75,25 +75,25 @@ class Bell:
         with self._listeners.lock:
             self._listeners.all = tuple(each for each in self._listeners.all if each != listener)
 
-    def ring(self, changed: Changed) -> None:
+    def send(self, changed: Changed) -> None:
         """After a commit of ours. From the writer's thread only."""
-        self.tell(changed)
+        self.tell_here(changed)
         if self._doorbell is not None:
             self._doorbell.ring()
 
-    def tell(self, changed: Changed) -> None:
+    def tell_here(self, changed: Changed) -> None:
         """Somebody else has committed: only this process is told. From any thread."""
         for listener in self._listeners.all:
             listener(changed)
 
     def close(self) -> None:
-        """Rings no more. On the writer's thread, or after it has ended."""
+        """Sends no more. On the writer's thread, or after it has ended."""
         if self._doorbell is not None:
             self._doorbell.close()
 
 
-class Ear:
-    """Brings what is rung to one event loop. While the loop is blocked the rings become one.
+class LoopListener:
+    """Brings what is broadcast to one event loop. While the loop is blocked the broadcasts become one.
 
     Args:
         tell: called by the loop.
@@ -107,7 +107,7 @@ class Ear:
         self._news: Changed = frozenset()
 
     def hear(self, changed: Changed) -> None:
-        """A listener of a :class:`Bell`. From any thread."""
+        """A listener of a :class:`Broadcast`. From any thread."""
         with self._lock:
             news = self._news
             self._news = None if news is None or changed is None else news | changed
