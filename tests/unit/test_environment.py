@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 import types
 from importlib.metadata import EntryPoint
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import pytest
 
 import rustmq_sdk.drivers
+import rustmq_sdk.options
 from rustmq_sdk import Client, ConfigurationError
 from rustmq_sdk.drivers import BUILT_IN, memory, sqlite
 from rustmq_sdk.drivers.memory import MemoryDriver
 from rustmq_sdk.drivers.sqlite import SqliteOptions
-from rustmq_sdk.options import Schema, about, read_options
+from rustmq_sdk.options import Schema, about, locate, read_options
 
 
 class TestOptionsOfDrivers:
@@ -135,6 +138,36 @@ def pigeon(monkeypatch: pytest.MonkeyPatch) -> None:
     module.OPTIONS = PigeonOptions.__struct_fields__  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pigeon_driver", module)
     announce(monkeypatch, EntryPoint("carrier-pigeon", "pigeon_driver:open", "rustmq_sdk.drivers"))
+
+
+def test_the_example_for_authors_of_drivers_reads_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"::\n\n((?: {4}.*\n|\n)+)", rustmq_sdk.options.__doc__ or "")
+    assert found is not None
+    names: dict[str, Any] = {**vars(rustmq_sdk.options), "Literal": Literal, "PigeonDriver": lambda *given: given}
+    exec(
+        compile(
+            "from typing import Annotated\n" + textwrap.dedent(found[1]),
+            "rustmq_sdk/options.py",
+            "exec",
+            dont_inherit=True,
+        ),
+        names,
+    )
+    monkeypatch.setenv("RUSTMQ_PIGEON_LOFTS", "3")
+    address, options = names["open"]("pigeon://home?feed=peas")
+    assert (address, options.lofts, options.feed) == ("home", 3, "peas")
+    with pytest.raises(ConfigurationError, match=r"feed='pees': .*Did you mean 'peas'\? What the pigeons are given"):
+        names["open"]("pigeon://home?feed=pees")
+
+
+def test_an_option_that_sounds_secret_is_not_shown_whatever_was_given() -> None:
+    class Guarded(Schema, frozen=True, kw_only=True):
+        api_key: Annotated[int | None, about("Number of the key.")] = None
+
+    with pytest.raises(ConfigurationError) as caught:
+        read_options(Guarded, locate("pigeon://home?api_key=hunter2"))
+
+    assert "hunter2" not in f"{caught.value} {caught.value.value!r}"
 
 
 def announce(monkeypatch: pytest.MonkeyPatch, point: EntryPoint) -> None:
