@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
+import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +19,7 @@ import pytest
 
 from rustmq_sdk import Client
 from rustmq_sdk.drivers import kafka as kafka_driver
+from rustmq_sdk.drivers.kafka.connecting import Address, Connections
 from rustmq_sdk.drivers.kafka.encoding import CODECS
 from rustmq_sdk.errors import (
     AuthenticationFailed,
@@ -27,8 +31,10 @@ from rustmq_sdk.errors import (
 )
 from rustmq_sdk.slots import Driver
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence
-from tests.kafka.reading import AT_ONCE, SOON
+from tests.kafka.reading import AT_ONCE, SOON, until
+from tests.services.certificates import certify
 from tests.services.kafka_server import KafkaServer
+from tests.services.ports import HOST
 from tests.services.programs import OPENSSL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -184,6 +190,54 @@ async def test_one_server_that_answers_is_enough(kafka: KafkaServer) -> None:
     for _ in range(4):
         async with Client(f"kafka://127.0.0.1:1,{kafka.bootstrap}") as client:
             assert (await client.topics())[topic] == 1
+
+
+@contextmanager
+def mute_server(folder: Path) -> Iterator[Address]:
+    """Takes one connection with TLS, and says nothing more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    over = threading.Event()
+    listener = socket.create_server((HOST, 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True):
+            over.wait()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield Address(*listener.getsockname())
+    finally:
+        over.set()
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_connection_that_fails_while_it_is_made_is_closed_whatever_the_broker_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await anyio.to_thread.run_sync(certify, tmp_path)
+    loop = asyncio.get_running_loop()
+    create, made = loop.create_connection, list[socket.socket]()
+
+    async def create_and_keep(*arguments: Any, **options: Any) -> Any:
+        transport, protocol = await create(*arguments, **options)
+        made.append(transport.get_extra_info("socket"))
+        return transport, protocol
+
+    monkeypatch.setattr(loop, "create_connection", create_and_keep)
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    with mute_server(tmp_path) as address:
+        connections = Connections({"security_protocol": "SSL", "ssl_context": trust})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connections._connect, address)
+            await until(lambda: made)
+            tasks.cancel_scope.cancel()
+
+        await until(lambda: made[0].fileno() == -1, within=AT_ONCE)
 
 
 async def test_a_certificate_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
 from rustmq_sdk.drivers.kafka.failures import ClosedInGreeting, NotSent, Unanswered
@@ -31,6 +31,20 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no types for us to see
+    """Closes at once, also when it fails while it is made.
+
+    asyncio would keep a socket with TLS until the broker has said goodbye as well, for half a minute. Whoever ends its
+    loop before that is warned of a socket that was forgotten.
+    """
+
+    def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> None:
+        writer = self._writer
+        super().close(reason=reason, exc=exc)
+        if writer is not None:
+            writer.transport.abort()
+
+
 class Connections:
     """One connection to each broker that was asked for something.
 
@@ -40,7 +54,7 @@ class Connections:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = {name: value for name, value in settings.items() if name != "bootstrap_servers"}
-        self._open: dict[Address, AIOKafkaConnection] = {}
+        self._open: dict[Address, Connection] = {}
         self._locks: defaultdict[Address, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._closed = False
 
@@ -73,7 +87,7 @@ class Connections:
         for address, connection in list(self._open.items()):
             self._drop(address, connection)
 
-    async def _connection(self, address: Address) -> AIOKafkaConnection:
+    async def _connection(self, address: Address) -> Connection:
         async with self._locks[address]:
             connection = self._open.get(address)
             if connection is None or not connection.connected():
@@ -81,13 +95,14 @@ class Connections:
 
             return connection
 
-    async def _connect(self, address: Address) -> AIOKafkaConnection:
+    async def _connect(self, address: Address) -> Connection:
         self._check_open()
         try:
+            connection = Connection(
+                *address, **self._settings, request_timeout_ms=_NEVER_MS, max_idle_ms=int(IDLE * 1000)
+            )
             async with asyncio.timeout(CONNECT):
-                connection = await create_conn(
-                    *address, **self._settings, request_timeout_ms=_NEVER_MS, max_idle_ms=int(IDLE * 1000)
-                )
+                await connection.connect()
         except Exception as error:
             # Whatever it is: TLS and SASL raise what they like, a ValueError among it.
             raise NotSent(f"{address}: {str(error) or type(error).__name__}") from _reason(error)
@@ -95,7 +110,7 @@ class Connections:
         try:
             self._check_open()
         except NotSent:
-            _abort(connection)
+            connection.close(reason=CloseReason.SHUTDOWN)
             raise
 
         return connection
@@ -104,23 +119,15 @@ class Connections:
         if self._closed:
             raise NotSent("the client is closed")
 
-    def _drop(self, address: Address, connection: AIOKafkaConnection) -> None:
+    def _drop(self, address: Address, connection: Connection) -> None:
         if self._open.get(address) is connection:
             del self._open[address]
 
-        _abort(connection)
+        connection.close(reason=CloseReason.SHUTDOWN)
 
 
 _NEVER_MS = 3_600_000
 """The deadlines are ours. aiokafka's own ends a request and leaves the connection open."""
-
-
-def _abort(connection: AIOKafkaConnection) -> None:
-    """Closes without waiting for what the broker does not take any more."""
-    writer = connection._writer
-    connection.close(reason=CloseReason.SHUTDOWN)
-    if writer is not None:
-        writer.transport.abort()
 
 
 def _reason(error: Exception) -> Exception:
