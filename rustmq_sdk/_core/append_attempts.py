@@ -6,7 +6,7 @@ from random import Random
 
 from rustmq_sdk._core.retry import backoff
 from rustmq_sdk.config import RetryPolicy
-from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
+from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
 
 # A reconnect takes tens of milliseconds, a failover seconds; librdkafka's retry.backoff.ms is 100, its maximum 1,000.
 _PAUSES = RetryPolicy(initial=0.1, max_delay=1.0)
@@ -49,7 +49,7 @@ class AppendAttempts:
         lost_answer = isinstance(error, OutcomeUnknown | TimeoutError)
         self._unknown = self._unknown or lost_answer
         pause = self._pause(error)
-        again = lost_answer or isinstance(error, TransientDriverError | CircuitOpen)
+        again = lost_answer or isinstance(error, TransientDriverError)
         if lost_answer and not self._repeatable:
             again = False
 
@@ -59,13 +59,8 @@ class AppendAttempts:
         raise self._final(error, in_time=not again)
 
     def _pause(self, error: Exception) -> float:
-        asked = 0.0
-        if isinstance(error, TransientDriverError):
-            asked = error.retry_after or 0.0
-        elif isinstance(error, CircuitOpen):
-            asked = error.retry_in
-
-        return max(asked, backoff(_PAUSES, self._made, self._rng))
+        asked = error.retry_after if isinstance(error, TransientDriverError) else None
+        return max(asked or 0.0, backoff(_PAUSES, self._made, self._rng))
 
     def _final(self, error: Exception, *, in_time: bool) -> Exception:
         what = "" if in_time else f" within send_timeout={self._timeout:g} s"

@@ -9,7 +9,6 @@ import anyio
 
 from rustmq_sdk._core.append_attempts import AppendAttempts
 from rustmq_sdk._core.outbox import Batch
-from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.errors import OutcomeUnknown, PermanentDriverError, TransientDriverError
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import ProducerSequence, SentMessage
@@ -18,12 +17,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-async def persevere(
-    attempts: AppendAttempts,
-    breaker: Breaker | None,
-    operation: Callable[[float, *Args], Awaitable[T]],
-    *args: *Args,
-) -> T:
+async def persevere(attempts: AppendAttempts, operation: Callable[[float, *Args], Awaitable[T]], *args: *Args) -> T:
     """Calls ``operation(seconds, *args)`` until it succeeds or ``attempts`` says that it will not.
 
     Every attempt is made with the same arguments, the sequence number among them: that is how a sink recognises it.
@@ -31,10 +25,7 @@ async def persevere(
     while True:
         seconds = attempts.time_for_one(anyio.current_time())
         try:
-            if breaker is None:
-                return await operation(seconds, *args)
-
-            return await breaker.run_or_raise(operation, seconds, *args)
+            return await operation(seconds, *args)
         except Exception as error:
             pause = attempts.pause_after(error, anyio.current_time())
 

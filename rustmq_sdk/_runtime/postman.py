@@ -16,7 +16,6 @@ from rustmq_sdk._core.append_attempts import AppendAttempts
 from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, Wave
 from rustmq_sdk._core.routing import Submission, Topic
 from rustmq_sdk._runtime.appending import append, ask_partitions, persevere
-from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import ConfigurationError, OutcomeUnknown, TransientDriverError, UnknownTopic
 from rustmq_sdk.slots import Sink
@@ -46,7 +45,6 @@ class Postman:
         append_messages: so many messages may share an append, if that is more than a batch.
         settled: told how many messages are stored or have failed, whenever some are.
         failed: told of failures nobody waits for.
-        breaker: the sink's circuit.
         rng: for jitter, and for the partition that messages without a key begin with.
     """
 
@@ -59,7 +57,6 @@ class Postman:
         append_messages: int,
         settled: Callable[[int], None],
         failed: Failed,
-        breaker: Breaker | None,
         rng: Random,
     ) -> None:
         self._sink = sink
@@ -67,7 +64,6 @@ class Postman:
         self._idempotent = idempotent
         self._settled = settled
         self._failed = failed
-        self._breaker = breaker
         self._rng = rng
         self._outbox = Outbox(batch_size=config.batch_size, linger=config.linger, append_messages=append_messages)
         self._producer_id = os.urandom(16)
@@ -235,7 +231,7 @@ class Postman:
         asked_by = len(topic.waiting)
         attempts = self._attempts(topic.waiting[0].born, repeatable=True)
         try:
-            count = await persevere(attempts, self._breaker, ask_partitions, self._sink, topic.name)
+            count = await persevere(attempts, ask_partitions, self._sink, topic.name)
         except Exception as error:
             # Those who came meanwhile have time left: they ask for themselves.
             self._fail_waiting(topic, asked_by, error)
@@ -275,7 +271,7 @@ class Postman:
 
         attempts = self._attempts(batch.born, repeatable=self._idempotent)
         sequence = batch.sequence if self._idempotent else None
-        return await persevere(attempts, self._breaker, append, self._sink, batch, sequence)
+        return await persevere(attempts, append, self._sink, batch, sequence)
 
     def _attempts(self, born: float, *, repeatable: bool) -> AppendAttempts:
         timeout = self._config.send_timeout

@@ -17,7 +17,6 @@ from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
-from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.postman import Postman
 from rustmq_sdk._runtime.room import Room
 from rustmq_sdk.config import ProducerConfig
@@ -51,7 +50,6 @@ class Producer:
         config: the settings.
         idempotent: the sink's capability ``idempotent_append``.
         append_messages: the sink's capability of that name.
-        breaker: the sink's circuit, if it has one.
         rng: where jitter comes from, and the partition that messages without a key begin with.
     """
 
@@ -62,7 +60,6 @@ class Producer:
         config: ProducerConfig | None = None,
         idempotent: bool = False,
         append_messages: int = 0,
-        breaker: Breaker | None = None,
         rng: Random | None = None,
     ) -> None:
         self._config = config or ProducerConfig()
@@ -81,7 +78,6 @@ class Producer:
             append_messages=append_messages,
             settled=self._room.give,
             failed=self._note_failure,
-            breaker=breaker,
             rng=rng or chance.generator(),
         )
 

@@ -18,7 +18,6 @@ from rustmq_sdk import (
     SentMessage,
     TransientDriverError,
 )
-from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk.drivers.memory.driver import MemoryDriver
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import ProducerSequence
@@ -115,15 +114,12 @@ class Bench:
     async def create(self, partitions: int, topic: str = "t") -> None:
         await self.driver.admin().create_topic(topic, partitions, {})
 
-    def producer(
-        self, *, idempotent: bool = True, append_messages: int = 0, breaker: Breaker | None = None, **settings: Any
-    ) -> Producer:
+    def producer(self, *, idempotent: bool = True, append_messages: int = 0, **settings: Any) -> Producer:
         return Producer(
             self.wire,
             config=ProducerConfig(**settings),
             idempotent=idempotent,
             append_messages=append_messages,
-            breaker=breaker,
             rng=Random(7),
         )
 

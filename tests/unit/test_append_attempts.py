@@ -8,7 +8,6 @@ import pytest
 
 from rustmq_sdk import (
     AuthenticationFailed,
-    CircuitOpen,
     OutcomeUnknown,
     PermanentDriverError,
     TransientDriverError,
@@ -32,7 +31,6 @@ def test_a_refusal_that_may_heal_is_followed_by_another_attempt(repeatable: bool
 def test_a_backend_that_says_how_long_to_wait_is_obeyed() -> None:
     asked = TransientDriverError("slow down", slot="sink", operation="append", retry_after=7.0)
     assert attempts().pause_after(asked, now=0.0) == 7.0
-    assert attempts().pause_after(CircuitOpen("sink.append", retry_in=9.0), now=0.0) == 9.0
 
 
 def test_a_lost_answer_is_asked_for_again_only_where_that_stores_nothing_twice() -> None:

@@ -18,7 +18,6 @@ from rustmq_sdk import (
     TransientDriverError,
     UnknownTopic,
 )
-from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.postman import SENDERS
 from tests.unit.producer_bench import Bench, Fault, forbid, hang, refuse
 from tests.unit.producer_bench import bench as bench
@@ -248,6 +247,13 @@ class TestFailures:
             await producer.send("t", "b")
             assert bench.wire.asked == ["t", "t"]
 
+    async def test_appends_that_hang_leave_time_for_another(self, bench: Bench) -> None:
+        bench.wire.fail(hang, hang)
+        async with bench.producer() as producer:
+            assert (await producer.send("t", "a")).offset == 0
+
+        assert len(bench.wire.appends) == 3
+
     async def test_what_is_sent_while_a_flush_waits_belongs_to_the_next(self, bench: Bench) -> None:
         bench.wire.seconds = 1.0
         async with bench.producer(linger=0) as producer, anyio.create_task_group() as tasks:
@@ -261,24 +267,3 @@ class TestFailures:
                 await producer.flush()
 
             assert bench.stored() == ["a", "b", "c"]
-
-
-class TestCircuit:
-    async def test_an_open_circuit_is_waited_for_within_the_send_timeout(self, bench: Bench) -> None:
-        breaker = Breaker("sink.append", failures=2, open_for=5.0, clock=anyio.current_time)
-        bench.wire.fail(refuse, refuse)
-        async with bench.producer(breaker=breaker) as producer:
-            before = anyio.current_time()
-            assert (await producer.send("t", "a")).offset == 0
-            assert 5 <= anyio.current_time() - before < 10
-
-        assert len(bench.wire.appends) == 3
-
-    async def test_hanging_appends_open_the_circuit(self, bench: Bench) -> None:
-        breaker = Breaker("sink.append", failures=2, open_for=5.0, clock=anyio.current_time)
-        bench.wire.fail(hang, hang)
-        async with bench.producer(breaker=breaker, send_timeout=60) as producer:
-            await producer.send("t", "a")
-
-        assert len(bench.wire.appends) == 3
-        assert breaker.state == "closed"
