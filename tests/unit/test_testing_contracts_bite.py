@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 from anyio.lowlevel import checkpoint
 
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.memory import MemoryDriver, log_source
 from rustmq_sdk.drivers.memory import open as open_memory
-from rustmq_sdk.drivers.memory.bell import Bell
 from rustmq_sdk.drivers.memory.groups import Group
 from rustmq_sdk.drivers.memory.letters import LetterBox
 from rustmq_sdk.drivers.memory.log import PartitionLog
@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(log_source, "_served", lambda _: lambda _: 0, Log, "every_partition_is_served_within_one_round"),
     Mutant(MemoryLogSubscription, "fetch", taken_before_a_checkpoint, Log, "a_cancelled_fetch_loses_nothing"),
     Mutant(MemoryLogSubscription, "wake", nothing, Log, "wake_ends_a_waiting_fetch"),
-    Mutant(Bell, "ring", lambda _: Bell.interrupt, Log, "wake_before_a_fetch_ends_the_next_one"),
-    Mutant(Bell, "interrupt", nothing, Log, "a_change_of_assignment_ends_a_waiting_fetch"),
+    Mutant(Bell, "ring", lambda _: Bell.nudge, Log, "wake_before_a_fetch_ends_the_next_one"),
+    Mutant(MemoryLogSubscription, "_changed", nothing, Log, "a_change_of_assignment_ends_a_waiting_fetch"),
     Mutant(Group, "commit", without_extra, Log, "a_checkpoint_comes_back_as_it_was_written"),
     Mutant(MemoryLogSubscription, "_write", always_committed, Log, "a_moved_partition_is_fenced"),
     Mutant(MemoryLogSubscription, "_write", always_committed, Log, "a_commit_under_an_unknown_assignment_is_fenced"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias, cast
 
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.message import AnyPiece, Message
 from rustmq_sdk.values import Broken, Gone, Headers, TopicPartition, size_of
 
@@ -19,12 +21,6 @@ COMPACTION = "removed by compaction"
 NOT_WRITTEN = "beyond the end of the log"
 
 
-class Wakeable(Protocol):
-    """What a log tells that there is something new; ``anyio.Event`` is one."""
-
-    def set(self) -> None: ...
-
-
 class Cut(NamedTuple):
     """What one look at a partition found; the fields mean what they mean in ``Fetched``."""
 
@@ -34,6 +30,19 @@ class Cut(NamedTuple):
     size: int
     broken: Sequence[Broken]
     gone: Sequence[Gone]
+
+
+@contextmanager
+def nudging(bell: Bell, logs: Collection[PartitionLog]) -> Iterator[None]:
+    """Nudges the bell meanwhile, whenever something is appended to one of the logs."""
+    for log in logs:
+        log.waiters[bell] = None
+
+    try:
+        yield
+    finally:
+        for log in logs:
+            del log.waiters[bell]
 
 
 def build(records: Sequence[Record], piece: AnyPiece, first: int) -> list[Message]:
@@ -59,8 +68,8 @@ class PartitionLog:
         """One past the last offset."""
         self.largest = 0
         """Bytes of the largest record there ever was: an upper bound for every piece, known without a scan."""
-        self.waiters: dict[Wakeable, None] = {}
-        """Who waits for the next record. In the order in which they came, so that a seeded schedule repeats."""
+        self.waiters: dict[Bell, None] = {}
+        """Nudged by the next record. In the order in which they came, so that a seeded schedule repeats."""
         self._entries: list[Entry] = []
         self._totals: list[int] = []
         self._total_before = 0
@@ -85,8 +94,8 @@ class PartitionLog:
 
     def announce(self) -> None:
         """Wakes who waits for records of this partition."""
-        for waiter in self.waiters:
-            waiter.set()
+        for bell in self.waiters:
+            bell.nudge()
 
     def skip(self, count: int) -> None:
         """Leaves ``count`` offsets without a record, as transaction markers do."""

@@ -8,10 +8,10 @@ from operator import attrgetter
 
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk.drivers.memory.bell import Bell
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim, Group
-from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, build
+from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, build, nudging
 from rustmq_sdk.drivers.memory.membership import Membership, running
 from rustmq_sdk.errors import ConsumerStateError, Unsupported
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Fetched, SourceRequest
@@ -94,10 +94,13 @@ class MemoryLogSubscription:
     async def fetch(
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
     ) -> Sequence[Fetched]:
+        self._bell.rearm()
         pieces = self._pieces(wanted, max_messages, max_bytes)
         if not pieces and not self._bell.rung:
             cursors = [self._cursors[assignment] for assignment in wanted if assignment in self._cursors]
-            await self._bell.wait([cursor.log for cursor in cursors], max_wait)
+            with nudging(self._bell, {cursor.log for cursor in cursors}):
+                await self._bell.wait(max_wait)
+
             pieces = self._pieces(wanted, max_messages, max_bytes)
 
         self._bell.rung = False
@@ -145,7 +148,7 @@ class MemoryLogSubscription:
             return  # being revoked: it is committed under its new name, and fetched no more
 
         self._cursors[new] = Cursor(new, cursor.claim, cursor.log, offset)
-        self._bell.interrupt()
+        self._bell.nudge()
 
     async def read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
         self._must_have("read")
@@ -199,7 +202,7 @@ class MemoryLogSubscription:
     def _changed(self) -> None:
         held = self.membership.held
         self._cursors = {assignment: cursor for assignment, cursor in self._cursors.items() if assignment in held}
-        self._bell.interrupt()
+        self._bell.nudge()
 
     def _write(self, assignment: Assignment, position: Checkpoint) -> CommitOutcome:
         if assignment in self.membership.released:

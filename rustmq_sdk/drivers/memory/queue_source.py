@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk.drivers.memory.bell import Bell
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim, Group
-from rustmq_sdk.drivers.memory.log import build
+from rustmq_sdk.drivers.memory.log import build, nudging
 from rustmq_sdk.drivers.memory.membership import Membership, running
 from rustmq_sdk.drivers.memory.queues import Lease, Queue, Taken
 from rustmq_sdk.slots import (
@@ -80,6 +80,7 @@ class MemoryQueueSubscription:
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
     ) -> Sequence[Fetched]:
         deadline = anyio.current_time() + max_wait
+        self._bell.rearm()
         pieces = self._pieces(wanted, max_messages, max_bytes)
         while not pieces and not self._bell.rung:
             now = anyio.current_time()
@@ -89,9 +90,11 @@ class MemoryQueueSubscription:
             queues = [self._queues[assignment] for assignment in wanted if assignment in self._queues]
             # Deliveries come due and leases run out without anybody ringing. Without room that is of no interest.
             changes = [change for queue in queues if max_messages > 0 and (change := queue.next_change()) is not None]
-            interrupted = await self._bell.wait([queue.log for queue in queues], min([deadline, *changes]) - now)
+            with nudging(self._bell, {queue.log for queue in queues}):
+                nudged = await self._bell.wait(min([deadline, *changes]) - now)
+
             pieces = self._pieces(wanted, max_messages, max_bytes)
-            if interrupted:
+            if nudged:
                 break
 
         self._bell.rung = False
@@ -177,7 +180,7 @@ class MemoryQueueSubscription:
         held = self.membership.held
         self._queues = {assignment: queue for assignment, queue in self._queues.items() if assignment in held}
         self._served = {assignment: turn for assignment, turn in self._served.items() if assignment in held}
-        self._bell.interrupt()
+        self._bell.nudge()
 
     def _last_turn(self, assignment: Assignment) -> int:
         return self._served.get(assignment, 0)

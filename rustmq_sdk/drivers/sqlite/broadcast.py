@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 from weakref import WeakValueDictionary
 
-import anyio
-
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.drivers.sqlite.doorbell import AVAILABLE, Doorbell
 from rustmq_sdk.drivers.sqlite.forks import after_fork
@@ -121,32 +119,3 @@ class LoopListener:
             news, self._news, self._waiting = self._news, frozenset(), False
 
         self._tell(news)
-
-
-class Stir:
-    """An event that is waited for again and again: rearm it, look, and only then wait. Belongs to one loop.
-
-    Attributes:
-        left: whether whoever waits should return to its caller, and not only look again.
-    """
-
-    def __init__(self) -> None:
-        self.left = False
-        self._event = anyio.Event()
-
-    def rearm(self) -> None:
-        """What was set before is forgotten."""
-        self._event = anyio.Event()
-
-    def look(self) -> None:
-        """Ends the waiting: there may be something new."""
-        self._event.set()
-
-    def leave(self) -> None:
-        """Ends the waiting, or the next one, and has its caller return."""
-        self.left = True
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Until something happens, or has happened since the last :meth:`rearm`."""
-        await self._event.wait()

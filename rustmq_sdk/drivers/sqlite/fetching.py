@@ -8,7 +8,8 @@ from operator import attrgetter
 import anyio
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk.drivers.sqlite.broadcast import Changed, Stir
+from rustmq_sdk._bell import Bell
+from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
@@ -41,31 +42,31 @@ class Fetching:
         file: the log.
         holdings: what may be fetched.
         members: asked, after a silence, whether it still is ours.
-        stir: ends the waiting of a fetch, whoever does it.
+        bell: ends the waiting of a fetch, whoever does it.
     """
 
-    def __init__(self, file: LogFile, holdings: Holdings, members: Members, stir: Stir) -> None:
+    def __init__(self, file: LogFile, holdings: Holdings, members: Members, bell: Bell) -> None:
         self._file = file
         self._holdings = holdings
         self._members = members
         self._fetches = 0
         self._looks = 0
-        self._stir = stir
+        self._bell = bell
 
     def wake(self) -> None:
         """Has the waiting fetch, or the next one, return."""
-        self._stir.leave()
+        self._bell.ring()
 
     def look_again(self) -> None:
         """There may be something to fetch that was not before."""
-        self._stir.look()
+        self._bell.nudge()
 
     def heard(self, keys: Changed) -> None:
         """Partitions grew; None: any of them may have."""
         for holding in self._holdings:
             if keys is None or holding.partition in keys:
                 holding.cursor.ring()
-                self._stir.look()
+                self._bell.nudge()
 
     async def fetch(
         self, wanted: Collection[Assignment], max_messages: int, max_bytes: int, max_wait: float
@@ -73,20 +74,13 @@ class Fetching:
         """Fills :meth:`rustmq_sdk.slots.Subscription.fetch`."""
         deadline = anyio.current_time() + max_wait
         while True:
-            # Before the look: whatever stirs after this line is not slept through below.
-            self._stir.rearm()
+            # Before the look: what happens after this line is not slept through below.
+            self._bell.rearm()
             self._members.check()
             pieces = await self._look(wanted, max_messages, max_bytes)
-            if pieces or self._stir.left or not await self._stirs_before(deadline):
-                self._stir.left = False
+            if pieces or self._bell.rung or not await self._bell.wait(deadline - anyio.current_time()):
+                self._bell.rung = False
                 return pieces
-
-    async def _stirs_before(self, deadline: float) -> bool:
-        with anyio.CancelScope(deadline=deadline):
-            await self._stir.wait()
-            return True
-
-        return False
 
     async def _look(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
         await self._members.confirm()
@@ -106,7 +100,7 @@ class Fetching:
                 busy = self._busy(wanted)
 
             pieces = self._hand_out(list(_first(filter(_has_some, busy), max_messages)), max_messages, max_bytes)
-            if pieces or self._stir.left or not unread:
+            if pieces or self._bell.rung or not unread:
                 return pieces
 
     def _busy(self, wanted: Collection[Assignment]) -> list[Holding]:

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import anyio
 
-from rustmq_sdk.drivers.sqlite.broadcast import Changed, Stir
+from rustmq_sdk._bell import Bell
+from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
@@ -19,15 +20,15 @@ class Members:
     Args:
         ours: which of the two.
         keys: of broadcasts, after which to look at once.
-        stir: ends the waiting of a fetch when it cannot go on; :meth:`check` has the reason then.
-        nudged: ends its own waiting.
+        fetch_bell: ends the waiting of a fetch when it cannot go on; :meth:`check` has the reason then.
+        look_bell: ends its own waiting.
     """
 
-    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], stir: Stir, nudged: Stir) -> None:
+    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], fetch_bell: Bell, look_bell: Bell) -> None:
         self._ours = ours
         self._keys = keys
-        self._stir = stir
-        self._nudged = nudged
+        self._fetch_bell = fetch_bell
+        self._look_bell = look_bell
         self._failure: Exception | None = None
         self._trouble: TransientDriverError | None = None
 
@@ -48,11 +49,11 @@ class Members:
                 await self._keep_up()
         except Exception as error:
             self._failure = error
-            self._stir.leave()
+            self._fetch_bell.ring()
 
     def nudge(self) -> None:
         """Has it look at the group now."""
-        self._nudged.look()
+        self._look_bell.nudge()
 
     def heard(self, keys: Changed) -> None:
         """Something was written; None: anything."""
@@ -81,17 +82,16 @@ class Members:
     async def _keep_up(self) -> None:
         while True:
             # Before the look: what happens after this line leads to another one.
-            self._nudged.rearm()
+            self._look_bell.rearm()
             try:
                 await self._ours.round()
             except (TransientDriverError, OutcomeUnknown) as error:
                 # The next look repeats what is left to do. A full disk lets everybody read on: only here is it met.
                 if isinstance(error, TransientDriverError):
                     self._trouble = error
-                    self._stir.leave()
+                    self._fetch_bell.ring()
 
                 await anyio.sleep(self._ours.interval)
                 continue
 
-            with anyio.move_on_after(self._ours.interval):
-                await self._nudged.wait()
+            await self._look_bell.wait(self._ours.interval)

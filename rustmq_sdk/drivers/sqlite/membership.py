@@ -11,9 +11,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
-from rustmq_sdk.drivers.sqlite.broadcast import Stir
 from rustmq_sdk.drivers.sqlite.claims import Claimed, Stepped
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.group import View, view
@@ -33,7 +33,7 @@ class Membership:
         request: topics, group (not None here), lease and revoke budget.
         listener: whom to tell.
         holdings: kept up to date.
-        stir: ends the waiting of a fetch when assignments change.
+        bell: ends the waiting of a fetch when assignments change.
         missed: called, from any thread, when a heartbeat found that we were expired.
     """
 
@@ -43,7 +43,7 @@ class Membership:
         request: SourceRequest,
         listener: AssignmentListener,
         holdings: Holdings,
-        stir: Stir,
+        bell: Bell,
         missed: Callable[[], None],
     ) -> None:
         self.member = b""
@@ -56,7 +56,7 @@ class Membership:
         self._group = request.group or ""
         self._listener = listener
         self._holdings = holdings
-        self._stir = stir
+        self._bell = bell
         self._beats = BeatWatch(request.lease)
         self._lock: MemberLock | None = None
         self._joining = False
@@ -170,7 +170,7 @@ class Membership:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
-            self._stir.leave()
+            self._bell.ring()
             await self._listener.lost(assignments, reason=reason)
 
     async def _give_up(self, wanted: Sequence[Holding]) -> None:
@@ -183,7 +183,7 @@ class Membership:
             holding.flowing, holding.revoked = False, True
 
         if untold:  # all but those whose release failed the last time
-            self._stir.leave()
+            self._bell.ring()
             await self._listener.revoking(untold, self._request.revoke_budget)
 
         epochs = {holding.partition: holding.epoch for holding in wanted}
@@ -249,7 +249,7 @@ class Membership:
             await self._file.write("source", "release", claims.release, self._group, self.member, waiting)
             raise
         finally:
-            self._stir.leave()
+            self._bell.ring()
 
 
 class _Look(NamedTuple):

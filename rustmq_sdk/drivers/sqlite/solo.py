@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from rustmq_sdk.drivers.sqlite.broadcast import Stir
+from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.topics import missing, partitions_of
@@ -20,7 +20,7 @@ class Solo:
         request: the topics, and the lease, which sets how often to look for new ones.
         listener: whom to tell.
         holdings: kept up to date.
-        stir: ends the waiting of a fetch when assignments change.
+        bell: ends the waiting of a fetch when assignments change.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Solo:
         request: SourceRequest,
         listener: AssignmentListener,
         holdings: Holdings,
-        stir: Stir,
+        bell: Bell,
     ) -> None:
         self.member = b""
         self.missing_topics: Mapping[str, str] = {}
@@ -39,7 +39,7 @@ class Solo:
         self._topics = request.topics
         self._listener = listener
         self._holdings = holdings
-        self._stir = stir
+        self._bell = bell
         self._joined = False
 
     async def round(self) -> None:
@@ -51,7 +51,7 @@ class Solo:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
-            self._stir.leave()
+            self._bell.ring()
             await self._listener.lost(assignments, reason="topics_changed")
 
         held = {holding.partition for holding in self._holdings}
@@ -59,7 +59,7 @@ class Solo:
         if fresh:
             reason = "topics_changed" if self._joined else "joined"
             self._holdings.take(await self._listener.assigned(list(fresh), None, reason=reason), fresh, 0)
-            self._stir.leave()
+            self._bell.ring()
 
         self._joined = True
 

@@ -8,9 +8,10 @@ from functools import partial
 
 import anyio
 
+from rustmq_sdk._bell import Bell
 from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
-from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, TOPICS, Changed, LoopListener, Stir, group_key
+from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, TOPICS, Changed, LoopListener, group_key
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
@@ -61,19 +62,19 @@ class SqliteSource:
 
     @asynccontextmanager
     async def _subscribed(self, listener: AssignmentListener) -> AsyncIterator[SqliteSubscription]:
-        request, stir, nudged = self._request, Stir(), Stir()
+        request, fetch_bell, look_bell = self._request, Bell(), Bell()
         holdings = Holdings(check_crcs=self._file.options.check_crcs)
         ours: Membership | Solo
         keys: frozenset[Hashable]
         if request.group is None:
-            ours, keys = Solo(self._file, request, listener, holdings, stir), frozenset({TOPICS})
+            ours, keys = Solo(self._file, request, listener, holdings, fetch_bell), frozenset({TOPICS})
         else:
-            missed = partial(Mailbox.current().post, nudged.look)
-            ours = Membership(self._file, request, listener, holdings, stir, missed)
+            missed = partial(Mailbox.current().post, look_bell.nudge)
+            ours = Membership(self._file, request, listener, holdings, fetch_bell, missed)
             keys = frozenset({TOPICS, MEMBERS, group_key(request.group)})
 
-        members = Members(ours, keys, stir, nudged)
-        fetching = Fetching(self._file, holdings, members, stir)
+        members = Members(ours, keys, fetch_bell, look_bell)
+        fetching = Fetching(self._file, holdings, members, fetch_bell)
         subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
         with raised_as_itself() as body:
             async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
