@@ -196,6 +196,14 @@ async def settle_after(message: Message, error: BaseException | None) -> bool:
     return False
 
 
+def least_certain(results: Collection[AckResult]) -> AckResult:
+    """What settling several messages came to, in one word; DUPLICATE only if all of them were settled before."""
+    return next((result for result in _LEAST_CERTAIN_FIRST if result in results), AckResult.DUPLICATE)
+
+
+_LEAST_CERTAIN_FIRST = (AckResult.STALE, AckResult.PENDING, AckResult.RECORDED, AckResult.DURABLE)
+
+
 @final
 class Messages(list[Message]):
     """A batch as ``receive_batch()`` hands it out: a list, and the verbs of a message for all of it.
@@ -220,15 +228,13 @@ class Messages(list[Message]):
         """
         return await self._spans[0][0].owner.ack_spans(self._spans, durable)
 
-    async def nack(self, delay: float | None = None, reason: str | None = None) -> None:
-        """Nacks what is unsettled, as :meth:`Message.nack`."""
-        for message in self._received:
-            await message.nack(delay, reason)
+    async def nack(self, delay: float | None = None, reason: str | None = None) -> AckResult:
+        """Nacks what is unsettled, as :meth:`Message.nack`; returns the least certain result, as :meth:`ack`."""
+        return least_certain([await message.nack(delay, reason) for message in self._received])
 
-    async def reject(self, reason: str | None = None) -> None:
-        """Rejects what is unsettled, as :meth:`Message.reject`."""
-        for message in self._received:
-            await message.reject(reason)
+    async def reject(self, reason: str | None = None) -> AckResult:
+        """Rejects what is unsettled, as :meth:`Message.reject`; returns the least certain result, as :meth:`ack`."""
+        return least_certain([await message.reject(reason) for message in self._received])
 
     async def __aenter__(self) -> Messages:
         return self

@@ -21,12 +21,11 @@ from rustmq_sdk._runtime.arguments import check_seconds
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import StalePartition
-from rustmq_sdk.message import DONE, OPEN, STALE, AnyPiece, Message, Span
+from rustmq_sdk.message import DONE, OPEN, STALE, AnyPiece, Message, Span, least_certain
 from rustmq_sdk.values import AckResult
 
 RECORDED, DUPLICATE = AckResult.RECORDED, AckResult.DUPLICATE
 """Globals: see ``message.py``."""
-_LEAST_CERTAIN_FIRST = (AckResult.STALE, AckResult.PENDING, AckResult.RECORDED, AckResult.DURABLE)
 
 
 class LedgerSettler:
@@ -97,7 +96,7 @@ class LedgerSettler:
             results = [result for result in results if result is not RECORDED]
             results += await self._until_spans_written(spans)
 
-        return next((result for result in _LEAST_CERTAIN_FIRST if result in results), DUPLICATE)
+        return least_certain(results)
 
     async def _until_spans_written(self, spans: Collection[Span]) -> set[AckResult]:
         settled: dict[Ledger, list[int]] = defaultdict(list)

@@ -240,7 +240,9 @@ class TestItsHandles:
         async with either.consumer(retry=STEADY) as consumer:
             batch = await consumer.receive_batch(10)
             await batch[4].ack()
-            await batch.nack()
+            assert await batch.nack() is AckResult.RECORDED
+            assert await batch.nack() is AckResult.DUPLICATE
+            assert await batch.reject() is AckResult.DUPLICATE
             again = await take_all(consumer, quiet=10)
             assert sorted(texts(again)) == sorted(text for text in numbered(10) if text != "m4")
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from rustmq_sdk.errors import ConfigurationError, Reject, Retry
-from rustmq_sdk.message import Message, Messages
+from rustmq_sdk.message import Message, Messages, least_certain
 from rustmq_sdk.testing import Acked, Nacked, Rejected, Released, handle, message
 from rustmq_sdk.values import AckResult
 
@@ -137,3 +137,19 @@ async def test_a_batch_settles_itself_at_once() -> None:
         assert await batch.ack() is AckResult.DUPLICATE
 
     assert await handle(handler, [message() for _ in range(2)], batch=True) == [Acked(), Acked()]
+
+
+@pytest.mark.parametrize("verb", ["nack", "reject"])
+async def test_a_batch_says_the_least_certain_result_of_its_messages(verb: str) -> None:
+    made = [message(offset=offset) for offset in range(2)]
+    batch = Messages(made, [(each._piece, 0, 1) for each in made])
+    await made[0].ack()
+    assert await getattr(batch, verb)() is AckResult.RECORDED
+    assert await getattr(batch, verb)() is AckResult.DUPLICATE
+
+
+def test_the_least_certain_result_is_what_the_caller_has_to_reckon_with() -> None:
+    assert least_certain([AckResult.DUPLICATE, AckResult.RECORDED, AckResult.STALE]) is AckResult.STALE
+    assert least_certain([AckResult.DURABLE, AckResult.PENDING, AckResult.RECORDED]) is AckResult.PENDING
+    assert least_certain([AckResult.DUPLICATE, AckResult.DURABLE]) is AckResult.DURABLE
+    assert least_certain([]) is AckResult.DUPLICATE
