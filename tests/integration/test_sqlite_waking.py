@@ -17,10 +17,10 @@ import apsw
 import pytest
 
 from rustmq_sdk.drivers import sqlite
-from rustmq_sdk.drivers.sqlite import SqliteDriver, lookout, watcher
+from rustmq_sdk.drivers.sqlite import SqliteDriver, file_watch, watcher
 from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.doorbell import doorbell_path
-from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout
+from rustmq_sdk.drivers.sqlite.file_watch import EventFileWatch, PollingFileWatch
 from rustmq_sdk.slots import LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
 from rustmq_sdk.testing.listener import RecordingListener
@@ -59,8 +59,8 @@ async def driver(path: Path, wake: str) -> AsyncIterator[SqliteDriver]:
 @pytest.fixture
 def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the log by himself: who does not hear, hears nothing."""
-    monkeypatch.setattr(lookout, "NET_SECONDS", NEVER)
-    monkeypatch.setattr(EventLookout, "look_every", NEVER)
+    monkeypatch.setattr(file_watch, "NET_SECONDS", NEVER)
+    monkeypatch.setattr(EventFileWatch, "look_every", NEVER)
 
 
 @asynccontextmanager
@@ -140,7 +140,7 @@ async def test_who_joins_beats_in_time_although_the_watch_is_waiting(
     """The watch thread has learned before how long it may wait, when nobody had to beat."""
     monkeypatch.setattr(watcher, "NET_SECONDS", NEVER)
     async with reading(driver):
-        await until(lambda: driver._file()._watcher._watches[-1]._tick_at > time.monotonic() + NEVER / 2)
+        await until(lambda: driver._file()._watcher._threads[-1]._tick_at > time.monotonic() + NEVER / 2)
         request = SourceRequest(topics=[TP.topic], group="alarm", lease=1.0, revoke_budget=0.5)
         async with log_member(driver, request, RecordingListener(committed=True), PATIENCE) as member:
             await member.owns([TP])
@@ -191,14 +191,14 @@ async def test_a_watch_that_breaks_is_replaced_by_polling(
     driver: SqliteDriver, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with reading(driver) as reader:
-        (watch,) = driver._file()._watcher._watches
-        broken = watch._lookout
-        assert isinstance(broken, EventLookout)
+        (watch,) = driver._file()._watcher._threads
+        broken = watch._file_watch
+        assert isinstance(broken, EventFileWatch)
         # Removed, and its place taken by what cannot be watched.
         doorbell_path(path).unlink()
         doorbell_path(path).mkdir()
-        await until(lambda: watch._lookout is not broken)
-        assert isinstance(watch._lookout, PollingLookout)
+        await until(lambda: watch._file_watch is not broken)
+        assert isinstance(watch._file_watch, PollingFileWatch)
         with another(path, lease=10) as other:
             assert await other.ask("send anyway") == "sent"
             await hears(reader, b"anyway", 1)
@@ -212,7 +212,7 @@ async def test_a_subscription_that_ends_gives_its_descriptors_back(driver: Sqlit
         async with reading(driver):
             pass
 
-        await until(lambda: not any(watch.is_alive() for watch in driver._file()._watcher._watches))
+        await until(lambda: not any(watch.is_alive() for watch in driver._file()._watcher._threads))
         counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
 
     assert counts[1] == counts[2]

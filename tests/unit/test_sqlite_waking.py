@@ -17,11 +17,11 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk.drivers.sqlite import doorbell, filelocks, inotify, kqueue, lookout
+from rustmq_sdk.drivers.sqlite import doorbell, file_watch, filelocks, inotify, kqueue
 from rustmq_sdk.drivers.sqlite.broadcast import Broadcast, Changed, LoopListener
 from rustmq_sdk.drivers.sqlite.doorbell import Doorbell, DoorbellWatch, doorbell_path
 from rustmq_sdk.drivers.sqlite.file_events import FileEvent
-from rustmq_sdk.drivers.sqlite.lookout import EventLookout, PollingLookout, Seen, open_lookout
+from rustmq_sdk.drivers.sqlite.file_watch import EventFileWatch, PollingFileWatch, Seen, open_file_watch
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, lock_path, remove, sweep
 
 A, B = b"a" * 16, b"b" * 16
@@ -118,7 +118,7 @@ def test_our_own_rings_are_passed_over(log: Path, watch: DoorbellWatch) -> None:
 
 
 def test_another_process_in_our_slot_is_heard(log: Path, watch: DoorbellWatch) -> None:
-    os.pwrite(watch.fd, doorbell._SLOT.pack(doorbell._ringer.token ^ 1, 1), doorbell._ringer.offset)
+    os.pwrite(watch.fd, doorbell._SLOT.pack(doorbell._our_slot.token ^ 1, 1), doorbell._our_slot.offset)
     assert watch.rung()
 
 
@@ -164,7 +164,7 @@ def test_who_rings_finds_the_file_that_took_the_place_of_another(log: Path, watc
     else:
         doorbell_path(log).unlink()
 
-    assert not watch.standing
+    assert not watch.in_place
     again = DoorbellWatch(log)
     bell.ring()
     assert os.fstat(again.fd).st_size > 0
@@ -172,22 +172,22 @@ def test_who_rings_finds_the_file_that_took_the_place_of_another(log: Path, watc
     again.close()
 
 
-# The lookouts
+# The watches of files
 
 
 @pytest.fixture(params=["auto", "poll"])
-def looking(request: pytest.FixtureRequest, log: Path) -> Iterator[lookout.Lookout]:
-    looking = open_lookout(log, request.param)
-    assert isinstance(looking, PollingLookout if request.param == "poll" else EventLookout)
+def looking(request: pytest.FixtureRequest, log: Path) -> Iterator[file_watch.FileWatch]:
+    looking = open_file_watch(log, request.param)
+    assert isinstance(looking, PollingFileWatch if request.param == "poll" else EventFileWatch)
     yield looking
     looking.close()
 
 
-def until_committed(looking: lookout.Lookout) -> bool:
+def until_committed(looking: file_watch.FileWatch) -> bool:
     return any(looking.wait(0.1).committed for _ in range(50))
 
 
-def test_a_lookout_sees_a_ring_and_nothing_else(log: Path, looking: lookout.Lookout) -> None:
+def test_a_file_watch_sees_a_ring_and_nothing_else(log: Path, looking: file_watch.FileWatch) -> None:
     bell = Doorbell(log)
     bell.ring()
     assert looking.wait(0.02) == looking.wait(0.02) == Seen()
@@ -198,7 +198,7 @@ def test_a_lookout_sees_a_ring_and_nothing_else(log: Path, looking: lookout.Look
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_removed_file_is_made_again_and_watched(log: Path, looking: lookout.Lookout, replaced: bool) -> None:
+def test_a_removed_file_is_made_again_and_watched(log: Path, looking: file_watch.FileWatch, replaced: bool) -> None:
     path = doorbell_path(log)
     if replaced:
         path.with_suffix(".new").write_bytes(b"")
@@ -212,7 +212,7 @@ def test_a_removed_file_is_made_again_and_watched(log: Path, looking: lookout.Lo
     assert until_committed(looking)
 
 
-def test_a_lookout_does_not_wait_after_an_interruption(looking: lookout.Lookout) -> None:
+def test_a_file_watch_does_not_wait_after_an_interruption(looking: file_watch.FileWatch) -> None:
     looking.interrupt()
     assert looking.wait(60) == Seen()
 
@@ -221,9 +221,9 @@ def test_where_the_file_cannot_be_made_the_log_itself_is_looked_at_often(
     log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     doorbell_path(log).mkdir()
-    looking = open_lookout(log, "auto")
-    assert isinstance(looking, PollingLookout)
-    assert looking.look_every == lookout.POLL_SECONDS
+    looking = open_file_watch(log, "auto")
+    assert isinstance(looking, PollingFileWatch)
+    assert looking.look_every == file_watch.POLL_SECONDS
     assert looking.wait(0) == Seen()
     assert "wake=poll" in caplog.text
     looking.close()
@@ -242,8 +242,8 @@ def test_without_room_for_a_watch_it_polls_and_says_so(
 
     real = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", Full)
-    looking = open_lookout(log, "auto")
-    assert isinstance(looking, PollingLookout)
+    looking = open_file_watch(log, "auto")
+    assert isinstance(looking, PollingFileWatch)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     ring_elsewhere(log)
     assert until_committed(looking)
@@ -251,7 +251,7 @@ def test_without_room_for_a_watch_it_polls_and_says_so(
 
 
 def test_polling_that_was_asked_for_is_no_warning(log: Path, caplog: pytest.LogCaptureFixture) -> None:
-    open_lookout(log, "poll").close()
+    open_file_watch(log, "poll").close()
     assert not caplog.records
 
 

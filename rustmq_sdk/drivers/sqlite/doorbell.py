@@ -27,7 +27,7 @@ _SLOT = struct.Struct("=II")
 _NOTHING = bytes(_SLOT.size)
 
 
-class _Ringer:
+class _OurSlot:
     """This process: its slot, and what it writes there."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class _Ringer:
         return page[: self.offset] + _NOTHING + page[self.offset + _SLOT.size :] if token == self.token else page
 
 
-_ringer = _Ringer()
-after_fork(_ringer.draw)
+_our_slot = _OurSlot()
+after_fork(_our_slot.draw)
 
 
 def doorbell_path(log: Path) -> Path:
@@ -75,7 +75,7 @@ class Doorbell:
                 self.close()
                 self._fd = os.open(self._path, os.O_RDWR)
 
-            os.pwrite(self._fd, _ringer.next(), _ringer.offset)
+            os.pwrite(self._fd, _our_slot.next(), _our_slot.offset)
 
     def close(self) -> None:
         """Rings no more, until the next :meth:`ring`."""
@@ -101,7 +101,7 @@ class DoorbellWatch:
         self._seen = self._others()
 
     @property
-    def standing(self) -> bool:
+    def in_place(self) -> bool:
         """False once somebody has removed or replaced the file: nobody will ring this one."""
         return is_at(self.path, os.fstat(self.fd))
 
@@ -117,7 +117,7 @@ class DoorbellWatch:
             return
 
         # Whoever comes in between has opened the file already, and sees by the number of its links that it is gone.
-        if lock_alone(self.fd) and self.standing:
+        if lock_alone(self.fd) and self.in_place:
             with suppress(OSError):
                 self.path.unlink()
 
@@ -134,4 +134,4 @@ class DoorbellWatch:
             os.close(fd)
 
     def _others(self) -> bytes:
-        return _ringer.others(os.pread(self.fd, SLOTS * _SLOT.size, 0))
+        return _our_slot.others(os.pread(self.fd, SLOTS * _SLOT.size, 0))

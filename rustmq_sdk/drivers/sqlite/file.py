@@ -14,12 +14,12 @@ from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.file_watch import open_file_watch
 from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
-from rustmq_sdk.drivers.sqlite.lookout import open_lookout
+from rustmq_sdk.drivers.sqlite.in_place import Standing
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
-from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
 from rustmq_sdk.drivers.sqlite.writer import Writer
@@ -50,7 +50,7 @@ class LogFile:
             path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, standing=standing, stop=self._stop
         )
         self._reader = Reader(path, options, standing, self._stop)
-        self._watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_lookout, path, options.wake))
+        self._watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_file_watch, path, options.wake))
         self.request = self._writer.request
         """Has a change made without waiting for it; see :meth:`Writer.request`."""
         self.ticks = self._watcher.ticks

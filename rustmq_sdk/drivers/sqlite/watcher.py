@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 
 from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, Broadcast, Changed
-from rustmq_sdk.drivers.sqlite.lookout import NET_SECONDS, Lookout, Seen, poll_instead
+from rustmq_sdk.drivers.sqlite.file_watch import NET_SECONDS, FileWatch, Seen, poll_instead
 from rustmq_sdk.drivers.sqlite.member_lock import PeerLock
 
 UNLOCK_SECONDS = 0.001
@@ -28,7 +28,7 @@ class Watcher:
         broadcast: by which to tell.
         look: asks the thread of the writing connection for ``PRAGMA data_version`` and calls back with it. On that
             connection the number does not change with our own commits.
-        open_lookout: the way to learn of other processes; called on the watch thread.
+        open_file_watch: the way to learn of other processes; called on the watch thread.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class Watcher:
         log: Path,
         broadcast: Broadcast,
         look: Callable[[Callable[[int | None], None]], None],
-        open_lookout: Callable[[], Lookout],
+        open_file_watch: Callable[[], FileWatch],
     ) -> None:
         self.ticks: set[Callable[[], float]] = set()
         self.log = log
         self.broadcast = broadcast
-        self.open_lookout = open_lookout
+        self.open_file_watch = open_file_watch
         self.peers: dict[Hashable, frozenset[PeerLock]] = {}
         self._look = look
         self._answered = threading.Event()
@@ -49,7 +49,7 @@ class Watcher:
         self._seen: int | None = None
         self._lock = threading.Lock()
         self._listening = 0
-        self._watches: list[_Watch] = []  # the last one may be watching, the others are ending
+        self._threads: list[_WatchThread] = []  # the last one may be watching, the others are ending
         self._stopped = False
 
     def listen(self, listener: Callable[[Changed], None]) -> None:
@@ -58,24 +58,24 @@ class Watcher:
         with self._lock:
             self._listening += 1
             if self._listening == 1 and not self._stopped:
-                self._watches = [*(each for each in self._watches if each.is_alive()), _Watch(self)]
-                self._watches[-1].start()
+                self._threads = [*(each for each in self._threads if each.is_alive()), _WatchThread(self)]
+                self._threads[-1].start()
 
     def unlisten(self, listener: Callable[[Changed], None]) -> None:
         """Undoes :meth:`listen`."""
         self.broadcast.unlisten(listener)
         with self._lock:
             self._listening -= 1
-            if self._listening == 0 and self._watches:
-                self._watches[-1].stop()
+            if self._listening == 0 and self._threads:
+                self._threads[-1].stop()
 
     def watch_peers(self, watching: Hashable, locks: Collection[PeerLock]) -> None:
         """Broadcasts :data:`MEMBERS` while one of these is free. From any thread; replaces what was given before."""
         with self._lock:
             if self.peers.get(watching, frozenset()) != frozenset(locks):
                 self.peers = {**self.peers, watching: frozenset(locks)}
-                if self._watches:
-                    self._watches[-1].interrupt()
+                if self._threads:
+                    self._threads[-1].interrupt()
 
     def forget_peers(self, watching: Hashable) -> None:
         """Undoes :meth:`watch_peers`."""
@@ -85,20 +85,20 @@ class Watcher:
     def hurry(self) -> None:
         """Has the ticks called now. From any thread."""
         with self._lock:
-            if self._watches:
-                self._watches[-1].interrupt()
+            if self._threads:
+                self._threads[-1].interrupt()
 
     def stop(self) -> None:
         """Ends the watching for good, without waiting for it."""
         with self._lock:
             self._stopped = True
-            if self._watches:
-                self._watches[-1].stop()
+            if self._threads:
+                self._threads[-1].stop()
 
     def join(self) -> None:
         """Waits until it has ended; after :meth:`stop`."""
-        for watch in self._watches:
-            watch.join()
+        for thread in self._threads:
+            thread.join()
 
     def look(self) -> None:
         """Has the log itself looked at."""
@@ -115,14 +115,14 @@ class Watcher:
             self.broadcast.tell_here(None)
 
 
-class _Watch(threading.Thread):
+class _WatchThread(threading.Thread):
     """One watch, from the first listener to the last."""
 
     def __init__(self, watcher: Watcher) -> None:
         super().__init__(name="rustmq-sqlite-watch", daemon=True)
         self._watcher = watcher
-        self._guard = threading.Lock()  # others interrupt the lookout while this thread replaces or closes it
-        self._lookout: Lookout | None = None
+        self._guard = threading.Lock()  # others interrupt the file watch while this thread replaces or closes it
+        self._file_watch: FileWatch | None = None
         self._stopped = False
         self._peers: frozenset[PeerLock] = frozenset()
         self._look_at = self._tick_at = self._try_at = 0.0
@@ -136,8 +136,8 @@ class _Watch(threading.Thread):
     def interrupt(self) -> None:
         """Ends its waiting, or the next one."""
         with self._guard:
-            if self._lookout is not None:
-                self._lookout.interrupt()
+            if self._file_watch is not None:
+                self._file_watch.interrupt()
 
     def run(self) -> None:
         """Until it is stopped."""
@@ -147,35 +147,35 @@ class _Watch(threading.Thread):
             self._exchange(None)
 
     def _run(self) -> None:
-        lookout = self._watcher.open_lookout()
-        self._exchange(lookout)
+        file_watch = self._watcher.open_file_watch()
+        self._exchange(file_watch)
         while not self._stopped:
             try:
-                seen = self._wait(lookout)
+                seen = self._wait(file_watch)
             except OSError as error:
                 seen = Seen(committed=True)
-                lookout = poll_instead(self._watcher.log, error)
-                self._exchange(lookout)
+                file_watch = poll_instead(self._watcher.log, error)
+                self._exchange(file_watch)
 
             self._tell(seen)
-            self._look(lookout)
+            self._look(file_watch)
 
-    def _exchange(self, lookout: Lookout | None) -> None:
+    def _exchange(self, file_watch: FileWatch | None) -> None:
         with self._guard:
-            before, self._lookout = self._lookout, lookout
+            before, self._file_watch = self._file_watch, file_watch
 
         if before is not None:
             before.close()
 
-    def _wait(self, lookout: Lookout) -> Seen:
+    def _wait(self, file_watch: FileWatch) -> Seen:
         peers = frozenset[PeerLock]().union(*self._watcher.peers.values())
         if peers != self._peers:
             self._peers = peers
-            lookout.watch({peer.path for peer in peers})
+            file_watch.watch({peer.path for peer in peers})
             self._try_at = 0.0  # whoever ended before he was watched is found now
 
         due = min(self._tick_at, self._try_at, self._look_at)
-        return lookout.wait(max(due - time.monotonic(), 0.0))
+        return file_watch.wait(max(due - time.monotonic(), 0.0))
 
     def _tell(self, seen: Seen) -> None:
         now = time.monotonic()
@@ -189,8 +189,8 @@ class _Watch(threading.Thread):
             if any(peer.free() for peer in self._peers):
                 self._watcher.broadcast.tell_here(frozenset({MEMBERS}))
 
-    def _look(self, lookout: Lookout) -> None:
+    def _look(self, file_watch: FileWatch) -> None:
         now = time.monotonic()
         if now >= self._look_at:
-            self._look_at = now + lookout.look_every
+            self._look_at = now + file_watch.look_every
             self._watcher.look()

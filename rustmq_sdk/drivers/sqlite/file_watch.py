@@ -41,7 +41,7 @@ class Seen(NamedTuple):
     ended: bool = False
 
 
-class Lookout(Protocol):
+class FileWatch(Protocol):
     """Used by the watch thread; :meth:`interrupt` may come from any.
 
     Attributes:
@@ -67,7 +67,7 @@ class Lookout(Protocol):
         ...
 
 
-class EventLookout:
+class EventFileWatch:
     """Told by the operating system.
 
     Raises:
@@ -80,7 +80,7 @@ class EventLookout:
         self._log = log
         self._events = events
         self._watched: frozenset[Path] = frozenset()
-        self._bell = self._watch_bell()
+        self._doorbell = self._watch_doorbell()
 
     def watch(self, locks: Collection[Path]) -> None:
         for path in frozenset(locks) - self._watched:
@@ -92,14 +92,14 @@ class EventLookout:
     def wait(self, seconds: float) -> Seen:
         events = self._events.wait(seconds)
         dropped = any(event.path is None for event in events)
-        rings = any(event.path == self._bell.path for event in events)
-        committed = rings and self._bell.rung()
+        rings = any(event.path == self._doorbell.path for event in events)
+        committed = rings and self._doorbell.rung()
         if rings and not committed:
             time.sleep(OWN_SECONDS)
 
-        if any(event.kind == "gone" for event in events) and not self._bell.standing:
-            self._bell.close()
-            self._bell = self._watch_bell()
+        if any(event.kind == "gone" for event in events) and not self._doorbell.in_place:
+            self._doorbell.close()
+            self._doorbell = self._watch_doorbell()
             committed = True  # whoever rang meanwhile rang the old one, or the new one before it was watched
 
         return Seen(committed or dropped, dropped or any(event.kind == "ended" for event in events))
@@ -108,37 +108,37 @@ class EventLookout:
         self._events.interrupt()
 
     def close(self) -> None:
-        self._bell.close()
+        self._doorbell.close()
         self._events.close()
 
-    def _watch_bell(self) -> DoorbellWatch:
+    def _watch_doorbell(self) -> DoorbellWatch:
         for _ in range(REWATCH_ATTEMPTS):
-            bell = DoorbellWatch(self._log)
+            doorbell = DoorbellWatch(self._log)
             try:
-                self._events.on_write(bell.path, bell.fd)
+                self._events.on_write(doorbell.path, doorbell.fd)
             except BaseException:
-                bell.close()
+                doorbell.close()
                 raise
 
             # Removed before it was watched: nobody would have told.
-            if bell.standing:
-                return bell
+            if doorbell.in_place:
+                return doorbell
 
-            bell.close()
+            doorbell.close()
 
-        raise OSError(f"{bell.path} is removed again and again")
+        raise OSError(f"{doorbell.path} is removed again and again")
 
 
-class PollingLookout:
+class PollingFileWatch:
     """Reads the file beside the log often, which costs half of what a look at the log does."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._interrupted = False
-        self._bell: DoorbellWatch | None = None
+        self._doorbell: DoorbellWatch | None = None
         self.look_every = POLL_SECONDS
         with suppress(OSError):  # no such file can be had: the log itself is looked at as often
-            self._bell = DoorbellWatch(log)
+            self._doorbell = DoorbellWatch(log)
             self.look_every = NET_SECONDS
 
     def watch(self, locks: Collection[Path]) -> None:
@@ -149,7 +149,7 @@ class PollingLookout:
         while True:
             left = until - time.monotonic()
             time.sleep(min(max(left, 0.0), POLL_SECONDS))
-            if self._bell is not None and self._bell.rung():
+            if self._doorbell is not None and self._doorbell.rung():
                 return Seen(committed=True)
 
             if left <= POLL_SECONDS or self._interrupted:
@@ -160,31 +160,31 @@ class PollingLookout:
         self._interrupted = True
 
     def close(self) -> None:
-        if self._bell is not None:
-            self._bell.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
 
     def _replaced(self) -> bool:
         """Whether there is another file now: whoever rang meanwhile rang one that nobody read."""
-        if self._bell is None or self._bell.standing:
+        if self._doorbell is None or self._doorbell.in_place:
             return False
 
-        self._bell.close()
-        self._bell = DoorbellWatch(self._log)
+        self._doorbell.close()
+        self._doorbell = DoorbellWatch(self._log)
         return True
 
 
-def open_lookout(log: Path, how: Literal["auto", "poll"]) -> Lookout:
+def open_file_watch(log: Path, how: Literal["auto", "poll"]) -> FileWatch:
     """The best there is: the one place where that is decided. Never fails; what is missing is a warning in the log."""
     if how == "poll":
-        return PollingLookout(log)
+        return PollingFileWatch(log)
 
     try:
         events = _file_events()
         if events is None:
-            return PollingLookout(log)
+            return PollingFileWatch(log)
 
         try:
-            return EventLookout(log, events)
+            return EventFileWatch(log, events)
         except BaseException:
             events.close()
             raise
@@ -192,7 +192,7 @@ def open_lookout(log: Path, how: Literal["auto", "poll"]) -> Lookout:
         return poll_instead(log, error)
 
 
-def poll_instead(log: Path, error: OSError) -> PollingLookout:
+def poll_instead(log: Path, error: OSError) -> PollingFileWatch:
     """What is left when files cannot be watched, or not any more."""
     _log.log(
         logging.WARNING,
@@ -202,7 +202,7 @@ def poll_instead(log: Path, error: OSError) -> PollingLookout:
         error,
         POLL_SECONDS * 1000,
     )
-    return PollingLookout(log)
+    return PollingFileWatch(log)
 
 
 def _file_events() -> FileEvents | None:
