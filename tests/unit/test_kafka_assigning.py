@@ -144,7 +144,7 @@ async def test_partitions_without_a_group_are_assigned_again_after_a_failure_tha
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(assignment.run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await woken.wait()
 
         tasks.cancel_scope.cancel()
@@ -162,7 +162,7 @@ async def test_partitions_without_a_group_that_cannot_be_assigned_end_the_lookin
         read_topics(["t"]),
         interrupt=lambda: None,
     )
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await assignment.run()
 
     assert complaint(assignment) is failure

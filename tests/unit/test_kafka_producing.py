@@ -30,6 +30,9 @@ from tests.unit.kafka_broker import Act, Broker
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
+BRIEF = (0.2, 2.0, 9.0)
+"""Seconds in which nothing succeeds: the first will do, but where the machine is so busy that there is no answer."""
+
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,21 +161,29 @@ async def test_without_numbers_what_was_surely_not_stored_is_sent_again() -> Non
 async def test_an_append_that_cannot_be_made_in_time_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker()
     async with connected(broker) as sink:
-        monkeypatch.setattr(producing, "APPEND", 0.1)
         broker.acts = [19] * 1000
-        with pytest.raises(TransientDriverError, match=r"min\.insync\.replicas") as late:
-            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+        for seconds in BRIEF:
+            monkeypatch.setattr(producing, "APPEND", seconds)
+            with pytest.raises(TransientDriverError) as late:
+                await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+            if "no answer" not in str(late.value):
+                break
 
         broker.acts = []
         assert not broker.log[0]
-        assert "0.1 s" in str(late.value)
+        assert "min.insync.replicas" in str(late.value)
+        assert f"{seconds:g} s" in str(late.value)
 
 
-async def test_who_is_in_a_hurry_is_told_soon_that_nothing_was_sent_unless_something_was() -> None:
+async def test_who_is_in_a_hurry_is_told_soon_that_nothing_was_sent_unless_something_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     broker = Broker()
+    monkeypatch.setattr(producing, "APPEND", 100.0)
     async with connected(broker) as sink:
         broker.acts = [6] * 1000
-        with anyio.fail_after(4), pytest.raises(TransientDriverError, match="NotLeaderForPartition"):
+        with anyio.fail_after(30), pytest.raises(TransientDriverError, match="NotLeaderForPartition"):
             await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0), hurried=True)
 
         broker.acts = ["cut", *[6] * 100]
@@ -231,11 +242,17 @@ async def test_an_append_of_more_batches_than_a_broker_remembers_goes_on_where_i
     broker = Broker()
     messages = Payloads([b"%d" % number + b"x" * 99 for number in range(9)])
     async with connected(broker, batch_bytes=1) as sink:
-        monkeypatch.setattr(producing, "APPEND", 0.2)
         broker.acts = [*[0] * 8, *[19] * 1000]
-        with pytest.raises(OutcomeUnknown, match=r"min\.insync"):  # for some of it is stored
-            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+        for seconds in BRIEF:
+            monkeypatch.setattr(producing, "APPEND", seconds)
+            with pytest.raises((OutcomeUnknown, TransientDriverError)) as late:
+                await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
 
+            if "no answer" not in str(late.value):
+                break
+
+        assert "min.insync" in str(late.value)
+        assert isinstance(late.value, OutcomeUnknown), "for some of it is stored"
         broker.acts = []
         monkeypatch.setattr(producing, "APPEND", 9.0)
         sent = await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
