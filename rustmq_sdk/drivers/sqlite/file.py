@@ -16,7 +16,7 @@ from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.file_watch import open_file_watch
 from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
-from rustmq_sdk.drivers.sqlite.in_place import Standing
+from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
