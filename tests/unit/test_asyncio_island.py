@@ -15,8 +15,9 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk._asyncio_island import Island, IslandClosed, StrayCancellation
+from rustmq_sdk._asyncio_island import Island
 from rustmq_sdk._threads import Reply
+from rustmq_sdk.errors import IslandClosed, StrayCancellation
 
 colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 
@@ -76,7 +77,7 @@ class Block:
 
     def __call__(self) -> None:
         self.begun.set(None)
-        assert self._open.wait(10)
+        assert self._open.wait(50)
 
     def open(self) -> None:
         self._open.set()
@@ -183,7 +184,7 @@ async def test_context_variables_do_not_cross(island: Island) -> None:
 
 async def test_anyio_knows_the_loop_over_there_as_asyncios(island: Island) -> None:
     async def nested() -> str:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.sleep, 0)
 
@@ -289,7 +290,7 @@ async def test_what_blocks_the_callers_loop_does_not_stop_the_island(island: Isl
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(island.run, tick)
         await anyio.wait_all_tasks_blocked()
-        assert ticked.wait(10), "this blocks the loop, as a careless handler does"
+        assert ticked.wait(50), "this blocks the loop, as a careless handler does"
         tasks.cancel_scope.cancel()
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk._asyncio_island import Island, IslandClosed
+from rustmq_sdk._asyncio_island import Island
 from rustmq_sdk._threads import Reply
+from rustmq_sdk.errors import IslandClosed
 
 
 def closing_island() -> Island:
@@ -139,7 +140,7 @@ async def test_what_refuses_to_end_is_named_and_left_behind(caplog: pytest.LogCa
     async def start() -> None:
         asyncio.current_task().kept = asyncio.ensure_future(refuse())  # type: ignore[union-attr]
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with impatient_island() as island:
             await island.run(start)
             await begun.wait()
@@ -169,7 +170,7 @@ async def test_whoever_waits_for_what_refuses_to_end_is_told(caplog: pytest.LogC
         except IslandClosed as error:
             errors.append(error)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks, impatient_island() as island:
             tasks.start_soon(ask)
             await begun.wait()
@@ -183,7 +184,7 @@ async def test_a_call_that_comes_in_the_very_moment_of_the_end_is_refused(monkey
 
     assert island._thread is not None
     monkeypatch.setattr(island._thread, "_must_take_calls", lambda: None)  # it looked just before the end
-    with anyio.fail_after(5), pytest.raises(IslandClosed):
+    with anyio.fail_after(30), pytest.raises(IslandClosed):
         await island.run(asyncio.sleep, 0)
 
 
@@ -193,7 +194,7 @@ async def test_a_call_that_was_sent_before_the_end_and_arrives_after_it_is_not_b
 
     def block() -> None:
         blocked.set(None)
-        assert released.wait(10)
+        assert released.wait(50)
 
     async def ask() -> None:
         try:
@@ -223,7 +224,7 @@ async def test_a_blocked_loop_is_abandoned_and_it_is_said_where_it_is_blocked(
 
     def block_here() -> None:
         begun.set(None)
-        assert released.wait(10)
+        assert released.wait(50)
 
     async def ask() -> None:
         try:
@@ -232,7 +233,7 @@ async def test_a_blocked_loop_is_abandoned_and_it_is_said_where_it_is_blocked(
             errors.append(error)
 
     async with anyio.create_task_group() as tasks:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with impatient_island() as island:
                 island.post(block_here)
                 await begun.wait()
@@ -255,14 +256,14 @@ async def test_a_name_server_that_does_not_answer_holds_nothing(monkeypatch: pyt
 
     def hang(*arguments: Any, **keywords: Any) -> list[Any]:
         begun.set(None)
-        assert released.wait(10)
+        assert released.wait(50)
         return []
 
     async def look_up() -> None:
         await asyncio.get_running_loop().getaddrinfo("kafka.example", 9092)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with closing_island() as island, anyio.create_task_group() as tasks:
             tasks.start_soon(island.run, look_up)
             await begun.wait()
@@ -391,7 +392,8 @@ def test_a_callers_loop_that_died_does_not_harm_the_island(backend: str) -> None
 
 PROGRAM = """
 import anyio, asyncio, os, sys
-from rustmq_sdk._asyncio_island import Island, IslandClosed
+from rustmq_sdk._asyncio_island import Island
+from rustmq_sdk.errors import IslandClosed
 
 async def tick():
     while True:
