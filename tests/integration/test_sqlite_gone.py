@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rustmq_sdk
-from rustmq_sdk.drivers.sqlite import integrity_check, standing
+from rustmq_sdk.drivers.sqlite import file_identity, integrity_check
 from rustmq_sdk.errors import PermanentDriverError
 from tests.integration.others import PATIENCE
 
@@ -20,7 +20,7 @@ TOPIC = "quakes"
 
 @pytest.fixture(autouse=True)
 def look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing, "COMPANIONS_SECONDS", 0.0)
+    monkeypatch.setattr(file_identity, "COMPANIONS_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.drivers.sqlite.appending import Append
 from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.failures import translated
+from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.file_watch import open_file_watch
 from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
-from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
@@ -45,11 +45,11 @@ class LogFile:
         self.options = options
         self.broadcast = Broadcast(path)
         self._stop = threading.Event()
-        standing = Standing(path)
+        identity = FileIdentity(path)
         self._writer = Writer(
-            path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, standing=standing, stop=self._stop
+            path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, identity=identity, stop=self._stop
         )
-        self._reader = Reader(path, options, standing, self._stop)
+        self._reader = Reader(path, options, identity, self._stop)
         self._watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_file_watch, path, options.wake))
         self.request = self._writer.request
         """Has a change made without waiting for it; see :meth:`Writer.request`."""

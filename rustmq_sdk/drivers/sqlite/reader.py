@@ -12,8 +12,8 @@ import apsw
 
 from rustmq_sdk._threads import DaemonThread
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
-from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 
 P = ParamSpec("P")
@@ -23,10 +23,10 @@ T = TypeVar("T")
 class Reader:
     """Runs queries one after another. No query leaves a transaction open."""
 
-    def __init__(self, path: Path, options: SqliteOptions, standing: Standing, stop: threading.Event) -> None:
+    def __init__(self, path: Path, options: SqliteOptions, identity: FileIdentity, stop: threading.Event) -> None:
         self._path = path
         self._options = options
-        self._standing = standing
+        self._identity = identity
         self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-read")
         self._connection: Connection | None = None
@@ -49,10 +49,10 @@ class Reader:
         self._thread.close()
 
     def _queries(self) -> Queries:
-        self._standing.raise_if_gone()
+        self._identity.raise_if_gone()
         if self._connection is None:
             self._connection = connect(self._path, self._options, self._patience)
-            self._standing.opened(self._connection)
+            self._identity.opened(self._connection)
             self._connection.pragma("query_only", value=True)
 
         return Queries(self._connection)
@@ -60,4 +60,4 @@ class Reader:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._standing.close(connection)
+            self._identity.close(connection)

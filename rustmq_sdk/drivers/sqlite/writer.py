@@ -18,10 +18,10 @@ from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
 from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed, FileGone
+from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
-from rustmq_sdk.drivers.sqlite.standing import Standing
 from rustmq_sdk.drivers.sqlite.topics import place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
@@ -66,7 +66,7 @@ class Writer:
         options: from the URL.
         wall_clock_ms: milliseconds since the epoch.
         broadcast: sent after each commit.
-        standing: asked after each commit.
+        identity: asked after each commit.
         stop: ends its waiting for locks.
     """
 
@@ -77,14 +77,14 @@ class Writer:
         *,
         wall_clock_ms: Callable[[], int],
         broadcast: Broadcast,
-        standing: Standing,
+        identity: FileIdentity,
         stop: threading.Event,
     ) -> None:
         self._path = path
         self._options = options
         self._wall_clock_ms = wall_clock_ms
         self._broadcast = broadcast
-        self._standing = standing
+        self._identity = identity
         self._patience = Patience(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-write")
         self._waiting: deque[_Request] = deque()
@@ -151,10 +151,10 @@ class Writer:
         self._thread.submit(self._work)
 
     def _connected(self) -> Connection:
-        self._standing.raise_if_gone()
+        self._identity.raise_if_gone()
         if self._connection is None:
             self._connection = connect(self._path, self._options, self._patience)
-            self._standing.opened(self._connection)
+            self._identity.opened(self._connection)
             self._housekeeping.attach(self._connection)
 
         return self._connection
@@ -162,12 +162,12 @@ class Writer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._standing.close(connection)
+            self._identity.close(connection)
 
     def _look(self, tell: Callable[[int | None], None]) -> None:
         version = None
         with suppress(apsw.Error, FileGone):
-            self._stand()
+            self._check_identity()
             # The pragma and not data_version(), which does not look at the file and counts our own commits.
             version = None if self._connection is None else self._connection.pragma("data_version")
 
@@ -228,7 +228,7 @@ class Writer:
             raise
 
         self._commit(connection)
-        self._stand()
+        self._check_identity()
         if transaction.changed:
             self._broadcast.send(frozenset(transaction.changed))
 
@@ -246,10 +246,10 @@ class Writer:
             self._roll_back(connection)
             raise
 
-    def _stand(self) -> None:
+    def _check_identity(self) -> None:
         """Whether what was written is where others look for it."""
         try:
-            self._standing.check()
+            self._identity.check()
         except FileGone:
             self._disconnect()
             self._broadcast.tell_here(None)  # those who wait for something in it shall hear of it

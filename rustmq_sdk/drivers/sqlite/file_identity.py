@@ -30,7 +30,7 @@ COMPANIONS_SECONDS = 1.0
 _Inode: TypeAlias = tuple[int, int]
 
 
-class Standing:
+class FileIdentity:
     """One open log: its first connection says which file it is, and once that is gone it stays gone.
 
     A program that went on with what it finds under the name now would be in another log, with other positions.
