@@ -7,7 +7,8 @@
     │   └── MissingDriver (ImportError)      install what ``fix`` names
     ├── ConsumerStateError (RuntimeError)    the call does not fit the consumer's state: change the order of calls
     │   ├── ConsumerClosed                   normal after ``close()``; ``async for`` ends instead
-    │   └── BufferFull                       ``send_nowait()`` was too fast: ``await flush()`` first
+    │   ├── BufferFull                       ``send_nowait()`` was too fast: ``await flush()`` first
+    │   └── IslandClosed                     a client library's event loop has ended: open another ``Client``
     ├── Unsupported                          this source cannot do it, ever: choose another call or another source
     ├── DriverError                          a slot's backend failed: ``slot``, ``operation``, ``__cause__``
     │   ├── TransientDriverError             may be retried, not before ``retry_after`` seconds if that is set
@@ -16,6 +17,7 @@
     │       └── UnknownTopic
     ├── OutcomeUnknown                       the effect may or may not have happened: look before repeating it
     ├── CircuitOpen                          the backend is being left alone: try again in ``retry_in`` seconds
+    ├── StrayCancellation                    a client library cancelled what a call awaited: look before repeating it
     ├── StalePartition                       somebody else owns the partition now: stop working on it
     └── PartitionStopped                     a message could be neither handled nor dead-lettered: do what ``fix`` says
 
@@ -77,6 +79,14 @@ class BufferFull(ConsumerStateError):
     """``send_nowait()`` found ``max_buffered`` messages waiting to be sent already; this one was not taken."""
 
 
+class IslandClosed(ConsumerStateError):
+    """The event loop of an asyncio-only client takes no calls (any more).
+
+    It was not entered yet, was left, has died, or is another process's. What ended it, if it ended by itself, is
+    ``__cause__``.
+    """
+
+
 class Unsupported(RustMQError):
     """The source cannot do this, and the runtime cannot supply it either."""
 
@@ -135,6 +145,13 @@ class CircuitOpen(RustMQError):
             f"circuit {circuit} is open after repeated failures; the next probe is due in {retry_in:.1f} s. "
             "Try again after that, or look at health() for the cause"
         )
+
+
+class StrayCancellation(RustMQError):
+    """Something that a call awaited was cancelled, and not by the caller: nobody's task should end for that.
+
+    asyncio-only clients do so when they close underneath a call. The ``CancelledError`` is ``__cause__``.
+    """
 
 
 class StalePartition(RustMQError):

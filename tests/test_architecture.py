@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import rustmq_sdk
+from rustmq_sdk import errors
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rustmq_sdk"
@@ -63,6 +64,23 @@ def test_everything_public_is_documented(name: str) -> None:
     for member, value in vars(exported).items() if isinstance(exported, type) else ():
         if not member.startswith("_") and isinstance(value, types.FunctionType | property):
             assert value.__doc__, f"{name}.{member}"
+
+
+def test_the_tree_of_errors_has_every_class_below_its_parent() -> None:
+    drawn = re.findall(r"^    ((?:│   |    )*)(?:[├└]── )?(\w+)(?: \((\w+)\))?", errors.__doc__ or "", re.MULTILINE)
+    above: list[str] = []
+    parents: dict[str, set[str]] = {}
+    for indent, name, other in drawn:
+        if name == "RustMQError":
+            above = [name]
+        elif name in vars(errors) and issubclass(getattr(errors, name), errors.RustMQError):
+            del above[len(indent) // 4 + 1 :]
+            parents[name] = {above[-1], other} - {""}
+            above.append(name)
+
+    classes = [found for found in vars(errors).values() if isinstance(found, type)]
+    ours = [found for found in classes if issubclass(found, errors.RustMQError) and found is not errors.RustMQError]
+    assert parents == {found.__name__: {parent.__name__ for parent in found.__bases__} for found in ours}
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -16,9 +16,8 @@ once a batch, never once a message.
 
 from __future__ import annotations
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, StrayCancellation
 from rustmq_sdk._asyncio_island.home import Home
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.source import across
 
-__all__ = ["Home", "Island", "IslandClosed", "StrayCancellation", "across"]
+__all__ = ["Home", "Island", "across"]

@@ -12,23 +12,9 @@ import anyio
 
 from rustmq_sdk._log import log
 from rustmq_sdk._threads import Reply
-from rustmq_sdk.errors import ConsumerStateError, RustMQError
+from rustmq_sdk.errors import StrayCancellation
 
 T = TypeVar("T")
-
-
-class IslandClosed(ConsumerStateError):
-    """The other side takes no calls (any more): it was not entered yet, was left, has died, or is another process's.
-
-    What ended it, if it ended by itself, is ``__cause__``.
-    """
-
-
-class StrayCancellation(RustMQError):
-    """Something that the call awaited was cancelled, and not by its caller: nobody's task should end for that.
-
-    asyncio-only clients do so when they close underneath a call. The ``CancelledError`` is ``__cause__``.
-    """
 
 
 @dataclass(frozen=True, slots=True)

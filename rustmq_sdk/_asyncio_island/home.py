@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, Outcome, is_stray, name_of, result_of, stray
+from rustmq_sdk._asyncio_island.crossing import Outcome, is_stray, name_of, result_of, stray
 from rustmq_sdk._threads import Mailbox, Reply
+from rustmq_sdk.errors import IslandClosed
 
 T = TypeVar("T")
 

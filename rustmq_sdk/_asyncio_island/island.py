@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from anyio.lowlevel import current_token
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, is_stray, name_of, stray
+from rustmq_sdk._asyncio_island.crossing import is_stray, name_of, stray
 from rustmq_sdk._asyncio_island.loop_thread import LoopThread
 from rustmq_sdk._threads import Mailbox
+from rustmq_sdk.errors import IslandClosed
 
 T = TypeVar("T")
 

@@ -13,17 +13,11 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from rustmq_sdk._asyncio_island.crossing import (
-    IslandClosed,
-    Outcome,
-    name_of,
-    outlast,
-    result_of,
-    stray,
-)
+from rustmq_sdk._asyncio_island.crossing import Outcome, name_of, outlast, result_of, stray
 from rustmq_sdk._asyncio_island.executor import DaemonExecutor
 from rustmq_sdk._log import log
 from rustmq_sdk._threads import Mailbox, Reply
+from rustmq_sdk.errors import IslandClosed
 
 T = TypeVar("T")
 

@@ -11,14 +11,13 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, StrayCancellation
 from rustmq_sdk._asyncio_island.home import Home
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.order import Order
 from rustmq_sdk._asyncio_island.subscription import LogAcross, QueueAcross
 from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
-from rustmq_sdk.errors import PermanentDriverError
+from rustmq_sdk.errors import IslandClosed, PermanentDriverError, StrayCancellation
 from rustmq_sdk.slots import (
     AnySubscription,
     AssignmentListener,

@@ -7,10 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from rustmq_sdk._asyncio_island.crossing import IslandClosed, StrayCancellation
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.order import Flight, Order
-from rustmq_sdk.errors import PermanentDriverError, Unsupported
+from rustmq_sdk.errors import IslandClosed, PermanentDriverError, StrayCancellation, Unsupported
 from rustmq_sdk.slots import (
     Ack,
     AnySubscription,
