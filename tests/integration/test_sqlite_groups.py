@@ -193,7 +193,7 @@ async def test_after_a_silence_nothing_is_delivered_that_became_somebody_elses(d
             transaction.execute("UPDATE claim SET owner = x'00', epoch = epoch + 1")
 
         await driver._file().write("source", "take", take)
-        ours._heart._confirmed -= 6  # seconds, of a lease of 10
+        ours._heartbeat._confirmed -= 6  # seconds, of a lease of 10
         assert not await member.fetch()
         await member.listener.until(lambda: len(member.listener.gone) == len(TPS), PATIENCE)
 

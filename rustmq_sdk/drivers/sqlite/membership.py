@@ -17,7 +17,7 @@ from rustmq_sdk.drivers.sqlite.beats import BeatWatch
 from rustmq_sdk.drivers.sqlite.claims import Claimed, Stepped
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.group import View, view
-from rustmq_sdk.drivers.sqlite.heart import Heart
+from rustmq_sdk.drivers.sqlite.heartbeat import Heartbeat
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.member_lock import MemberLock, PeerLock, remove, sweep
 from rustmq_sdk.drivers.sqlite.topics import missing
@@ -61,11 +61,11 @@ class Membership:
         self._lock: MemberLock | None = None
         self._joining = False
         self._wanting: dict[int, tuple[int, float]] = {}
-        self._heart = Heart(self._group, request.lease, file.request, missed)
+        self._heartbeat = Heartbeat(self._group, request.lease, file.request, missed)
 
     async def round(self) -> None:
         """Looks at the group and does what follows from it."""
-        self._heart.live()
+        self._heartbeat.live()
         look = await self._look()
         if self.member not in look.group.members:
             await self._lose(list(self._holdings), "expired")
@@ -88,16 +88,16 @@ class Membership:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Sends heartbeats meanwhile."""
-        self._file.ticks.add(self._heart.tick)
+        self._file.ticks.add(self._heartbeat.tick)
         try:
             yield
         finally:
-            self._file.ticks.discard(self._heart.tick)
+            self._file.ticks.discard(self._heartbeat.tick)
 
     async def confirm(self) -> bool:
         """After a silence of ours: stops delivering what became somebody else's. False if anything did."""
-        self._heart.live()
-        if self._heart.silent_for() <= self._request.lease / 2:
+        self._heartbeat.live()
+        if self._heartbeat.silent_for() <= self._request.lease / 2:
             return True
 
         asked_at = time.monotonic()
@@ -108,13 +108,13 @@ class Membership:
                 ours = holding.flowing = False
 
         if ours:
-            self._heart.confirm(asked_at)
+            self._heartbeat.confirm(asked_at)
 
         return ours
 
     async def leave(self) -> None:
         """Frees everything, for the others to claim at once."""
-        self._heart.stop()
+        self._heartbeat.stop()
         self._file.forget_peers(self)
         lock, self._lock = self._lock, None
         try:
@@ -151,7 +151,7 @@ class Membership:
         )
         before, self._lock = self._lock, lock
         self.member, self._joining = member, True
-        self._heart.start(member, asked_at)
+        self._heartbeat.start(member, asked_at)
         self._file.hurry()
         if before is not None:
             before.release()
@@ -195,7 +195,7 @@ class Membership:
         silent = self._beats.look(
             now,
             {id_: each.beat for id_, each in group.members.items() if id_ != self.member},
-            silent_for=self._heart.silent_for(),
+            silent_for=self._heartbeat.silent_for(),
         )
         overdue = self._overdue(group, now)
         joining, self._joining = self._joining, False

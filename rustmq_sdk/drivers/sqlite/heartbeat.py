@@ -15,7 +15,7 @@ MAX_STALL = 300.0
 """Seconds for which a loop that shows no life is still vouched for; Kafka's default of ``max.poll.interval.ms``."""
 
 
-class Heart:
+class Heartbeat:
     """Beats every quarter of a lease.
 
     Args:
@@ -89,13 +89,13 @@ class Heart:
 class _Beat:
     """Waits for one beat's answer, in the place of a task."""
 
-    def __init__(self, heart: Heart, member: bytes, asked_at: float) -> None:
-        self._heart = heart
+    def __init__(self, heartbeat: Heartbeat, member: bytes, asked_at: float) -> None:
+        self._heartbeat = heartbeat
         self._member = member
         self._asked_at = asked_at
 
     def set(self, alive: bool) -> None:
-        self._heart.answered(self._member, self._asked_at, alive=alive)
+        self._heartbeat.answered(self._member, self._asked_at, alive=alive)
 
     def fail(self, error: BaseException) -> None:
         """Nothing: the next one may get through before the lease ends."""
