@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
+from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.group import PROTOCOL, Member, View
-from rustmq_sdk.drivers.sqlite.share import shares
 from rustmq_sdk.values import TopicPartition
 
 
@@ -92,7 +92,7 @@ def test_only_what_stamps_messages_reads_the_wall_clock() -> None:
 
 @given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 60))
 def test_a_fetch_is_divided_fairly_and_used_up(available: list[int], room: int) -> None:
-    granted = shares(available, room)
+    granted = fair_shares(available, room)
     assert all(0 <= share <= has for share, has in zip(granted, available, strict=True))
     assert sum(granted) == min(room, sum(available))
     unsatisfied = [share for share, has in zip(granted, available, strict=True) if share < has]

@@ -14,7 +14,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from rustmq_sdk.drivers.sqlite.filelocks import is_at, lock_alone, lock_shared, share
+from rustmq_sdk.drivers.sqlite.filelocks import copy_permissions, is_at, lock_alone, lock_shared
 from rustmq_sdk.drivers.sqlite.forks import after_fork
 
 AVAILABLE = hasattr(os, "pwrite")
@@ -97,7 +97,7 @@ class DoorbellWatch:
 
         self.path = doorbell_path(log)
         self.fd = self._opened()
-        share(self.fd, log)
+        copy_permissions(self.fd, log)
         self._seen = self._others()
 
     @property

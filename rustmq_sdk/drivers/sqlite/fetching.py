@@ -10,11 +10,11 @@ from anyio.lowlevel import checkpoint
 
 from rustmq_sdk._bell import Bell
 from rustmq_sdk.drivers.sqlite.broadcast import Changed
+from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.reading import Want, look_at_all
-from rustmq_sdk.drivers.sqlite.share import shares
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -124,7 +124,7 @@ class Fetching:
     def _hand_out(self, holdings: Sequence[Holding], max_messages: int, max_bytes: int) -> list[Fetched]:
         self._fetches += 1
         pieces: list[Fetched] = []
-        granted = shares([holding.cursor.available for holding in holdings], max_messages)
+        granted = fair_shares([holding.cursor.available for holding in holdings], max_messages)
         for holding, share in zip(holdings, granted, strict=True):
             piece = holding.cursor.take(share, max_bytes, at_least=0 if pieces else 1) if share else None
             if piece is not None:

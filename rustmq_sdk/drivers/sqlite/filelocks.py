@@ -39,7 +39,7 @@ def is_at(path: Path, status: os.stat_result) -> bool:
     return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
 
 
-def share(fd: int, log: Path) -> None:
+def copy_permissions(fd: int, log: Path) -> None:
     """Gives a file of ours the permissions of the log, as SQLite does: other users who have the log use it as well."""
     with suppress(OSError):  # it is another user's, or there is no log yet
         mode = log.stat().st_mode & 0o666

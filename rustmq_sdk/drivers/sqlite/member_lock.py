@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
 
-from rustmq_sdk.drivers.sqlite.filelocks import AVAILABLE, is_at, lock_alone, lock_shared, share
+from rustmq_sdk.drivers.sqlite.filelocks import AVAILABLE, copy_permissions, is_at, lock_alone, lock_shared
 from rustmq_sdk.drivers.sqlite.forks import after_fork
 
 ATTEMPTS = 3
@@ -58,7 +58,7 @@ class MemberLock:
     def _take(self, log: Path) -> bool:
         # Python has every descriptor closed on exec: no program that we start inherits the lock.
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        share(self._fd, log)
+        copy_permissions(self._fd, log)
         inode = _number(os.fstat(self._fd))
         # A file system may say yes to everybody, or count by process: only a lock that keeps others out is one. They
         # find it under its name, so it is no lock either if the file was swept away before it was locked.

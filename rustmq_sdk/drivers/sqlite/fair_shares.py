@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def shares(available: Sequence[int], room: int) -> list[int]:
+def fair_shares(available: Sequence[int], room: int) -> list[int]:
     """How many each may take, so that nobody gets more than another who is left wanting.
 
     Where there is less room than there are takers the first ones get one each.
