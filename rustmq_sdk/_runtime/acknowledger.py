@@ -8,12 +8,11 @@ so: a commit that was cancelled, timed out or refused leaves the ledger as it wa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import anyio
 
-from rustmq_sdk._core.commit_due import SHORT_PAUSE, CommitDue
+from rustmq_sdk._core.commit_due import SHORT_PAUSE, CommitDue, Levels
 from rustmq_sdk._core.intake import uncommitted
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._runtime.channel import Channel
@@ -21,28 +20,30 @@ from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import CircuitOpen, StalePartition, TransientDriverError, Unsupported
 from rustmq_sdk.values import AckResult
 
-Prepared = TypeVar("Prepared")
+
+class Write(Protocol):
+    """Tells the broker what was prepared; answers whether it has everything."""
+
+    async def __call__(self, *, once: bool) -> bool:
+        """``once``: now, even with an open circuit."""
+        ...
 
 
-class Writer(Protocol[Prepared]):
-    """Tells the broker what is settled: ``commits.py`` for logs, ``settlements.py`` for queues."""
+class Writer(Protocol):
+    """Knows how to tell the broker: ``commits.py`` for logs, ``settlements.py`` for queues."""
 
     @property
     def last_error(self) -> Exception | None:
         """Of the latest write that said why; None since one worked."""
         ...
 
-    def prepare(self, ledgers: Collection[Ledger]) -> Prepared:
-        """What to write now."""
+    def prepare(self, ledgers: Collection[Ledger]) -> Write:
+        """What is settled at this moment."""
         ...
 
-    async def write(self, prepared: Prepared, *, once: bool) -> bool:
-        """Writes it; whether the broker has everything. ``once``: now, even with an open circuit."""
+    def pinned(self) -> Write | None:
+        """What the broker has to know even if nobody commits; None for nothing."""
         ...
-
-
-PACE = 20
-"""A checkpoint is not encoded again before so many times the time that it took last."""
 
 
 class Acknowledger:
@@ -58,7 +59,7 @@ class Acknowledger:
         session: Session,
         *,
         ledgers: Callable[[], Collection[Ledger]],
-        writer: Writer[Any],
+        writer: Writer,
     ) -> None:
         config = session.config
         self._session = session
@@ -68,22 +69,11 @@ class Acknowledger:
         # Each ledger is in it at most once (``told``), and Partitions raises the bound with every assignment.
         self.inbox: Channel[Ledger] = Channel(1)
         self._commits_nothing = config.group is None and session.capabilities.kind == "log"
-        self._due = CommitDue(config)
-        self._since: float | None = None
-        self._tick_at: float | None = None
-        self._looks_at = inf
-        self._paused_until = 0.0
-        self._paced_until = 0.0
-        self._every = self._tell_at = config.commit_every
-        self._interval = config.commit_interval
-        # Nothing becomes due by itself.
-        self._asked_only = self._commits_nothing or not config.auto_commit
-        self._fresh = 0
+        self._due = CommitDue(config, by_itself=config.auto_commit and not self._commits_nothing)
         self._asked = False
         self._over = False
         self._soon = False
         self._forced: list[anyio.Event] = []
-        self._pins: dict[Ledger, Any] = {}
         self._round = anyio.Event()
         self._started = 0
         self._confirmed = 0
@@ -100,24 +90,12 @@ class Acknowledger:
 
         Wakes the task only where it would look too late by itself: a wake costs as much as 100 messages.
         """
-        self._fresh += settled
-        if self._asked_only or ledger.told or ledger.fenced:
-            return
-
-        full = self._fresh >= self._tell_at
-        # With nothing left the commit does not wait for more. A busy consumer gets there at every fetch.
+        # With nothing left the commit does not wait for more.
         quiet = not (ledger.in_flight or self._session.buffer.backlog)
-        if not (full or quiet or self._since is None):
+        if not self._due.settled(settled, quiet=quiet) or ledger.told or ledger.fenced:
             return
 
-        now = self._session.clock()
-        if self._since is None:
-            self._since = now
-
-        if full:
-            self._tell_at += self._every
-
-        if full or self._looks_at > now + (SHORT_PAUSE if quiet else self._interval):
+        if self._due.notice(self._session.clock(), quiet=quiet):
             ledger.told = True
             self.inbox.put(ledger)
 
@@ -132,25 +110,17 @@ class Acknowledger:
 
     def arm(self) -> None:
         """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""
-        if self._tick_at is None:
-            self._tick_at = self._session.clock() + self._interval
-            if self._looks_at > self._tick_at:
-                self.inbox.kick()
+        if not self._due.looks and self._due.look_regularly(self._session.clock()):
+            self.inbox.kick()
 
     def tell_later(self) -> None:
         """Something changed that the next commit should carry."""
-        if self._since is None:
-            self._since = self._session.clock()
+        if self._due.changed(self._session.clock()):
             self.inbox.kick()
 
-    def pin(self, ledgers: Collection[Ledger]) -> None:
-        """Has the broker know now where these begin: whoever is next begins there too.
-
-        It is what there is to write at this moment. Without ``auto_commit`` nothing that is settled later goes with it.
-        """
-        if ledgers and not self._commits_nothing:
-            self._pins.update(self._writer.prepare(ledgers))
-            self.inbox.kick()
+    def look(self) -> None:
+        """Something has to be written although nobody asks for a commit."""
+        self.inbox.kick()
 
     def tell_soon(self) -> None:
         """A message goes back to its queue: its delay begins, and others may have it, when the queue knows."""
@@ -176,7 +146,7 @@ class Acknowledger:
                 # Written, and without one: a message below is unsettled, and the checkpoint has no room to say more.
                 # Asked again at once, the same commit with the same answer would go round and round.
                 if self._confirmed >= seen and not all(map(ledger.is_written, offsets)):
-                    await anyio.sleep(max(SHORT_PAUSE, self._paced_until - self._session.clock()))
+                    await anyio.sleep(max(SHORT_PAUSE, self._due.paced_for(self._session.clock())))
 
             if any(map(ledger.is_stale, offsets)):
                 raise StalePartition(f"{ledger.assignment.tp}: the lease had run out; the message comes again")
@@ -228,7 +198,7 @@ class Acknowledger:
         if self._commits_nothing or self._over or not ledgers:
             return
 
-        if not (self._session.config.auto_commit or self._pinned()):
+        if not self._session.config.auto_commit and self._writer.pinned() is None:
             return
 
         done = anyio.Event()
@@ -264,13 +234,7 @@ class Acknowledger:
     async def _run(self) -> None:
         busy = False
         while True:
-            due = self._due_in()
-            if busy:
-                # Looked at soon by itself, whatever goes quiet or begins until then: nobody has to tell.
-                due = SHORT_PAUSE if due is None else min(due, SHORT_PAUSE)
-
-            self._looks_at = inf if due is None else self._session.clock() + due
-            await self.inbox.wait(due)
+            await self.inbox.wait(self._due.wait(self._session.clock(), self._due_in(), busy=busy))
             busy = self._look()
             if self._forced:
                 forced, self._forced = self._forced, []
@@ -293,75 +257,48 @@ class Acknowledger:
         return bool(told)
 
     def _due_in(self) -> float | None:
-        """Seconds until the next commit; 0 is now, None is not before somebody tells."""
+        """Seconds until something is to be written; 0 is now, None is not before somebody tells."""
         if self._commits_nothing:
-            self._since = None
             return None
 
-        now = self._session.clock()
-        due = self._due_by_itself(now)
-        if self._asked or self._pinned():
-            return max(0.0, self._paused_until - now)
-
-        if due is None or not self._session.config.auto_commit:
-            return None
-
-        return max(due, self._paused_until - now, self._paced_until - now)
-
-    def _due_by_itself(self, now: float) -> float | None:
         lanes = self._session.lanes
-        in_flight = any(lane.ledger.in_flight for lane in lanes)
-        due = self._due.due_in(
-            now=now,
-            uncommitted=max(uncommitted(lanes), self._since is not None),
-            since=self._since,
-            idle=not in_flight,
+        levels = Levels(
+            uncommitted(lanes),
+            in_flight=self._in_flight(),
             pressed=self._soon or any(lane.pressed for lane in lanes if lane.pressed_at is not None),
         )
-        if in_flight and self._tick_at is not None:
-            tick = max(0.0, self._tick_at - now)
-            due = tick if due is None else min(due, tick)
+        wanted = self._asked or self._writer.pinned() is not None
+        return self._due.due_in(self._session.clock(), levels, wanted=wanted)
 
-        return due
-
-    def _pinned(self) -> bool:
-        if self._pins:
-            # A commit has said more, or the partition is gone.
-            self._pins = {ledger: pin for ledger, pin in self._pins.items() if ledger.must_write and not ledger.fenced}
-
-        return bool(self._pins)
+    def _in_flight(self) -> bool:
+        return any(lane.ledger.in_flight for lane in self._session.lanes)
 
     async def _write(self, *, once: bool) -> None:
         if self._session.config.auto_commit or self._asked:
             self._asked = False
             await self._commit(list(self._ledgers()), once=once)
-        elif self._pinned() and not await self._writer.write(self._pins, once=once):
+            return
+
+        write = self._writer.pinned()
+        if write is not None and not await write(once=once):
             self._pause()
 
     async def _commit(self, ledgers: Collection[Ledger], *, once: bool) -> None:
         self._started += 1
         number = self._started
-        self._since = None
         soon, self._soon = self._soon, False
-        self._fresh = 0
-        self._tell_at = self._every
-        started = self._session.clock()
-        prepared = self._writer.prepare(ledgers)
-        now = self._session.clock()
-        # With 100,000 in flight in random order a checkpoint takes 0.03 s to write down: that must not happen every
-        # 5,000 messages. It may take a twentieth of the time, as far as the interval allows, which is promised; and a
-        # process that was stopped here for a while has measured that.
-        self._paced_until = now + min(PACE * (now - started), self._interval)
-        in_flight = any(lane.ledger.in_flight for lane in self._session.lanes)
-        self._tick_at = now + self._interval if in_flight else None
-        if await self._writer.write(prepared, once=once):
+        clock = self._session.clock
+        started = clock()
+        write = self._writer.prepare(ledgers)
+        now = clock()
+        self._due.begins(now, took=now - started, in_flight=self._in_flight())
+        if await write(once=once):
             self._confirmed = number
             for ledger in ledgers:
                 ledger.confirmed = number
 
-            self._due.succeeded(self._fresh)
+            self._due.succeeded(clock(), uncommitted(self._session.lanes))
         else:
-            self._since = self._session.clock()
             self._soon |= soon
             self._pause()
 
@@ -370,7 +307,7 @@ class Acknowledger:
     def _pause(self) -> None:
         # While the circuit is open an attempt would only be refused, and reported, again and again.
         wait = self._circuit.retry_in if self._circuit.state == "open" else 0.0
-        self._paused_until = self._session.clock() + max(self._due.failed(), wait)
+        self._due.failed(self._session.clock(), at_least=wait)
 
     def end_round(self) -> None:
         """Has everybody who waits for a commit look again."""

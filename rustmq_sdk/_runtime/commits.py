@@ -7,11 +7,13 @@ the ledger as it was, and the next one carries everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import cast
 
 import anyio
 
 from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._runtime.acknowledger import Write
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
@@ -46,14 +48,34 @@ class LogCommits:
         self._on_fenced = on_fenced
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
+        self._pins: dict[Ledger, Snapshot] = {}
         self.unconfirmed = Unconfirmed(session, "commit")
 
     @property
     def last_error(self) -> Exception | None:
         return self.unconfirmed.error
 
-    def prepare(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
+    def prepare(self, ledgers: Collection[Ledger]) -> Write:
         """The checkpoints that say something new."""
+        return partial(self._write, self._snapshots(ledgers))
+
+    def pin(self, ledgers: Collection[Ledger]) -> None:
+        """Has the broker know where these begin: whoever is next begins there too.
+
+        It is what there is to write at this moment. Without ``auto_commit`` nothing that is settled later goes with it.
+        """
+        self._pins = self._unwritten_pins() | self._snapshots(ledgers)
+
+    def pinned(self) -> Write | None:
+        """Of what was pinned, what the broker does not know yet."""
+        pins = self._unwritten_pins() if self._pins else None
+        return partial(self._write, pins) if pins else None
+
+    def _unwritten_pins(self) -> dict[Ledger, Snapshot]:
+        # Of the others a commit has said more, or the partition is gone.
+        return {ledger: pin for ledger, pin in self._pins.items() if ledger.must_write and not ledger.fenced}
+
+    def _snapshots(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
         room = self._session.capabilities.checkpoint_room
         snapshots: dict[Ledger, Snapshot] = {}
         for ledger in ledgers:
@@ -77,7 +99,7 @@ class LogCommits:
             lane.pressed_at = watermark
             self._on_relief()
 
-    async def write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
+    async def _write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
         """One broker call; whether everything that is still ours was written."""
         self.unconfirmed.begins()
         snapshots = await self._kept(prepared, once=once)

@@ -51,6 +51,7 @@ class Partitions:
         self._redelivery: Redelivery
         self._failures: Failures
         self._kick_fetcher: Callable[[], None]
+        self._pin: Callable[[Collection[Ledger]], None]
 
     def connect(
         self,
@@ -60,13 +61,15 @@ class Partitions:
         redelivery: Redelivery,
         failures: Failures,
         kick_fetcher: Callable[[], None],
+        pin: Callable[[Collection[Ledger]], None],
     ) -> None:
-        """The parts know each other."""
+        """The parts know each other. ``pin``: has the broker know where these begin."""
         self._acknowledger = acknowledger
         self._settler = settler
         self._redelivery = redelivery
         self._failures = failures
         self._kick_fetcher = kick_fetcher
+        self._pin = pin
 
     # What the driver tells
 
@@ -150,7 +153,9 @@ class Partitions:
             self._session.buffer.add(Lane(ledger, paused=tp in self.paused))
             answer[assignment] = None if start is None else ledger.scanned
 
-        self._acknowledger.pin(movable)
+        if movable:
+            self._pin(movable)
+
         return answer
 
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:

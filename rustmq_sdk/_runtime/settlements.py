@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from itertools import chain
 from typing import cast
 
@@ -12,6 +13,7 @@ import anyio
 from rustmq_sdk._core.leases import Due, LeaseBook
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._log import log
+from rustmq_sdk._runtime.acknowledger import Write
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
@@ -43,14 +45,18 @@ class QueueSettlements:
     def last_error(self) -> Exception | None:
         return self.unconfirmed.error
 
-    def prepare(self, ledgers: Collection[Ledger]) -> list[Due]:
-        """Everything the brokers have not been told, or did not confirm."""
+    def prepare(self, ledgers: Collection[Ledger]) -> Write:
+        """Everything the broker has not been told, or did not confirm."""
         for ledger in ledgers:
             self._session.recount(ledger)
 
-        return list(chain.from_iterable(cast(LeaseBook, ledger).due() for ledger in ledgers if not ledger.fenced))
+        due = chain.from_iterable(cast(LeaseBook, ledger).due() for ledger in ledgers if not ledger.fenced)
+        return partial(self._write, list(due))
 
-    async def write(self, prepared: list[Due], *, once: bool) -> bool:
+    def pinned(self) -> None:
+        """A queue has no position that could be told."""
+
+    async def _write(self, prepared: list[Due], *, once: bool) -> bool:
         """Tells the broker; whether it has everything."""
         self.unconfirmed.begins()
         left: list[Due] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
 
@@ -97,6 +97,7 @@ class Parts:
             redelivery=self.redelivery,
             failures=self.failures,
             kick_fetcher=self.fetcher.kick,
+            pin=self._pin,
         )
 
     def _letters(self, put: Put | None) -> DeadLetterWriter | None:
@@ -133,6 +134,11 @@ class Parts:
             )
 
         return QueueSettlements(self.session, on_settled=self._account, on_relief=self._room)
+
+    def _pin(self, ledgers: Collection[Ledger]) -> None:
+        if isinstance(self.writer, LogCommits) and self.session.config.group is not None:
+            self.writer.pin(ledgers)
+            self.acknowledger.look()
 
     def _account(self, ledger: Ledger, settled: Settled) -> None:
         self.settler.account(ledger, settled)

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 import rustmq_sdk
+from rustmq_sdk._core import commit_due
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk._runtime import acknowledger
 from rustmq_sdk._runtime.commits import LogCommits
 
 STANDSTILL, SOON = 0.3, 30.0
@@ -29,7 +29,7 @@ async def test_a_standstill_while_a_checkpoint_is_written_down_is_not_taken_for_
     memory_client: rustmq_sdk.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Taken for work, it would put the next commit off by longer than anybody waits here.
-    monkeypatch.setattr(acknowledger, "PACE", 10 * SOON / STANDSTILL)
+    monkeypatch.setattr(commit_due, "PACE", 10 * SOON / STANDSTILL)
     prepare = LogCommits.prepare
     stops = [STANDSTILL]
 

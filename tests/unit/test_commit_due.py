@@ -1,33 +1,46 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rustmq_sdk._core.commit_due import FIRST_BACKOFF, SHORT_PAUSE, CommitDue
+from rustmq_sdk._core.commit_due import FIRST_BACKOFF, PACE, SHORT_PAUSE, CommitDue, Levels
 from rustmq_sdk.config import ConsumerConfig
 
 CONFIG = ConsumerConfig(commit_every=100, commit_interval=1.0, max_uncommitted=1000)
 
 
 class Settling:
-    """What a caller knows, asked in the words of the tests."""
+    """What the one who asks knows, in the words of the tests."""
 
-    def __init__(self, config: ConsumerConfig = CONFIG) -> None:
-        self.due = CommitDue(config)
+    def __init__(self, config: ConsumerConfig = CONFIG, *, by_itself: bool = True) -> None:
+        self.due = CommitDue(config, by_itself=by_itself)
         self.uncommitted = 0
-        self.since: float | None = None
+        self.now = 0.0
 
-    def settle(self, count: int, now: float) -> None:
+    def settle(self, count: int, now: float, *, quiet: bool = False) -> bool:
+        """Whether somebody has to be woken."""
+        self.now = now
         self.uncommitted += count
-        self.since = now if self.since is None else self.since
+        return self.due.settled(count, quiet=quiet) and self.due.notice(now, quiet=quiet)
+
+    def begin(self, now: float | None = None, *, took: float = 0.0, in_flight: bool = False) -> None:
+        self.now = self.now if now is None else now
+        self.due.begins(self.now, took=took, in_flight=in_flight)
 
     def commit(self, left: int = 0) -> None:
-        self.uncommitted, self.since = left, None
-        self.due.succeeded()
+        self.begin()
+        self.uncommitted = left
+        self.due.succeeded(self.now, left)
 
-    def at(self, now: float, *, idle: bool = False, pressed: bool = False) -> float | None:
-        due = self.due.due_in(now=now, uncommitted=self.uncommitted, since=self.since, idle=idle, pressed=pressed)
+    def at(self, now: float, *, idle: bool = False, pressed: bool = False, wanted: bool = False) -> float | None:
+        self.now = now
+        due = self.due.due_in(now, Levels(self.uncommitted, not idle, pressed), wanted=wanted)
         return None if due is None else round(due, 6)
+
+    def wait(self, now: float, *, idle: bool = False, busy: bool = False) -> float | None:
+        """For how long the one who asks does so."""
+        return self.due.wait(now, self.at(now, idle=idle), busy=busy)
 
 
 def test_nothing_settled_is_nothing_to_commit() -> None:
@@ -88,6 +101,15 @@ def test_the_pause_starts_again_when_work_came_meanwhile() -> None:
     settling.at(0, idle=True)
     assert settling.at(0.04, idle=False) == 0.96
     assert settling.at(0.06, idle=True) == SHORT_PAUSE
+
+
+def test_the_pause_starts_again_after_a_commit() -> None:
+    settling = Settling()
+    settling.settle(1, now=0)
+    assert settling.at(0, idle=True) == SHORT_PAUSE
+    settling.commit()
+    settling.settle(1, now=10)
+    assert settling.at(10, idle=True) == SHORT_PAUSE
 
 
 def test_the_pause_is_never_longer_than_the_interval() -> None:
@@ -164,21 +186,164 @@ def test_settled_messages_that_nobody_told_of_count_from_when_they_are_seen() ->
 
 
 def test_what_was_settled_while_a_commit_was_under_way_fills_the_next_one() -> None:
-    due = CommitDue(CONFIG)
-    due.succeeded(newer=40)
-    assert due.due_in(now=0, uncommitted=45, since=0, idle=False, pressed=False) == CONFIG.commit_interval
+    settling = Settling()
+    settling.settle(100, now=0)
+    settling.begin()
+    settling.settle(40, now=0)
     # Five of them are what the commit had no room for.
-    assert due.due_in(now=0, uncommitted=5 + CONFIG.commit_every - 1, since=0, idle=False, pressed=False) != 0
-    assert due.due_in(now=0, uncommitted=5 + CONFIG.commit_every, since=0, idle=False, pressed=False) == 0
+    settling.due.succeeded(0, 45)
+    settling.uncommitted = 45
+    assert settling.at(0) == CONFIG.commit_interval
+    settling.settle(59, now=0)
+    assert settling.at(0) != 0
+    settling.settle(1, now=0)
+    assert settling.at(0) == 0
 
 
-def test_failures_back_off_up_to_the_interval_and_a_success_forgets_them() -> None:
-    due = CommitDue(CONFIG)
-    assert [due.failed() for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
-    due.succeeded()
-    assert due.failed() == FIRST_BACKOFF
-    eager = CommitDue(ConsumerConfig(commit_interval=0.001))
-    assert [eager.failed() for _ in range(2000)] == [FIRST_BACKOFF] * 2000
+def test_after_failures_none_is_due_for_longer_and_longer_and_a_success_forgets_them() -> None:
+    settling, pauses = Settling(), []
+    settling.settle(100, now=0)
+    for _ in range(6):
+        settling.due.failed(0)
+        pauses.append(settling.at(0))
+
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    settling.commit()
+    settling.settle(100, now=0)
+    settling.due.failed(0)
+    assert settling.at(0) == FIRST_BACKOFF
+
+
+def test_after_any_number_of_failures_the_pause_is_the_interval_or_the_shortest() -> None:
+    settling = Settling(ConsumerConfig(commit_interval=0.001))
+    settling.settle(1, now=0)
+    for _ in range(2000):
+        settling.due.failed(0)
+
+    assert settling.at(0) == FIRST_BACKOFF
+
+
+def test_a_circuit_that_stays_open_for_longer_prolongs_the_pause() -> None:
+    settling = Settling()
+    settling.settle(100, now=0)
+    settling.due.failed(0, at_least=60)
+    assert settling.at(20) == 40
+
+
+def test_what_a_failed_commit_carried_is_due_again_even_if_no_message_counts_for_it() -> None:
+    settling = Settling()
+    settling.due.changed(0)
+    settling.begin(0)
+    settling.due.failed(0)
+    assert settling.at(0) == 1.0
+
+
+def test_nobody_who_waits_for_a_commit_gets_one_inside_of_the_pause() -> None:
+    settling = Settling()
+    settling.due.failed(0)
+    assert settling.at(0.04, wanted=True) == 0.06
+    assert settling.at(0.1, wanted=True) == 0
+
+
+def test_whoever_waits_for_a_commit_gets_it_at_once_even_if_nothing_is_settled() -> None:
+    settling = Settling()
+    assert settling.at(0) is None
+    assert settling.at(0, wanted=True) == 0
+
+
+def test_without_auto_commit_only_being_wanted_makes_it_due() -> None:
+    settling = Settling(by_itself=False)
+    assert not settling.settle(5000, now=0)
+    assert settling.at(100, idle=True, pressed=True) is None
+    assert settling.at(100, wanted=True) == 0
+
+
+def test_a_checkpoint_that_is_expensive_to_encode_comes_more_rarely() -> None:
+    settling = Settling()
+    settling.begin(10, took=0.03)
+    settling.due.succeeded(10, 0)
+    settling.settle(100, now=10)
+    assert settling.at(10) == 0.6 == round(PACE * 0.03, 6)
+    assert settling.due.paced_for(10.5) == pytest.approx(0.1)
+    assert settling.at(10, wanted=True) == 0
+
+
+def test_however_expensive_it_is_the_interval_is_kept() -> None:
+    settling = Settling()
+    settling.begin(10, took=500)
+    settling.due.succeeded(10, 0)
+    settling.settle(100, now=10)
+    assert settling.at(10) == 1.0
+
+
+class TestLooking:
+    """Acks of FREE slots tell nobody."""
+
+    def test_while_something_is_in_flight_somebody_looks_once_an_interval(self) -> None:
+        settling = Settling()
+        assert settling.due.look_regularly(0)
+        assert settling.due.looks
+        assert settling.at(0) == 1
+        settling.begin(1, in_flight=True)
+        settling.due.succeeded(1, 0)
+        assert settling.at(1.2) == 0.8
+
+    def test_with_nothing_in_flight_nobody_looks(self) -> None:
+        settling = Settling()
+        settling.due.look_regularly(0)
+        assert settling.at(0, idle=True) is None
+        settling.begin(1, in_flight=False)
+        assert not settling.due.looks
+
+    def test_whoever_will_look_anyway_is_not_woken_for_it(self) -> None:
+        settling = Settling()
+        settling.settle(1, now=0)
+        settling.wait(0)
+        assert not settling.due.look_regularly(0.5)
+
+
+class TestWaking:
+    def test_the_first_message_wakes_one_who_waits_for_ever(self) -> None:
+        settling = Settling()
+        assert settling.wait(0) is None
+        assert settling.settle(1, now=0)
+
+    def test_the_next_ones_do_not(self) -> None:
+        settling = Settling()
+        settling.settle(1, now=0)
+        assert settling.wait(0) == 1
+        assert not any(settling.settle(1, now=0.5) for _ in range(98))
+
+    def test_a_full_batch_does_each_time(self) -> None:
+        settling = Settling()
+        settling.settle(1, now=0)
+        settling.wait(0)
+        assert settling.settle(99, now=0.5)
+        assert not settling.settle(99, now=0.5)
+        assert settling.settle(1, now=0.5)
+
+    def test_a_full_batch_is_counted_anew_after_a_commit(self) -> None:
+        settling = Settling()
+        settling.settle(100, now=0)
+        settling.commit()
+        settling.settle(1, now=0)
+        settling.wait(0)
+        assert settling.settle(99, now=0)
+
+    def test_going_quiet_does_unless_somebody_looks_soon_by_himself(self) -> None:
+        settling = Settling()
+        settling.settle(1, now=0)
+        settling.wait(0)
+        assert settling.settle(1, now=0.5, quiet=True)
+        assert settling.wait(0.5, busy=True) == SHORT_PAUSE
+        assert not settling.settle(1, now=0.51, quiet=True)
+
+    def test_what_is_to_go_with_the_next_commit_does_once(self) -> None:
+        due = CommitDue(CONFIG)
+        assert due.changed(0)
+        assert not due.changed(0.1)
+        due.begins(0.2, took=0, in_flight=False)
+        assert due.changed(0.3)
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(0, 60), st.booleans(), st.booleans()), max_size=60))
@@ -186,15 +351,18 @@ def test_nothing_settled_ever_waits_longer_than_the_interval(
     steps: list[tuple[float, int, bool, bool]],
 ) -> None:
     settling, now = Settling(), 0.0
+    since: float | None = None
     for wait, count, idle, pressed in steps:
         now += wait
         if count:
             settling.settle(count, now)
+            since = now if since is None else since
 
         due = settling.at(now, idle=idle, pressed=pressed)
         assert (due is None) == (settling.uncommitted == 0)
-        if settling.since is not None and due is not None:
-            assert 0 <= due <= max(0.0, settling.since + CONFIG.commit_interval - now) + 1e-6
+        if since is not None and due is not None:
+            assert 0 <= due <= max(0.0, since + CONFIG.commit_interval - now) + 1e-6
 
         if due == 0:
             settling.commit()
+            since = None
