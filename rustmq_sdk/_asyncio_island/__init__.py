@@ -16,8 +16,8 @@ once a batch, never once a message.
 
 from __future__ import annotations
 
-from rustmq_sdk._asyncio_island.home import Home
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.source import across
+from rustmq_sdk._asyncio_island.user_loop import UserLoop
 
-__all__ = ["Home", "Island", "across"]
+__all__ = ["UserLoop", "Island", "across"]

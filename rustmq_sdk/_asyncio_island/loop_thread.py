@@ -158,7 +158,7 @@ class LoopThread:
             self._gone.set(True)
 
     async def _live(self) -> None:
-        # Answers that come home from elsewhere use it too. By another mailbox a seek would overtake what it follows.
+        # Answers that come back from elsewhere use it too. By another mailbox a seek would overtake what it follows.
         self._mailbox.install()
         await self._leave.wait()
 

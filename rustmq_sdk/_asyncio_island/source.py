@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from rustmq_sdk._asyncio_island.home import Home
 from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.order import Order
 from rustmq_sdk._asyncio_island.subscription import LogAcross, QueueAcross
+from rustmq_sdk._asyncio_island.user_loop import UserLoop
 from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.errors import IslandClosed, PermanentDriverError, StrayCancellation
@@ -36,7 +36,7 @@ def across(source: Source, island: Island) -> Source:
 
     From elsewhere every call crosses once: a fetch with what it brings, which is built into messages on the user's
     loop. ``wake()`` and ``seek()`` cross without being waited for and are done in their order, before all that is
-    called later. Listener calls come home one by one, and no fetch result crosses one. Errors cross as they are.
+    called later. Listener calls come back one by one, and no fetch result crosses one. Errors cross as they are.
 
     Args:
         source: written for asyncio, and never used but through this.
@@ -61,26 +61,26 @@ class SourceAcross:
 
     @asynccontextmanager
     async def _subscribe(self, listener: AssignmentListener) -> AsyncIterator[AnySubscription]:
-        stay = _Stay(self._source, self._island, listener)
+        there = _SubscriptionThere(self._source, self._island, listener)
         with raised_as_itself() as body:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(stay.guarded, stay.home.serve, tasks.cancel_scope, name="rustmq_sdk listener")
-                tasks.start_soon(stay.guarded, stay.last, tasks.cancel_scope, name="rustmq_sdk island")
+                tasks.start_soon(there.guarded, there.user_loop.serve, tasks.cancel_scope, name="rustmq_sdk listener")
+                tasks.start_soon(there.guarded, there.run, tasks.cancel_scope, name="rustmq_sdk island")
                 with body:
-                    yield await stay.begun()
+                    yield await there.begun()
 
-                await stay.end()
+                await there.end()
 
-            if stay.failure is not None:
-                raise stay.failure
+            if there.failure is not None:
+                raise there.failure
 
 
-class _Stay:
+class _SubscriptionThere:
     """One subscription's time on the island: one task there enters it, keeps it and leaves it, as task groups want."""
 
     def __init__(self, source: Source, island: Island, listener: AssignmentListener) -> None:
         self.failure: BaseException | None = None
-        self.home = Home(island.patience)
+        self.user_loop = UserLoop(island.patience)
         self._source = source
         self._island = island
         self._order = Order()
@@ -88,12 +88,12 @@ class _Stay:
         self._mailbox = Mailbox.current()
         self._subscription: AnySubscription | None = None
         self._across: LogAcross | QueueAcross
-        self._known = anyio.Event()
+        self._entered = anyio.Event()
         self._leave = asyncio.Event()
-        self._over = anyio.Event()
+        self._left = anyio.Event()
 
     async def guarded(self, task: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """One of the two tasks at home. Where it fails, the user's block is cancelled and the error raised after it."""
+        """One of the two tasks here. Where it fails, the user's block is cancelled and the error raised after it."""
         try:
             await task()
         except anyio.get_cancelled_exc_class() as error:
@@ -108,19 +108,19 @@ class _Stay:
         if self.failure is not None:
             scope.cancel()
 
-    async def last(self) -> None:
+    async def run(self) -> None:
         """Waits for the task over there, until it has left."""
         try:
-            await self._island.run(self._there)
+            await self._island.run(self._kept)
         except StrayCancellation as error:
             raise _ended_by(error) from error
         finally:
-            self._known.set()
-            self._over.set()
+            self._entered.set()
+            self._left.set()
 
     async def begun(self) -> AnySubscription:
         """The subscription, as soon as it was entered over there; raises what kept it from that."""
-        await self._known.wait()
+        await self._entered.wait()
         if self._subscription is None:
             raise self.failure or IslandClosed("subscribe was given up")
 
@@ -138,11 +138,11 @@ class _Stay:
         with suppress(IslandClosed):  # then it has been left already
             self._island.post(self._leave.set)
 
-        await self._over.wait()
-        self.home.close()
+        await self._left.wait()
+        self.user_loop.close()
 
     async def _tell(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await self.home.call(self._told, call)
+        return await self.user_loop.call(self._told, call)
 
     async def _told(self, call: Callable[[], Awaitable[T]]) -> T:
         await self._order.reached()
@@ -151,14 +151,14 @@ class _Stay:
         self._across.interrupt()
         return await call()
 
-    async def _there(self) -> None:
+    async def _kept(self) -> None:
         async with self._source.subscribe(self._listener) as self._subscription:
-            self._mailbox.post(self._known.set)
+            self._mailbox.post(self._entered.set)
             await self._leave.wait()
 
 
 class _ListenerThere:
-    """Fills :class:`~rustmq_sdk.slots.AssignmentListener` on the island, by the one at home."""
+    """Fills :class:`~rustmq_sdk.slots.AssignmentListener` on the island, by the user's."""
 
     def __init__(
         self, tell: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]], listener: AssignmentListener
