@@ -21,6 +21,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
@@ -36,6 +37,30 @@ _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256)
 
 SENT = 20
 """Checkpoints without an answer that are remembered; with the pauses between them that is more than a minute."""
+
+
+@dataclass(slots=True)
+class OnBroker:
+    """What the broker has of a partition's position, as far as its owner knows.
+
+    One for all ledgers of an owner: a seek begins a new ledger, and the broker may answer a commit of the old one later.
+    """
+
+    checkpoint: Checkpoint
+    """Written last; where we began, until something was."""
+    stored: bool = False
+    """The broker has it: it is not only where we began."""
+    sent: deque[Checkpoint] = field(default_factory=lambda: deque(maxlen=SENT))
+    """Sent since, without an answer: the broker may have any of these."""
+
+    def may_be(self, committed: Checkpoint | None) -> bool:
+        """Whether a position can be our own doing, and nobody else's."""
+        # Nothing was ever committed: then there is nothing anybody could have moved.
+        if committed is None:
+            return not self.stored
+
+        # A commit whose answer was lost may have been made all the same.
+        return committed == self.checkpoint or committed in self.sent
 
 
 class Settled(NamedTuple):
@@ -98,11 +123,7 @@ class Ledger:
         self.due_attempts: dict[int, int] = dict(self.attempts)
         """Attempts from before a restart whose messages were not delivered since."""
         self.skip: Runs = list(remembered.settled) if remembered else []
-        self.written = Checkpoint(start)
-        self.sent: deque[Checkpoint] = deque(maxlen=SENT)
-        """Sent since, without an answer: the broker may have any of these."""
-        self.stored = False
-        """The broker has ``written``: it is not only where we began."""
+        self.on_broker = OnBroker(Checkpoint(start))
         self.written_runs: Runs = list(self.skip)
 
     # Intake
@@ -305,6 +326,11 @@ class Ledger:
         return runs
 
     @property
+    def written(self) -> Checkpoint:
+        """The last written checkpoint."""
+        return self.on_broker.checkpoint
+
+    @property
     def all_written(self) -> bool:
         """The last written checkpoint says all there is to say: nothing is open, and nothing was settled since."""
         # With the position there, nothing is open, and nothing was settled that it does not cover.
@@ -357,8 +383,9 @@ class Ledger:
 
     def wrote(self, snapshot: Snapshot) -> None:
         """The broker has it."""
-        self.written = snapshot.checkpoint
-        self.sent.clear()
+        self.on_broker.checkpoint = snapshot.checkpoint
+        self.on_broker.stored = True
+        self.on_broker.sent.clear()
         self.written_runs = snapshot.runs
         # Lower than before if less fits now: what was cut off is uncommitted again.
         self.covered = snapshot.settled

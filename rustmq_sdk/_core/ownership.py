@@ -51,12 +51,12 @@ class Ownership:
         delete the position.
         """
         ledger = self._unbroken(tp, generation)
-        return ledger if ledger is not None and _is_untouched(ledger, committed) else None
+        return ledger if ledger is not None and ledger.on_broker.may_be(committed) else None
 
     def moved(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Checkpoint | None:
         """What we wrote last of a partition that comes back and has another committed position; None if none does."""
         ledger = self._unbroken(tp, generation)
-        return ledger.written if ledger is not None and not _is_untouched(ledger, committed) else None
+        return ledger.written if ledger is not None and not ledger.on_broker.may_be(committed) else None
 
     def _unbroken(self, tp: TopicPartition, generation: int | None) -> Ledger | None:
         owned = self._owned.get(tp)
@@ -129,12 +129,3 @@ class Ownership:
     def current(self) -> list[Ledger]:
         """The ledgers of the partitions that are ours right now, in the order they came."""
         return [owned.ledger for owned in self._owned.values() if not owned.released]
-
-
-def _is_untouched(ledger: Ledger, committed: Checkpoint | None) -> bool:
-    # Nothing was ever committed: then there is nothing anybody could have moved.
-    if committed is None:
-        return not ledger.stored
-
-    # A commit whose answer was lost may have been made all the same: it is nobody else's.
-    return committed == ledger.written or committed in ledger.sent

@@ -108,7 +108,7 @@ class LogCommits:
             return True
 
         for ledger, snapshot in snapshots.items():
-            ledger.sent.append(snapshot.checkpoint)
+            ledger.on_broker.sent.append(snapshot.checkpoint)
 
         call = self._circuit.run_once if once else self._circuit.run_or_raise
         try:
@@ -124,7 +124,6 @@ class LogCommits:
             outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
             if outcome is CommitOutcome.COMMITTED:
                 ledger.wrote(snapshot)
-                ledger.stored = True
                 if snapshot.spill:
                     self._spills.committed(ledger.assignment.tp)
 

@@ -316,9 +316,7 @@ class Partitions:
         generation = self.ownership.generation(tp)
         assignment = Assignment(tp, self.ownership.epoch(tp, generation))
         ledger = Ledger(assignment, offset)
-        ledger.written = before.written
-        ledger.sent = before.sent
-        ledger.stored = before.stored
+        ledger.on_broker = before.on_broker
         # The user's word counts even downwards: the next commit says the new position, lower or higher.
         ledger.must_write = True
         self.ownership.restart(tp, ledger)

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.ledger import Ledger, OnBroker
 from rustmq_sdk._log import log
+from rustmq_sdk._moments import milliseconds
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.slots import LogSubscription
@@ -37,8 +38,7 @@ class Start(NamedTuple):
         ledger = Ledger(assignment, self.offset, self.remembered)
         ledger.must_write = self.movable
         if self.committed is not None:
-            ledger.written = self.committed
-            ledger.stored = True
+            ledger.on_broker = OnBroker(self.committed, stored=True)
 
         return ledger
 
@@ -71,7 +71,7 @@ async def find_starts(
     elif start == "latest":
         found = await ask(subscription.end_offsets, partitions)
     elif isinstance(start, datetime):
-        found = await ask(subscription.offsets_at, partitions, int(start.timestamp() * 1000))
+        found = await ask(subscription.offsets_at, partitions, milliseconds("start", start))
     else:
         raise ConsumerStateError(
             f"{', '.join(map(str, partitions))}: no committed position in group {session.config.group!r}, and "

@@ -168,7 +168,7 @@ def test_messages_the_log_has_lost_may_lie_around_remembered_ones() -> None:
 
 def test_a_durable_ack_after_a_seek_waits_for_a_commit_of_the_new_position() -> None:
     ledger = Ledger(Assignment(TP, None), 0)
-    ledger.written = Checkpoint(500)
+    ledger.on_broker.checkpoint = Checkpoint(500)
     ledger.must_write = True
     piece = piece_of(ledger, range(3))
     assert ack(piece, 0)

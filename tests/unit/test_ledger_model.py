@@ -31,7 +31,7 @@ def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
 def ledger_from(checkpoint: Checkpoint) -> Ledger:
     remembered = decode(checkpoint.offset, checkpoint.extra)
     ledger = Ledger(Assignment(TP, None), checkpoint.offset, remembered)
-    ledger.written = checkpoint
+    ledger.on_broker.checkpoint = checkpoint
     return ledger
 
 

@@ -45,8 +45,8 @@ def test_a_position_that_somebody_else_wrote_makes_it_another() -> None:
 
 def test_a_position_that_we_have_sent_is_ours_though_nobody_has_answered() -> None:
     ownership, ledger = released(generation=7)
-    ledger.stored = True
-    ledger.sent.extend([Checkpoint(6, b"1"), Checkpoint(7, b"2")])
+    ledger.on_broker.stored = True
+    ledger.on_broker.sent.extend([Checkpoint(6, b"1"), Checkpoint(7, b"2")])
 
     assert ownership.comes_back(TP, 8, Checkpoint(6, b"1")) is ledger
     assert ownership.moved(TP, 8, Checkpoint(6, b"1")) is None
@@ -58,7 +58,7 @@ def test_a_position_that_somebody_has_deleted_makes_it_another() -> None:
 
     assert ownership.comes_back(TP, 8, None) is ledger
     assert ownership.moved(TP, 8, None) is None
-    ledger.stored = True
+    ledger.on_broker.stored = True
     assert ownership.comes_back(TP, 8, None) is None
     assert ownership.moved(TP, 8, None) == ledger.written
 
