@@ -183,7 +183,7 @@ async def test_after_a_silence_nothing_is_delivered_that_became_somebody_elses(d
     await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"x")], sequence=None)
     async with member_of(driver) as member:
         await member.owns(TPS)
-        driver._file()._watcher.stop()
+        driver._file().watcher.stop()
         subscription = member.subscription
         assert isinstance(subscription, SqliteSubscription)
         ours = subscription._members._ours

@@ -481,7 +481,7 @@ async def test_two_drivers_on_one_file_wake_each_other_at_once(driver: SqliteDri
         await append(driver, b"1")
         await reader.owns([TP])
         await reader.collect(1)
-        second._file()._watcher.stop()
+        second._file().watcher.stop()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(reader.collect, 2)
             await anyio.wait_all_tasks_blocked()

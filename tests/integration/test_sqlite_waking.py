@@ -68,7 +68,7 @@ async def reading(driver: SqliteDriver) -> AsyncIterator[Reader]:
     request = SourceRequest(topics=[TP.topic], group=None, lease=1000, revoke_budget=1.0)
     async with log_member(driver, request, RecordingListener(committed=False), PATIENCE) as reader:
         await reader.owns([TP])
-        await until(lambda: driver._file()._watcher._seen is not None)
+        await until(lambda: driver._file().watcher._seen is not None)
         yield reader
 
 
@@ -140,7 +140,7 @@ async def test_who_joins_beats_in_time_although_the_watch_is_waiting(
     """The watch thread has learned before how long it may wait, when nobody had to beat."""
     monkeypatch.setattr(watcher, "NET_SECONDS", NEVER)
     async with reading(driver):
-        await until(lambda: driver._file()._watcher._threads[-1]._tick_at > time.monotonic() + NEVER / 2)
+        await until(lambda: driver._file().watcher._threads[-1]._tick_at > time.monotonic() + NEVER / 2)
         request = SourceRequest(topics=[TP.topic], group="alarm", lease=1.0, revoke_budget=0.5)
         async with log_member(driver, request, RecordingListener(committed=True), PATIENCE) as member:
             await member.owns([TP])
@@ -191,7 +191,7 @@ async def test_a_watch_that_breaks_is_replaced_by_polling(
     driver: SqliteDriver, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with reading(driver) as reader:
-        (watch,) = driver._file()._watcher._threads
+        (watch,) = driver._file().watcher._threads
         broken = watch._file_watch
         assert isinstance(broken, EventFileWatch)
         # Removed, and its place taken by what cannot be watched.
@@ -212,7 +212,7 @@ async def test_a_subscription_that_ends_gives_its_descriptors_back(driver: Sqlit
         async with reading(driver):
             pass
 
-        await until(lambda: not any(watch.is_alive() for watch in driver._file()._watcher._threads))
+        await until(lambda: not any(watch.is_alive() for watch in driver._file().watcher._threads))
         counts.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
 
     assert counts[1] == counts[2]

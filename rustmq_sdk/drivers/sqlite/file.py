@@ -22,7 +22,7 @@ from rustmq_sdk.drivers.sqlite.reader import Reader
 from rustmq_sdk.drivers.sqlite.sequences import Stored
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
-from rustmq_sdk.drivers.sqlite.writer import Writer
+from rustmq_sdk.drivers.sqlite.writer import Answered, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,17 +50,8 @@ class LogFile:
             path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, identity=identity, stop=self._stop
         )
         self._reader = Reader(path, options, identity, self._stop)
-        self._watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_file_watch, path, options.wake))
-        self.request = self._writer.request
-        """Has a change made without waiting for it; see :meth:`Writer.request`."""
-        self.ticks = self._watcher.ticks
-        """Called from a thread of the file while somebody listens; see :class:`Watcher`."""
-        self.listen, self.unlisten = self._watcher.listen, self._watcher.unlisten
-        """Who is told of commits, this process's and others'; see :meth:`Watcher.listen`."""
-        self.watch_peers, self.forget_peers = self._watcher.watch_peers, self._watcher.forget_peers
-        """Whose end is told; see :meth:`Watcher.watch_peers`."""
-        self.hurry = self._watcher.hurry
-        """Has the ticks called now."""
+        self.watcher = Watcher(path, self.broadcast, self._writer.look, partial(open_file_watch, path, options.wake))
+        """Tells of commits, this process's and others', and of members that ended; ticks meanwhile."""
 
     async def open(self) -> None:
         """Opens the file, or creates it."""
@@ -72,11 +63,11 @@ class LogFile:
     async def close(self) -> None:
         """Interrupts what runs and closes the file; takes at most :data:`CLOSE_SECONDS`."""
         self._stop.set()
-        self._watcher.stop()
+        self.watcher.stop()
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._reader.close()
             await self._writer.close()
-            await run_in_daemon_thread(self._watcher.join)
+            await run_in_daemon_thread(self.watcher.join)
             self.broadcast.close()
 
         self._reader.abandon()
@@ -105,3 +96,7 @@ class LogFile:
         """Makes a change, durably; see :meth:`Writer.run`."""
         with translated(self.path, slot=slot, operation=operation):
             return await self._writer.run(lambda transaction: change(transaction, *args, **kwargs))
+
+    def request(self, change: Callable[[Transaction], T], answered: Answered[T]) -> None:
+        """Makes a change without waiting for it, from any thread; see :meth:`Writer.request`."""
+        self._writer.request(change, answered)

@@ -88,11 +88,11 @@ class Membership:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Sends heartbeats meanwhile."""
-        self._file.ticks.add(self._heartbeat.tick)
+        self._file.watcher.ticks.add(self._heartbeat.tick)
         try:
             yield
         finally:
-            self._file.ticks.discard(self._heartbeat.tick)
+            self._file.watcher.ticks.discard(self._heartbeat.tick)
 
     async def confirm(self) -> bool:
         """After a silence of ours: stops delivering what became somebody else's. False if anything did."""
@@ -115,7 +115,7 @@ class Membership:
     async def leave(self) -> None:
         """Frees everything, for the others to claim at once."""
         self._heartbeat.stop()
-        self._file.forget_peers(self)
+        self._file.watcher.forget_peers(self)
         lock, self._lock = self._lock, None
         try:
             if self.member:
@@ -130,7 +130,7 @@ class Membership:
 
     async def _look(self) -> _Look:
         look = await self._file.read("source", "rebalance", _look, self._file.path, self._group, self.member)
-        self._file.watch_peers(self, look.locks)
+        self._file.watcher.watch_peers(self, look.locks)
         return look
 
     async def _join(self, ended: Collection[bytes]) -> None:
@@ -152,7 +152,7 @@ class Membership:
         before, self._lock = self._lock, lock
         self.member, self._joining = member, True
         self._heartbeat.start(member, asked_at)
-        self._file.hurry()
+        self._file.watcher.hurry()
         if before is not None:
             before.release()
 

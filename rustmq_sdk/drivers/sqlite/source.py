@@ -95,11 +95,11 @@ async def _listening(file: LogFile, fetching: Fetching, members: Members) -> Asy
         members.heard(changed)
 
     loop_listener = LoopListener(tell)
-    file.listen(loop_listener.hear)
+    file.watcher.listen(loop_listener.hear)
     try:
         yield
     finally:
-        file.unlisten(loop_listener.hear)
+        file.watcher.unlisten(loop_listener.hear)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
             await members.leave()
 

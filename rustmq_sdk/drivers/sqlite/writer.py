@@ -90,7 +90,7 @@ class Writer:
         self._waiting: deque[_Request] = deque()
         self._connection: Connection | None = None
         self._ends = Ends()
-        self._housekeeping = Housekeeping(path, options, self._alone, self._patience)
+        self._housekeeping = Housekeeping(path, options, self._transact, self._patience)
 
     async def open(self) -> None:
         """Opens the file, and creates the tables in a new one."""
@@ -213,9 +213,6 @@ class Writer:
             return self._transact(make)
         except Stale:  # Rolling back has forgotten the ends: now all is read from the file, and that is not stale.
             return self._transact(make)
-
-    def _alone(self, make: Callable[[Transaction], T]) -> T:
-        return self._transact(make)
 
     def _transact(self, make: Callable[[Transaction], T]) -> T:
         connection = self._connected()
