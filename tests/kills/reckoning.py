@@ -100,19 +100,37 @@ def reckon(events: Sequence[Event], stored: Mapping[str, Sequence[Place]], bound
 
 
 def unsettled(events: Sequence[Event], stored: Iterable[str]) -> list[str]:
-    """What nobody has settled, nor was killed or cancelled while doing so: the commit may have been quicker."""
+    """What nobody has settled, nor was killed or cancelled while doing so: the commit may have been quicker.
+
+    Nor was cut off while it waited to hear of a commit that was confirmed, as the last one of a consumer may be whose
+    time to close is over.
+    """
     killed = {event.details[0] for event in events if event.what in ("killed", "cancelled")}
     settled: set[str] = set()
-    last: dict[tuple[str, str], str] = {}
+    last: dict[tuple[str, str], Event] = {}
+    commits: list[tuple[int, Commit]] = []
     for event in events:
         if event.what in SETTLED:
             settled.add(event.details[0])
         elif event.what == "handling" or event.what in FATES:
-            last[event.who, event.details[0]] = event.what
+            last[event.who, event.details[0]] = event
+        elif event.what == "committed":
+            commits.append((int(event.details[0]), Commit.of(event)))
 
     # Only what a process said last: one that heard afterwards that its ack came too late has settled nothing.
-    settled |= {message for (who, message), what in last.items() if what == "acking" and who in killed}
+    for (who, message), event in last.items():
+        if event.what == "acking" and message not in settled and (who in killed or _is_confirmed(event, commits)):
+            settled.add(message)
+
     return sorted(set(stored) - settled)
+
+
+def _is_confirmed(acking: Event, commits: Iterable[tuple[int, Commit]]) -> bool:
+    partition, offset = int(acking.details[1]), int(acking.details[2])
+    return any(
+        commit.who == acking.who and commit.at > acking.at and number == partition and commit.covers(offset)
+        for number, commit in commits
+    )
 
 
 def _sends(account: Account, events: Iterable[Event], stored: Mapping[str, Sequence[Place]]) -> None:

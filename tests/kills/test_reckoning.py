@@ -115,6 +115,15 @@ def test_an_ack_that_a_kill_has_cut_short_may_have_been_carried_out() -> None:
     assert Tale().handled(A, "acking").note("crowd", "cancelled", A).account().sound
 
 
+def test_an_ack_that_a_short_close_has_cut_off_was_carried_out_if_a_commit_says_so() -> None:
+    assert Tale().handled(A, "acking").committed(A, 8).account().sound
+    assert Tale().handled(A, "acking").committed(A, 3, "7-8").account().sound
+    assert Tale().handled(A, "acking").committed(A, 7).account().lost
+    assert Tale().committed(A, 7).handled(A, "acking").account().lost
+    late = Tale().handled(A, "acking").note(A, "stale", "s0:0", 2, 7, 1).committed(A, 8)
+    assert late.account().lost, "that said that it had settled nothing"
+
+
 def test_what_was_confirmed_must_be_stored_once() -> None:
     tale = Tale().handled(A)
     assert "not in the log" in reckon(tale.events, {}, BOUNDS).broken[0]
