@@ -6,14 +6,14 @@ The next commit writes the new place, so the whole group goes on from there, als
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import anyio
 
 import rustmq_sdk
 
-NOON = int(datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp() * 1000)
-HOUR = 3_600_000
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 async def main() -> None:

@@ -51,6 +51,10 @@ class Rule(NamedTuple):
     problem: str
     fix: str
 
+    def error(self, value: object) -> ConfigurationError:
+        """What to raise where it is broken, by this value of ``field``."""
+        return ConfigurationError(self.problem, field=self.field, value=value, fix=self.fix)
+
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsNames):
     """Settings that belong together. Each field is ``Annotated[type, about(…)]``.
@@ -65,13 +69,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsName
 
     def __post_init__(self) -> None:
         raise_all(_misfits(self, self.prefix))
-        raise_all(
-            ConfigurationError(
-                rule.problem, field=self.prefix + rule.field, value=getattr(self, rule.field), fix=rule.fix
-            )
-            for rule in self.rules()
-            if rule.wrong
-        )
+        raise_all(rule.error(getattr(self, rule.field)) for rule in self.rules() if rule.wrong)
 
     def rules(self) -> Iterable[Rule]:
         """What the settings have to fulfil together, to be overridden; each fits by itself when this is called."""

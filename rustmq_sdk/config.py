@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 
 from rustmq_sdk._loading import load_settings
+from rustmq_sdk._moments import NAIVE, NAIVE_FIX
 from rustmq_sdk._settings import Rule, Schema, about, choices_of, meaning_of
 from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
@@ -289,12 +290,9 @@ def _rules_of_names(config: ConsumerConfig) -> Iterator[Rule]:
         "dead_letter_topic is given as well",
         "Give one of the two",
     )
-    yield Rule(
-        "dead_letters",
-        config.dead_letters is not None and not (callable(config.dead_letters) or hasattr(config.dead_letters, "put")),
-        "expected an async callable or a DeadLetterQueue",
-        "A callable is called with a sequence of DeadLetter, and awaited if it is async",
-    )
+    if config.dead_letters is not None:
+        yield rule_of_routes(config.dead_letters)
+
     yield Rule(
         "state_store",
         config.state_store is not None
@@ -311,12 +309,22 @@ def _rules_of_names(config: ConsumerConfig) -> Iterator[Rule]:
     yield Rule("group", config.group == "", "a group needs a name", "Use None for a consumer that does not commit")
 
 
+def rule_of_routes(route: object) -> Rule:
+    """What dead letters may go to."""
+    return Rule(
+        "dead_letters",
+        not (callable(route) or hasattr(route, "put")),
+        "expected an async callable or a DeadLetterQueue",
+        "A callable is called with a sequence of DeadLetter, and awaited if it is async",
+    )
+
+
 def _rules_of_start(config: ConsumerConfig) -> Iterator[Rule]:
     yield Rule(
         "start",
         isinstance(config.start, datetime) and config.start.tzinfo is None,
-        "a datetime without a time zone means another moment on every machine",
-        "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)",
+        NAIVE,
+        NAIVE_FIX,
     )
     yield Rule(
         "start",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from rustmq_sdk._moments import milliseconds
 from rustmq_sdk.values import Headers, OutgoingMessage, Payloads
 
 _make = tuple.__new__
@@ -20,13 +22,13 @@ def outgoing(
     key: object = None,
     headers: Sequence[tuple[str, bytes | None]] | None = None,
     partition: int | None = None,
-    timestamp: int | None = None,
+    timestamp: int | datetime | None = None,
 ) -> OutgoingMessage:
-    """One message; text becomes UTF-8.
+    """One message; text becomes UTF-8, and a moment milliseconds.
 
     Raises:
         TypeError: the payload or key is not text, bytes or None, or another part has the wrong type.
-        ValueError: the partition is negative.
+        ValueError: the partition is negative, or the timestamp is a datetime without a time zone.
     """
     if type(payload) is bytes and key is None and headers is None and partition is None and timestamp is None:
         return _make(OutgoingMessage, (payload, None, (), None, None))  # what the class does, at half its cost
@@ -37,9 +39,10 @@ def outgoing(
     if type(key) is not bytes and key is not None:
         key = _as_bytes("key", key)
 
+    moment = None if timestamp is None else milliseconds("timestamp", timestamp)
     _check_number("partition", partition)
-    _check_number("timestamp", timestamp)
-    return OutgoingMessage(payload, key, _checked(headers) if headers else (), partition, timestamp)
+    _check_number("timestamp", moment)
+    return OutgoingMessage(payload, key, _checked(headers) if headers else (), partition, moment)
 
 
 def outgoing_batch(messages: Iterable[bytes | str | OutgoingMessage | None]) -> Sequence[OutgoingMessage]:

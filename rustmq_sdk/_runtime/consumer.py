@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn, Self, Unpack, final
 
@@ -17,10 +18,10 @@ from rustmq_sdk._runtime.session import Session, observers_of
 from rustmq_sdk._runtime.wiring import Parts
 from rustmq_sdk._runtime.workers import Handler, Workers, check_run, in_handler, stopped_before
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, Ordering, load
-from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, ConsumerStateError
+from rustmq_sdk.errors import ConsumerClosed, ConsumerStateError
 from rustmq_sdk.message import Message, Messages
 from rustmq_sdk.observe import Health, Statistics
-from rustmq_sdk.slots import DeadLetterQueue, Source
+from rustmq_sdk.slots import Capabilities, DeadLetterQueue, Source
 from rustmq_sdk.values import TopicPartition
 
 
@@ -55,15 +56,7 @@ class Consumer:
     ) -> None:
         self._config = config = config or load(ConsumerConfig, dict(options), environment={})
         check_source(source, config)
-        put = route_of(route if route is not None else config.dead_letters)
-        if put is None and config.dead_letter_topic is not None:
-            raise ConfigurationError(
-                "a consumer made from hand-made slots has no sink to write a topic with",
-                field="dead_letter_topic",
-                value=config.dead_letter_topic,
-                fix="Give dead_letters=…, or use client.consumer(…)",
-            )
-
+        put = route_of(route, config)
         self._session = session = Session(config, source.capabilities, observers_of(observers))
         self._life = Life(session, source, put)
         self._pop: Callable[[], Message] = session.buffer.ready.pop
@@ -288,13 +281,13 @@ class Consumer:
         """
         await self._positions.seek_all(offset)
 
-    async def seek_to_timestamp(self, topic: str, partition: int, timestamp_ms: int) -> None:
-        """Goes on at the first message that is not older than ``timestamp_ms`` (milliseconds since the epoch)."""
-        await self._positions.seek_to_timestamp([TopicPartition(topic, partition)], timestamp_ms)
+    async def seek_to_timestamp(self, topic: str, partition: int, timestamp: int | datetime) -> None:
+        """Goes on at the first message not older than that: milliseconds since the epoch, or an aware ``datetime``."""
+        await self._positions.seek_to_timestamp([TopicPartition(topic, partition)], timestamp)
 
-    async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
+    async def seek_all_to_timestamp(self, timestamp: int | datetime) -> None:
         """:meth:`seek_to_timestamp` for every assigned partition."""
-        await self._positions.seek_all_to_timestamp(timestamp_ms)
+        await self._positions.seek_all_to_timestamp(timestamp)
 
     async def position(self, topic: str, partition: int) -> int:
         """The next offset to hand out."""
@@ -348,6 +341,16 @@ class Consumer:
         self._session.observers("resumed", chosen)
 
     # Looking in
+
+    @property
+    def config(self) -> ConsumerConfig:
+        """Its settings, from all places they were read from; ``config.group`` is its group."""
+        return self._config
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its source can do: whether it is a log or a queue, whether it can seek, and so on."""
+        return self._session.capabilities
 
     def statistics(self) -> Statistics:
         """Counts since the start and levels now; counts exactly what is in flight, so not for every message."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._moments import milliseconds
 from rustmq_sdk._runtime.arguments import check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
@@ -47,16 +49,15 @@ class Positions:
         """Of all that is assigned."""
         await self.seek(await self._assigned("seek_all()"), offset)
 
-    async def seek_all_to_timestamp(self, timestamp_ms: int) -> None:
+    async def seek_all_to_timestamp(self, timestamp: int | datetime) -> None:
         """Of all that is assigned."""
-        await self.seek_to_timestamp(await self._assigned("seek_all_to_timestamp()"), timestamp_ms)
+        await self.seek_to_timestamp(await self._assigned("seek_all_to_timestamp()"), timestamp)
 
-    async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> None:
+    async def seek_to_timestamp(self, partitions: Collection[TopicPartition], timestamp: int | datetime) -> None:
         self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
-        check_whole(
-            "timestamp_ms", timestamp_ms, least=0, fix="Milliseconds since the epoch: int(t.timestamp() * 1000)"
-        )
-        self._move(await self._ask_about(partitions, "offsets_at", self._log.offsets_at, timestamp_ms))
+        moment = milliseconds("timestamp", timestamp)
+        check_whole("timestamp", moment, least=0, fix="Give milliseconds since the epoch, or a datetime")
+        self._move(await self._ask_about(partitions, "offsets_at", self._log.offsets_at, moment))
 
     async def _assigned(self, what: str) -> Collection[TopicPartition]:
         """What is ours; after entering it takes the group a moment to say so, and until then that would be nothing."""

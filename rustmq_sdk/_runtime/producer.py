@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from random import Random
 from types import TracebackType
 from typing import Literal, cast, final
@@ -131,7 +132,7 @@ class Producer:
         key: bytes | str | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
-        timestamp: int | None = None,
+        timestamp: int | datetime | None = None,
     ) -> SentMessage:
         """Sends one message and returns where it is, durably.
 
@@ -144,10 +145,11 @@ class Producer:
                 partitions take turns, a batch each.
             headers: ``(name, value)`` pairs.
             partition: overrides the choice by key.
-            timestamp: milliseconds since the epoch; None is now.
+            timestamp: milliseconds since the epoch, or a ``datetime`` with a time zone; None is now.
 
         Raises:
             TypeError: the payload or key is neither bytes nor str.
+            ConfigurationError: there is no such partition, or the timestamp is a ``datetime`` without a time zone.
             UnknownTopic: and the driver does not create topics.
             DriverError: it is not stored: the sink refused it, or did not take it within ``send_timeout``.
             OutcomeUnknown: it may or may not be stored.
@@ -194,7 +196,7 @@ class Producer:
         key: bytes | str | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
-        timestamp: int | None = None,
+        timestamp: int | datetime | None = None,
     ) -> None:
         """Takes one message, to be sent within ``linger`` seconds, and returns at once.
 

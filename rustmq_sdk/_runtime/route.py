@@ -7,24 +7,41 @@ from collections.abc import Sequence
 from typing import Any
 
 from rustmq_sdk._runtime.dead_letters import Put
+from rustmq_sdk.config import ConsumerConfig, rule_of_routes
 from rustmq_sdk.errors import ConfigurationError
 from rustmq_sdk.values import DeadLetter
 
 
-def route_of(route: Any) -> Put | None:
-    """The ``put`` of a ``DeadLetterQueue``, or an async callable as it is; None for no route."""
-    if route is None:
-        return None
+def route_of(given: Any, config: ConsumerConfig) -> Put | None:
+    """The ``put`` of a ``DeadLetterQueue``, or an async callable as it is; None for no route.
 
-    put = getattr(route, "put", None) or route
-    if not callable(put):
+    Args:
+        given: a route that is taken instead of that of the settings; None if there is none.
+        config: the settings.
+
+    Raises:
+        ConfigurationError: what was given is no route, or the settings name a topic and nobody gave what writes it.
+    """
+    route = config.dead_letters if given is None else given
+    if route is not None:
+        rule = rule_of_routes(route)
+        if rule.wrong:
+            raise rule.error(route)
+
+        return _awaitable(getattr(route, "put", route))
+
+    if config.dead_letter_topic is not None:
         raise ConfigurationError(
-            "expected an async callable or a DeadLetterQueue",
-            field="dead_letters",
-            value=route,
-            fix="A callable is called with a sequence of DeadLetter, and awaited if it is async",
+            "a consumer made from hand-made slots has no sink to write a topic with",
+            field="dead_letter_topic",
+            value=config.dead_letter_topic,
+            fix="Give dead_letters=…, or use client.consumer(…)",
         )
 
+    return None
+
+
+def _awaitable(put: Any) -> Put:
     async def call(letters: Sequence[DeadLetter]) -> None:
         result = put(letters)
         # A plain function is fine where it does not block: a list in a test, a logger.

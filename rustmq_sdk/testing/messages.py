@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeAlias
 
+from rustmq_sdk._moments import milliseconds
 from rustmq_sdk._runtime.arguments import check_seconds
 from rustmq_sdk.message import DONE, FREE, TAKEN, AnyPiece, Message, Messages, Span, settle_after
 from rustmq_sdk.testing.deliveries import Deliveries
@@ -63,7 +65,7 @@ def message(
     topic: str = "topic",
     partition: int | None = 0,
     offset: int | None = 0,
-    timestamp: int = 0,
+    timestamp: int | datetime = 0,
     attempt: int = 1,
 ) -> RecordedMessage:
     """A message as a consumer would deliver it; ``.outcome`` tells how it was settled.
@@ -75,7 +77,7 @@ def message(
         topic: it seems to come from.
         partition: likewise; None as on queues.
         offset: likewise.
-        timestamp: milliseconds since the epoch.
+        timestamp: milliseconds since the epoch, or a ``datetime`` with a time zone.
         attempt: which delivery of the message this is; starts at 1.
 
     Raises:
@@ -84,7 +86,8 @@ def message(
     assignment = Assignment(TopicPartition(topic, partition), None)
     piece = Deliveries(1, assignment, owner=_Recorder(), attempts=[attempt])
     body, name = _encoded("payload", payload), _encoded("key", key)
-    return RecordedMessage(body, name, tuple(headers), offset, timestamp, piece, 0)
+    moment = milliseconds("timestamp", timestamp)
+    return RecordedMessage(body, name, tuple(headers), offset, moment, piece, 0)
 
 
 async def handle(handler: Handler, messages: Message | Iterable[Message], *, batch: bool = False) -> list[Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -88,7 +89,7 @@ class TestSeeking:
             assert len(await take_all(consumer)) == 12
             await consumer.seek_all_to_timestamp(1_500)
             assert sorted(texts(await take_all(consumer))) == ["m3", "m3", "m4", "m4", "m5", "m5"]
-            await consumer.seek_to_timestamp("t", 1, 1_500)
+            await consumer.seek_to_timestamp("t", 1, datetime.fromtimestamp(1.5, UTC))
             assert offsets(await take_all(consumer)) == [3, 4, 5]
             await consumer.seek_all(5)
             assert offsets(await take_all(consumer)) == [5, 5]

@@ -29,12 +29,12 @@ class TestUrls:
             ("memory://x#y", "Percent-encode"),
             ("memory://x?kind", "name=value"),
             ("memory://x?kind=log&kind=log", "given twice"),
-            ("memory://x?kind=heap", "expected log or queue"),
+            ("memory://x?kind=heap", "expected 'log' or 'queue'"),
             ("memory://x?knid=log", "did you mean 'kind'?"),
             ("memory://x?max_in_flght=3", "did you mean 'max_in_flight'?"),
             ("memory://x?max_in_flight=many", "expected a whole number"),
             ("memory://x?max_messages=-1", "expected a number >= 1"),
-            ("memory://x?without=seek,fly", "there is no such setting"),
+            ("memory://x?without=seek,fly", "no capability 'fly'"),
             ("", "expected a URL"),
         ],
     )
@@ -285,6 +285,23 @@ class TestCalls:
                 await call(consumer)
 
             assert await handle_all(consumer) == ["m1", "m2"]
+
+    async def test_a_moment_without_a_time_zone_is_refused_wherever_one_is_taken(self, stage: Stage) -> None:
+        naive = datetime(2026, 1, 1)  # noqa: DTZ001  # that is the mistake
+        async with stage.client() as client, stage.consumer() as consumer, client.producer() as producer:
+            for call in (
+                lambda: consumer.seek_to_timestamp("t", 0, naive),
+                lambda: consumer.seek_all_to_timestamp(naive),
+                lambda: producer.send("t", b"x", timestamp=naive),
+            ):
+                stage.send(1)
+                with pytest.raises(ConfigurationError, match="Add tzinfo") as caught:
+                    await call()
+
+                assert caught.value.field == "timestamp"
+
+            with pytest.raises(ConfigurationError, match="Add tzinfo"):
+                producer.send_nowait("t", b"x", timestamp=naive)
 
     @pytest.mark.parametrize("partitions", ["t", ["t"], ["ab"], TP, [("t",)], [("t", "0")], [(0, "t")], [None]])
     async def test_pausing_what_names_no_partition_is_refused(self, stage: Stage, partitions: Any) -> None:

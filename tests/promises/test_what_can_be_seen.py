@@ -46,6 +46,11 @@ class TestStatistics:
 
         assert (consumer.statistics().acked, consumer.statistics().dead_lettered) == (19, 1)
 
+    async def test_a_consumer_says_how_it_is_set_and_what_its_source_can_do(self, either: Stage) -> None:
+        async with either.consumer(group="billing", prefetch=7) as consumer:
+            assert (consumer.config.group, consumer.config.prefetch) == ("billing", 7)
+            assert consumer.capabilities.kind == either.kind
+
     async def test_acks_that_nobody_was_told_of_are_counted(self, stage: Stage) -> None:
         stage.send(1000)
         async with stage.consumer(commit_interval=1) as consumer:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rustmq_sdk import OutgoingMessage
+from rustmq_sdk import ConfigurationError, OutgoingMessage
 from rustmq_sdk._core.outgoing import keyless, outgoing, outgoing_batch
+from rustmq_sdk._moments import milliseconds
 from rustmq_sdk.values import Payloads
 
 
@@ -44,6 +48,21 @@ def test_headers_keep_their_order_and_repetitions() -> None:
 def test_a_partition_or_timestamp_that_is_no_whole_number_is_refused(part: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"expected the {part} as a whole number"):
         outgoing("x", **{part: value})
+
+
+def test_a_timestamp_may_be_a_moment_with_a_time_zone() -> None:
+    noon = datetime(2026, 3, 1, 12, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
+    assert outgoing("x", timestamp=noon).timestamp == 1_772_362_800_999
+    (sent,) = outgoing_batch([OutgoingMessage(b"x", timestamp=noon)])  # type: ignore[arg-type]
+    assert sent.timestamp == 1_772_362_800_999
+    with pytest.raises(ConfigurationError, match=r"^timestamp=.*without a time zone.*Add tzinfo"):
+        outgoing("x", timestamp=noon.replace(tzinfo=None))
+
+
+@given(st.integers(min_value=-(10**12), max_value=10**13))
+def test_a_moment_is_the_millisecond_it_was_made_of(number: int) -> None:
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=number)
+    assert milliseconds("timestamp", moment) == milliseconds("timestamp", number) == number
 
 
 def test_a_negative_partition_is_refused() -> None:
