@@ -29,5 +29,5 @@ def milliseconds(field: str, moment: int | datetime) -> int:
     if moment.tzinfo is None:
         raise ConfigurationError(NAIVE, field=field, value=moment, fix=NAIVE_FIX)
 
-    # By whole numbers: ``timestamp()`` is a float, and a thousand times that is often a little too small.
+    # By whole numbers: ``timestamp()`` is a float, and a thousand times that is now and then a little too small.
     return (moment - _EPOCH) // _MILLISECOND
