@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Run:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=170,
             check=False,
         )
         assert found.returncode == exits, f"exit status {found.returncode}\n{found.stdout}\n{found.stderr}"

@@ -17,6 +17,8 @@ from demo_parts.tally import Tally, table, verdict
 from rustmq_sdk.testing import BACKENDS
 from tests.services.kafka_server import KafkaServer
 
+pytestmark = pytest.mark.timeout(180)
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 

@@ -51,7 +51,7 @@ def test_an_interrupted_tour_leaves_no_process_and_no_file(backend: str, number:
     with tour(tmp_path, backend) as (running, _):
         running.send_signal(number)
         # All share its output, so that comes to an end when the last of them has ended.
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=50)
 
     assert running.returncode == 130
     assert errors == "\nInterrupted before its end.\n"
@@ -62,7 +62,7 @@ def test_an_interrupted_tour_leaves_no_process_and_no_file(backend: str, number:
 def test_no_process_survives_a_tour_that_is_killed(tmp_path: Path) -> None:
     with tour(tmp_path, "asyncio") as (running, _):
         running.kill()
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=50)
 
     assert errors == "", "they finish what they have in hand, and go"
 
@@ -75,7 +75,7 @@ def test_a_tour_that_nobody_reads_ends_without_a_word(backend: str, tmp_path: Pa
         running.stdout.close()
         assert running.stderr is not None
         assert running.stderr.read() == ""
-        assert running.wait(20) == 141
+        assert running.wait(50) == 141
 
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_a_tour_says_which_process_has_ended_before_its_time(tmp_path: Path) -> 
         producer = re.search(r"producer (\d+)", said)
         assert producer is not None
         os.kill(int(producer[1]), signal.SIGKILL)
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=50)
 
     assert running.returncode == 2
     assert errors == "\nThe tour cannot go on. The producer has ended with exit status -9.\n"
@@ -171,7 +171,7 @@ def test_a_process_that_hangs_ends_itself_when_the_tour_is_gone() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=False,
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("told\n", "", 1)

@@ -21,6 +21,8 @@ from rustmq_sdk.letters import as_message
 from rustmq_sdk.testing import BACKENDS
 from rustmq_sdk.values import DeadLetter, TopicPartition
 
+pytestmark = pytest.mark.timeout(180)
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

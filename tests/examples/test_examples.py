@@ -11,6 +11,8 @@ import pytest
 from rustmq_sdk.testing import BACKENDS
 from tests.services.kafka_server import KafkaServer
 
+pytestmark = pytest.mark.timeout(180)
+
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
 
 SAYS = {

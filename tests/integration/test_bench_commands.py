@@ -10,6 +10,8 @@ import pytest
 
 from tests.services.kafka_server import KafkaServer
 
+pytestmark = pytest.mark.timeout(180)
+
 ROOT = Path(__file__).parents[2]
 
 COMMANDS = {
@@ -44,7 +46,7 @@ def measure(*arguments: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=170,
         check=False,
     )
     assert run.returncode == 0, run.stderr
