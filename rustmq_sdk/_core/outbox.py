@@ -18,7 +18,7 @@ from typing import cast
 from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence, SentMessage, SentMessages
 
 
-class Ticket:
+class PendingSend:
     """What one call waits for: where each of its messages was stored.
 
     Attributes:
@@ -59,8 +59,8 @@ class Ticket:
             self._tell()
 
 
-class Wave:
-    """The messages between two flushes, for the second one to wait for."""
+class Unflushed:
+    """Counts the messages since the last flush that are not settled yet, for the next flush to wait for."""
 
     __slots__ = ("tell", "unsettled")
 
@@ -75,31 +75,31 @@ class Wave:
             self.tell()
 
 
-class Parcel:
+class Chunk:
     """Messages of one call for one partition; they are sent in one append.
 
     Attributes:
         messages: a list of its own where nobody waits: more may join them.
-        places: where in the ticket each message belongs.
-        ticket: None where nobody waits.
+        places: which messages of the call these are, by their number.
+        pending: of the call; None where nobody waits.
         born: when the call was made.
     """
 
-    __slots__ = ("born", "messages", "places", "ticket", "wave")
+    __slots__ = ("born", "messages", "pending", "places", "unflushed")
 
     def __init__(
         self,
         messages: Sequence[OutgoingMessage],
         places: Sequence[int],
-        ticket: Ticket | None,
+        pending: PendingSend | None,
         born: float,
-        wave: Wave,
+        unflushed: Unflushed,
     ) -> None:
         self.messages = messages
         self.places = places
-        self.ticket = ticket
+        self.pending = pending
         self.born = born
-        self.wave = wave
+        self.unflushed = unflushed
 
 
 class State(enum.Enum):
@@ -119,14 +119,14 @@ class PartitionQueue:
             none leaves a gap behind it.
     """
 
-    __slots__ = ("count", "due", "first", "parcels", "partition", "producer_id", "state", "topic", "urgent")
+    __slots__ = ("chunks", "count", "due", "first", "partition", "producer_id", "state", "topic", "urgent")
 
     def __init__(self, topic: str, partition: int, producer_id: bytes) -> None:
         self.topic = topic
         self.partition = partition
         self.producer_id = producer_id
         self.first = 0
-        self.parcels: deque[Parcel] = deque()
+        self.chunks: deque[Chunk] = deque()
         self.count = 0
         self.state = State.IDLE
         self.urgent = False
@@ -134,16 +134,16 @@ class PartitionQueue:
 
 
 class Batch:
-    """One append: the parcels at the front of a queue."""
+    """One append: the chunks at the front of a queue."""
 
-    __slots__ = ("born", "messages", "parcels", "queue", "sequence")
+    __slots__ = ("born", "chunks", "messages", "queue", "sequence")
 
-    def __init__(self, queue: PartitionQueue, parcels: list[Parcel]) -> None:
+    def __init__(self, queue: PartitionQueue, chunks: list[Chunk]) -> None:
         self.queue = queue
-        self.parcels = parcels
-        self.born = parcels[0].born
+        self.chunks = chunks
+        self.born = chunks[0].born
         self.sequence = ProducerSequence(queue.producer_id, queue.first)
-        self.messages = parcels[0].messages if len(parcels) == 1 else _concatenated([each.messages for each in parcels])
+        self.messages = chunks[0].messages if len(chunks) == 1 else _concatenated([each.messages for each in chunks])
 
 
 def _concatenated(parts: Sequence[Sequence[OutgoingMessage]]) -> Sequence[OutgoingMessage]:
@@ -158,7 +158,7 @@ class Outbox:
     """The queues of one producer.
 
     Args:
-        batch_size: messages that fill a batch. Parcels are no larger.
+        batch_size: messages that fill a batch. Chunks are no larger.
         linger: seconds that messages nobody waits for may wait for company.
         append_messages: several batches that wait for one partition go together up to this size.
     """
@@ -171,28 +171,28 @@ class Outbox:
         self._lingering: deque[tuple[float, PartitionQueue]] = deque()
         self.ready: deque[PartitionQueue] = deque()
 
-    def put(self, queue: PartitionQueue, parcel: Parcel, now: float) -> None:
+    def put(self, queue: PartitionQueue, chunk: Chunk, now: float) -> None:
         """Adds messages at the end of a partition's queue."""
-        queue.count += len(parcel.messages)
-        if not self._joined(queue, parcel):
-            queue.parcels.append(parcel)
+        queue.count += len(chunk.messages)
+        if not self._joined(queue, chunk):
+            queue.chunks.append(chunk)
 
         # Whoever awaits a send is its own company: while its batch is in flight all others gather behind it, and alone
         # it would gain nothing by waiting.
-        queue.urgent = queue.urgent or parcel.ticket is not None
+        queue.urgent = queue.urgent or chunk.pending is not None
         if queue.state in (State.IDLE, State.LINGERING):
             self._place(queue, now)
 
-    def join(self, queue: PartitionQueue, message: OutgoingMessage, wave: Wave) -> bool:
+    def join(self, queue: PartitionQueue, message: OutgoingMessage, unflushed: Unflushed) -> bool:
         """Adds a message that nobody waits for to those in front of it, if nothing else changes by that.
 
         False: it has to be :meth:`put`.
         """
-        if not queue.parcels:
+        if not queue.chunks:
             return False
 
-        last = queue.parcels[-1]
-        if last.ticket is not None or last.wave is not wave or len(last.messages) + 1 >= self._batch_size:
+        last = queue.chunks[-1]
+        if last.pending is not None or last.unflushed is not unflushed or len(last.messages) + 1 >= self._batch_size:
             return False
 
         # The message that fills a batch ends its lingering, and the choice of its partition.
@@ -210,14 +210,14 @@ class Outbox:
 
         queue = self.ready.popleft()
         queue.state = State.BUSY
-        parcels = [queue.parcels.popleft()]
-        size = len(parcels[0].messages)
-        while queue.parcels and size + len(queue.parcels[0].messages) <= self._append_messages:
-            parcels.append(queue.parcels.popleft())
-            size += len(parcels[-1].messages)
+        chunks = [queue.chunks.popleft()]
+        size = len(chunks[0].messages)
+        while queue.chunks and size + len(queue.chunks[0].messages) <= self._append_messages:
+            chunks.append(queue.chunks.popleft())
+            size += len(chunks[-1].messages)
 
         queue.count -= size
-        return Batch(queue, parcels)
+        return Batch(queue, chunks)
 
     def done(self, batch: Batch, now: float, *, fresh_id: bytes | None = None) -> None:
         """The batch is stored, or has failed: then ``fresh_id`` names the producer from here on."""
@@ -227,8 +227,8 @@ class Outbox:
             queue.producer_id, queue.first = fresh_id, 0
 
         queue.state = State.IDLE
-        queue.urgent = any(parcel.ticket is not None for parcel in queue.parcels)
-        if queue.parcels:
+        queue.urgent = any(chunk.pending is not None for chunk in queue.chunks)
+        if queue.chunks:
             self._place(queue, now)
 
     def hurry(self, now: float) -> None:
@@ -253,39 +253,39 @@ class Outbox:
 
     def oldest_ready(self) -> float | None:
         """When the oldest message was born that no sender has found time for."""
-        return min((queue.parcels[0].born for queue in self.ready), default=None)
+        return min((queue.chunks[0].born for queue in self.ready), default=None)
 
-    def expire(self, born_before: float) -> list[tuple[str, Parcel]]:
+    def expire(self, born_before: float) -> list[tuple[str, Chunk]]:
         """Takes back what is ready and too old to be sent still, each with its topic."""
-        expired: list[tuple[str, Parcel]] = []
+        expired: list[tuple[str, Chunk]] = []
         for queue in list(self.ready):
-            while queue.parcels and queue.parcels[0].born <= born_before:
-                parcel = queue.parcels.popleft()
-                queue.count -= len(parcel.messages)
-                expired.append((queue.topic, parcel))
+            while queue.chunks and queue.chunks[0].born <= born_before:
+                chunk = queue.chunks.popleft()
+                queue.count -= len(chunk.messages)
+                expired.append((queue.topic, chunk))
 
-            if not queue.parcels:
+            if not queue.chunks:
                 queue.state = State.IDLE
                 self.ready.remove(queue)
 
         return expired
 
-    def _joined(self, queue: PartitionQueue, parcel: Parcel) -> bool:
-        """Messages nobody waits for share a parcel, so that a stream of them costs one for each batch."""
-        if not queue.parcels or parcel.ticket is not None:
+    def _joined(self, queue: PartitionQueue, chunk: Chunk) -> bool:
+        """Messages nobody waits for share a chunk, so that a stream of them costs one for each batch."""
+        if not queue.chunks or chunk.pending is not None:
             return False
 
-        last = queue.parcels[-1]
+        last = queue.chunks[-1]
         room = self._batch_size - len(last.messages)
-        if last.ticket is not None or last.wave is not parcel.wave or len(parcel.messages) > room:
+        if last.pending is not None or last.unflushed is not chunk.unflushed or len(chunk.messages) > room:
             return False
 
-        cast("list[OutgoingMessage]", last.messages).extend(parcel.messages)
+        cast("list[OutgoingMessage]", last.messages).extend(chunk.messages)
         return True
 
     def _place(self, queue: PartitionQueue, now: float) -> None:
-        due = queue.parcels[0].born + self._linger
-        hurried = queue.parcels[0].born <= self._hurried_at
+        due = queue.chunks[0].born + self._linger
+        hurried = queue.chunks[0].born <= self._hurried_at
         if queue.urgent or hurried or queue.count >= self._batch_size or due <= now:
             self._make_ready(queue)
         elif queue.state is State.IDLE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rustmq_sdk._core.outbox import PartitionQueue, Ticket, Wave
+from rustmq_sdk._core.outbox import PartitionQueue, PendingSend, Unflushed
 from rustmq_sdk._core.outgoing import keyless
 from rustmq_sdk._core.partitioner import partition_for
 from rustmq_sdk.errors import ConfigurationError
@@ -20,9 +20,9 @@ class Submission(NamedTuple):
     """
 
     messages: Sequence[OutgoingMessage]
-    ticket: Ticket | None
+    pending: PendingSend | None
     born: float
-    wave: Wave
+    unflushed: Unflushed
     checked: bool = False
 
 

@@ -13,12 +13,12 @@ from typing import Literal, cast, final
 import anyio
 from anyio.abc import TaskGroup
 
-from rustmq_sdk._core.outbox import Ticket, Wave
+from rustmq_sdk._core.outbox import PendingSend, Unflushed
 from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
-from rustmq_sdk._runtime.postman import Postman
+from rustmq_sdk._runtime.dispatcher import Dispatcher
 from rustmq_sdk._runtime.room import Room
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import BufferFull, ConfigurationError, ConsumerStateError, RustMQError, TransientDriverError
@@ -65,14 +65,14 @@ class Producer:
     ) -> None:
         self._config = config or ProducerConfig()
         self._room = Room(self._config.max_buffered)
-        self._wave = Wave()
-        self._flushed: deque[tuple[Wave, anyio.Event]] = deque()
+        self._unflushed = Unflushed()
+        self._flushes: deque[tuple[Unflushed, anyio.Event]] = deque()
         self._failure: Exception | None = None
         self._failed: dict[str, int] = {}
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._tasks: TaskGroup | None = None
         self._task_id: int | None = None
-        self._postman = Postman(
+        self._dispatcher = Dispatcher(
             sink,
             config=self._config,
             idempotent=idempotent,
@@ -92,7 +92,7 @@ class Producer:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._task_id = anyio.get_current_task().id
-        self._postman.start(self._tasks)
+        self._dispatcher.start(self._tasks)
         self._state = "open"
         return self
 
@@ -118,7 +118,7 @@ class Producer:
             with anyio.move_on_after(self._config.send_timeout + _LAST_ANSWERS, shield=True):
                 await self._settle_all()
         finally:
-            self._postman.stop()
+            self._dispatcher.stop()
             self._state = "closed"
             await self._tasks.__aexit__(None, None, None)
 
@@ -217,8 +217,8 @@ class Producer:
                 "Call `await producer.flush()` first, use send(), which waits, or raise max_buffered"
             )
 
-        if not self._postman.join(topic, message, self._wave):
-            self._postman.submit(topic, Submission([message], None, anyio.current_time(), self._wave))
+        if not self._dispatcher.join(topic, message, self._unflushed):
+            self._dispatcher.submit(topic, Submission([message], None, anyio.current_time(), self._unflushed))
 
     async def flush(self) -> None:
         """Returns when everything sent before is stored.
@@ -234,14 +234,14 @@ class Producer:
     async def _send(self, topic: str, messages: Sequence[OutgoingMessage]) -> Sequence[SentMessage]:
         born = anyio.current_time()
         stored = anyio.Event()
-        ticket = Ticket(len(messages), stored.set)
+        pending = PendingSend(len(messages), stored.set)
 
         submitted = False
 
         def submit() -> None:
             nonlocal submitted
             submitted = True
-            self._postman.submit(topic, Submission(messages, ticket, born, self._wave))
+            self._dispatcher.submit(topic, Submission(messages, pending, born, self._unflushed))
 
         if self._room.take_nowait(len(messages)):
             submit()
@@ -254,12 +254,12 @@ class Producer:
                 raise self._no_room()
 
         await stored.wait()
-        if ticket.error is None:
-            return cast("Sequence[SentMessage]", ticket.results)
+        if pending.error is None:
+            return cast("Sequence[SentMessage]", pending.results)
 
-        error = _copy_of(ticket.error)
+        error = _copy_of(pending.error)
         if len(messages) > 1:
-            error.add_note(f"Of these {len(messages)} messages {ticket.stored} are known to be stored.")
+            error.add_note(f"Of these {len(messages)} messages {pending.stored} are known to be stored.")
 
         raise error
 
@@ -274,19 +274,19 @@ class Producer:
     async def _settle_all(self) -> None:
         """Waits until all that was given to us so far is stored or has failed."""
         settled = anyio.Event()
-        wave, self._wave = self._wave, Wave()
-        wave.tell = settled.set
-        if not wave.unsettled:
+        unflushed, self._unflushed = self._unflushed, Unflushed()
+        unflushed.tell = settled.set
+        if not unflushed.unsettled:
             settled.set()
 
-        self._flushed.append((wave, settled))
-        self._postman.hurry()
-        # Earlier waves as well: the flush that waited for them may have been cancelled.
-        for _, event in list(self._flushed):
+        self._flushes.append((unflushed, settled))
+        self._dispatcher.hurry()
+        # For what earlier flushes waited for as well: they may have been cancelled.
+        for _, event in list(self._flushes):
             await event.wait()
 
-        while self._flushed and not self._flushed[0][0].unsettled:
-            self._flushed.popleft()
+        while self._flushes and not self._flushes[0][0].unsettled:
+            self._flushes.popleft()
 
     def _note_failure(self, topic: str, count: int, error: Exception) -> None:
         self._failure = self._failure or error

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rustmq_sdk import OutgoingMessage, SentMessage
-from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, State, Ticket, Wave
+from rustmq_sdk._core.outbox import Batch, Chunk, Outbox, PartitionQueue, PendingSend, State, Unflushed
 from rustmq_sdk.values import Payloads
 
 LINGER = 1.0
@@ -22,16 +22,16 @@ class Desk:
     def __init__(self, append_messages: int = 0) -> None:
         self.outbox = Outbox(batch_size=BATCH_SIZE, linger=LINGER, append_messages=append_messages)
         self.queues = [PartitionQueue("t", number, b"id") for number in range(3)]
-        self.wave = Wave()
+        self.unflushed = Unflushed()
         self.told: list[str] = []
 
-    def put(self, queue: int, names: str, now: float = 0.0, *, awaited: bool = False) -> Ticket | None:
+    def put(self, queue: int, names: str, now: float = 0.0, *, awaited: bool = False) -> PendingSend | None:
         messages = [OutgoingMessage(name.encode()) for name in names]
-        ticket = Ticket(len(messages), lambda: self.told.append(names)) if awaited else None
-        self.wave.unsettled += len(messages)
-        parcel = Parcel(messages, range(len(messages)), ticket, now, self.wave)
-        self.outbox.put(self.queues[queue], parcel, now)
-        return ticket
+        pending = PendingSend(len(messages), lambda: self.told.append(names)) if awaited else None
+        self.unflushed.unsettled += len(messages)
+        chunk = Chunk(messages, range(len(messages)), pending, now, self.unflushed)
+        self.outbox.put(self.queues[queue], chunk, now)
+        return pending
 
     def take(self) -> str | None:
         batch = self.outbox.take()
@@ -128,15 +128,15 @@ def test_sequence_numbers_count_messages_and_a_failed_batch_leaves_no_gap() -> N
 
 def test_a_ticket_is_told_once_when_the_last_of_its_messages_is_settled() -> None:
     told: list[int] = []
-    ticket = Ticket(3, lambda: told.append(1))
+    pending = PendingSend(3, lambda: told.append(1))
     first, second = SentMessage("t", 0, 5, 0), SentMessage("t", 0, 6, 0)
-    ticket.settle([2, 0], [first, second])
+    pending.settle([2, 0], [first, second])
     assert not told
     error = ValueError("no")
-    ticket.fail(1, error)
+    pending.fail(1, error)
     assert told == [1]
-    assert ticket.results == [second, None, first]
-    assert (ticket.error, ticket.stored) == (error, 2)
+    assert pending.results == [second, None, first]
+    assert (pending.error, pending.stored) == (error, 2)
 
 
 def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> None:
@@ -146,7 +146,7 @@ def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> No
     desk.put(1, "c", now=1.0, awaited=True)
     assert desk.outbox.oldest_ready() == 0.0
     expired = desk.outbox.expire(born_before=1.0)
-    assert [(topic, parcel.messages[0].payload) for topic, parcel in expired] == [("t", b"a"), ("t", b"c")]
+    assert [(topic, chunk.messages[0].payload) for topic, chunk in expired] == [("t", b"a"), ("t", b"c")]
     assert desk.take() == "b"
     assert desk.take() is None
     desk.put(1, "d", now=6.0, awaited=True)
@@ -156,9 +156,9 @@ def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> No
 def test_batches_of_bare_payloads_stay_columns_when_they_share_an_append() -> None:
     desk = Desk()
     for names in ([b"a", b"b"], [b"c"]):
-        ticket = Ticket(len(names), lambda: None)
-        parcel = Parcel(Payloads(names), range(len(names)), ticket, 0.0, desk.wave)
-        desk.outbox.put(desk.queues[0], parcel, 0.0)
+        pending = PendingSend(len(names), lambda: None)
+        chunk = Chunk(Payloads(names), range(len(names)), pending, 0.0, desk.unflushed)
+        desk.outbox.put(desk.queues[0], chunk, 0.0)
 
     desk.put(0, "d", awaited=True)
     batch = desk.outbox.take()
@@ -166,8 +166,8 @@ def test_batches_of_bare_payloads_stay_columns_when_they_share_an_append() -> No
     assert text(batch) == "abcd"
     desk.outbox.done(batch, 0.0)
     for _ in range(2):
-        parcel = Parcel(Payloads([b"e"]), range(1), Ticket(1, lambda: None), 0.0, desk.wave)
-        desk.outbox.put(desk.queues[0], parcel, 0.0)
+        chunk = Chunk(Payloads([b"e"]), range(1), PendingSend(1, lambda: None), 0.0, desk.unflushed)
+        desk.outbox.put(desk.queues[0], chunk, 0.0)
 
     batch = desk.outbox.take()
     assert batch is not None
@@ -178,13 +178,13 @@ def test_batches_of_bare_payloads_stay_columns_when_they_share_an_append() -> No
 def test_who_joins_needs_company_of_the_same_flush_that_nobody_awaits() -> None:
     desk = Desk()
     queue, message = desk.queues[0], OutgoingMessage(b"b")
-    assert not desk.outbox.join(queue, message, desk.wave)
+    assert not desk.outbox.join(queue, message, desk.unflushed)
     desk.put(0, "a")
-    assert not desk.outbox.join(queue, message, Wave())
-    assert desk.outbox.join(queue, message, desk.wave)
+    assert not desk.outbox.join(queue, message, Unflushed())
+    assert desk.outbox.join(queue, message, desk.unflushed)
     assert desk.outbox.next_due() == LINGER
     desk.put(1, "c", awaited=True)
-    assert not desk.outbox.join(desk.queues[1], message, desk.wave)
+    assert not desk.outbox.join(desk.queues[1], message, desk.unflushed)
     desk.outbox.hurry(0.0)
     assert [desk.take(), desk.take()] == ["c", "ab"]
 
@@ -192,7 +192,7 @@ def test_who_joins_needs_company_of_the_same_flush_that_nobody_awaits() -> None:
 def test_nobody_joins_to_fill_a_batch_without_its_being_sent() -> None:
     desk = Desk()
     desk.put(0, "abc")
-    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.wave)
+    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.unflushed)
     desk.put(0, "d")
     assert desk.take() == "abcd"
 
@@ -200,9 +200,9 @@ def test_nobody_joins_to_fill_a_batch_without_its_being_sent() -> None:
 def test_nobody_joins_to_fill_a_batch_of_several_flushes_without_its_being_sent() -> None:
     desk = Desk()
     desk.put(0, "ab")
-    desk.wave = Wave()
+    desk.unflushed = Unflushed()
     desk.put(0, "c")
-    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.wave)
+    assert not desk.outbox.join(desk.queues[0], OutgoingMessage(b"d"), desk.unflushed)
     desk.put(0, "d")
     assert desk.take() == "abcd"
 
@@ -241,16 +241,16 @@ class OutboxModel(RuleBasedStateMachine):
     @rule(queue=st.integers(0, 2), count=st.integers(1, BATCH_SIZE), awaited=st.booleans())
     def put(self, queue: int, count: int, awaited: bool) -> None:
         names = self.names(count)
-        ticket = Ticket(count, lambda: None) if awaited else None
+        pending = PendingSend(count, lambda: None) if awaited else None
         messages = [OutgoingMessage(name) for name in names]
-        parcel = Parcel(messages, range(count), ticket, self.now, self.desk.wave)
-        self.desk.outbox.put(self.desk.queues[queue], parcel, self.now)
+        chunk = Chunk(messages, range(count), pending, self.now, self.desk.unflushed)
+        self.desk.outbox.put(self.desk.queues[queue], chunk, self.now)
         self.model[queue].extend(names)
 
     @rule(queue=st.integers(0, 2))
     def join(self, queue: int) -> None:
         (name,) = self.names(1)
-        if self.desk.outbox.join(self.desk.queues[queue], OutgoingMessage(name), self.desk.wave):
+        if self.desk.outbox.join(self.desk.queues[queue], OutgoingMessage(name), self.desk.unflushed):
             self.model[queue].append(name)
 
     @rule()
@@ -285,7 +285,7 @@ class OutboxModel(RuleBasedStateMachine):
     @invariant()
     def every_queue_knows_what_it_holds(self) -> None:
         for queue, expected in zip(self.desk.queues, self.model, strict=True):
-            assert queue.count == len(expected) == sum(len(parcel.messages) for parcel in queue.parcels)
+            assert queue.count == len(expected) == sum(len(chunk.messages) for chunk in queue.chunks)
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
@@ -299,7 +299,7 @@ class OutboxModel(RuleBasedStateMachine):
                 assert due <= queue.due
                 assert queue.due <= self.now + LINGER
             elif queue.state is State.IDLE:
-                assert not queue.parcels
+                assert not queue.chunks
 
 
 class OutboxOfALargeSinkModel(OutboxModel):

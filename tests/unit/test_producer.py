@@ -8,7 +8,7 @@ from anyio.lowlevel import checkpoint
 
 from rustmq_sdk import Client, ConfigurationError, OutcomeUnknown, OutgoingMessage, SentMessage
 from rustmq_sdk._core.partitioner import partition_for
-from rustmq_sdk._runtime.postman import ASK_AGAIN_AFTER
+from rustmq_sdk._runtime.dispatcher import ASK_AGAIN_AFTER
 from tests.unit.producer_bench import Bench, Fault, hang, lose_the_answer, refuse, store_and_hang
 from tests.unit.producer_bench import bench as bench
 

@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from rustmq_sdk import BufferFull, OutgoingMessage, Producer, SentMessage, TransientDriverError
-from rustmq_sdk._runtime.postman import SENDERS
+from rustmq_sdk._runtime.dispatcher import SENDERS
 from tests.unit.producer_bench import Bench
 from tests.unit.producer_bench import bench as bench
 

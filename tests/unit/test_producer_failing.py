@@ -18,7 +18,7 @@ from rustmq_sdk import (
     TransientDriverError,
     UnknownTopic,
 )
-from rustmq_sdk._runtime.postman import SENDERS
+from rustmq_sdk._runtime.dispatcher import SENDERS
 from tests.unit.producer_bench import Bench, Fault, forbid, hang, refuse
 from tests.unit.producer_bench import bench as bench
 

@@ -18,7 +18,7 @@ from rustmq_sdk import (
     SentMessage,
     TransientDriverError,
 )
-from rustmq_sdk._runtime.postman import SENDERS
+from rustmq_sdk._runtime.dispatcher import SENDERS
 from tests.unit.producer_bench import Bench, hang
 from tests.unit.producer_bench import bench as bench
 

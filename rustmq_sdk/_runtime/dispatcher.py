@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rustmq_sdk._core.append_attempts import AppendAttempts
-from rustmq_sdk._core.outbox import Batch, Outbox, Parcel, PartitionQueue, Wave
+from rustmq_sdk._core.outbox import Batch, Chunk, Outbox, PartitionQueue, Unflushed
 from rustmq_sdk._core.routing import Submission, Topic
 from rustmq_sdk._runtime.appending import append, ask_partitions, persevere
 from rustmq_sdk.config import ProducerConfig
@@ -35,7 +35,7 @@ class Failed(Protocol):
     def __call__(self, topic: str, count: int, error: Exception) -> None: ...
 
 
-class Postman:
+class Dispatcher:
     """Sends what is submitted.
 
     Args:
@@ -95,8 +95,8 @@ class Postman:
         for topic in self._topics.values():
             self._fail_waiting(topic, len(topic.waiting), error)
             for queue in topic.queues.values():
-                while queue.parcels:
-                    self._fail(topic.name, queue.parcels.popleft(), error)
+                while queue.chunks:
+                    self._fail(topic.name, queue.chunks.popleft(), error)
 
         self._outbox.ready.clear()
 
@@ -106,7 +106,7 @@ class Postman:
         if topic is None:
             topic = self._topics[name] = Topic(name, self._rng.randrange(1 << 16))
 
-        submission.wave.unsettled += len(submission.messages)
+        submission.unflushed.unsettled += len(submission.messages)
         if self._stopped:
             # It waited for room, and those whose room it got were given up on.
             self._fail(name, submission, self._closed())
@@ -123,17 +123,17 @@ class Postman:
 
         self._wake()
 
-    def join(self, name: str, message: OutgoingMessage, wave: Wave) -> bool:
+    def join(self, name: str, message: OutgoingMessage, unflushed: Unflushed) -> bool:
         """Puts a message that nobody waits for behind others of the same flush, if somebody will send those anyway.
 
         Most of a stream goes this way, at a third of the price. False: it has to be submitted.
         """
         topic = self._topics.get(name)
         queue = None if topic is None else topic.queue_for(message)
-        if queue is None or self._stopped or not self._outbox.join(queue, message, wave):
+        if queue is None or self._stopped or not self._outbox.join(queue, message, unflushed):
             return False
 
-        wave.unsettled += 1
+        unflushed.unsettled += 1
         return True
 
     def hurry(self) -> None:
@@ -166,8 +166,8 @@ class Postman:
             if queue is None:
                 queue = topic.queues[share.partition] = PartitionQueue(topic.name, share.partition, self._producer_id)
 
-            parcel = Parcel(share.messages, share.places, submission.ticket, submission.born, submission.wave)
-            self._outbox.put(queue, parcel, now)
+            chunk = Chunk(share.messages, share.places, submission.pending, submission.born, submission.unflushed)
+            self._outbox.put(queue, chunk, now)
 
     def _wake(self) -> None:
         """Wakes as many senders as there is work for, and the timekeeper if it would wake too late."""
@@ -201,8 +201,8 @@ class Postman:
                     await self._alarm.wait()
 
     def _expire(self, now: float) -> None:
-        for topic, parcel in self._outbox.expire(now - self._config.send_timeout):
-            self._fail(topic, parcel, self._too_late())
+        for topic, chunk in self._outbox.expire(now - self._config.send_timeout):
+            self._fail(topic, chunk, self._too_late())
 
     def _closed(self) -> TransientDriverError:
         return TransientDriverError("the producer was closed before it was sent", slot="sink", operation="append")
@@ -279,20 +279,20 @@ class Postman:
 
     def _stored(self, batch: Batch, sent: Sequence[SentMessage]) -> None:
         first = 0
-        for parcel in batch.parcels:
-            size = len(parcel.messages)
-            if parcel.ticket is not None:
-                parcel.ticket.settle(parcel.places, sent if size == len(sent) else sent[first : first + size])
+        for chunk in batch.chunks:
+            size = len(chunk.messages)
+            if chunk.pending is not None:
+                chunk.pending.settle(chunk.places, sent if size == len(sent) else sent[first : first + size])
 
-            parcel.wave.settled(size)
+            chunk.unflushed.settled(size)
             first += size
 
         self._settled(first)
         self._finish(batch)
 
     def _fail_batch(self, batch: Batch, error: Exception) -> None:
-        for parcel in batch.parcels:
-            self._fail(batch.queue.topic, parcel, error)
+        for chunk in batch.chunks:
+            self._fail(batch.queue.topic, chunk, error)
 
         # Its messages may be stored yet, or never: either way the numbers after it must not depend on that.
         self._finish(batch, fresh_id=os.urandom(16))
@@ -306,12 +306,12 @@ class Postman:
         for submission in waiting:
             self._fail(topic.name, submission, error)
 
-    def _fail(self, topic: str, part: Submission | Parcel, error: Exception) -> None:
+    def _fail(self, topic: str, part: Submission | Chunk, error: Exception) -> None:
         count = len(part.messages)
-        if part.ticket is None:
+        if part.pending is None:
             self._failed(topic, count, error)
         else:
-            part.ticket.fail(count, error)
+            part.pending.fail(count, error)
 
-        part.wave.settled(count)
+        part.unflushed.settled(count)
         self._settled(count)
