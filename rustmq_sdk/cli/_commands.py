@@ -20,7 +20,6 @@ from rich.table import Table
 
 import rustmq_sdk
 from rustmq_sdk._origin import read_origin
-from rustmq_sdk._redaction import redact
 from rustmq_sdk._settings import from_text, meaning_of
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 from rustmq_sdk.drivers import find_driver
@@ -289,21 +288,21 @@ def settings(of: Annotated[Literal["consumer", "retry", "producer"], typer.Argum
 
 @app.command()
 def check(
-    log: Annotated[str | None, typer.Argument(help="A file of the embedded log, or its URL.")] = None, url: Url = None
+    logs: Annotated[
+        list[str] | None, typer.Argument(metavar="[LOG]...", help="Files of the embedded log, or their URLs.")
+    ] = None,
+    url: Url = None,
 ) -> None:
-    """Checks a file of the embedded log: structure, checksums, offsets. Exits with 1 if something is wrong."""
-    from rustmq_sdk.drivers.sqlite import integrity_check
+    """Checks files of the embedded log: structure, checksums, offsets. Exits with 1 if something is wrong."""
+    from rustmq_sdk.drivers.sqlite.integrity import check_files
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with said_plainly():
-        checked = log or _required(url)
-        problems = integrity_check(checked)
+        status = check_files(logs or [_required(url)], say)
 
-    for problem in problems:
-        console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
-
-    console.print(f"{redact(checked)}: {_verdict(len(problems))}", highlight=False, soft_wrap=True)
-    if problems:
-        raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -347,7 +346,3 @@ def _required(url: str | None) -> str:
     raise rustmq_sdk.ConfigurationError(
         "expected a log", field="url", value=url, fix="Name its file or its URL, or set RUSTMQ_URL"
     )
-
-
-def _verdict(problems: int) -> str:
-    return f"{problems} problem{'s' if problems > 1 else ''}" if problems else "sound"

@@ -130,12 +130,21 @@ def test_both_commands_say_the_same(path: Path) -> None:
     with opened(path) as connection:
         connection.execute("UPDATE claim SET position = 99 WHERE partition = 1")
 
+    said = set()
     for command in (["rustmq_sdk.drivers.sqlite"], ["rustmq_sdk.cli", "check"]):
         run = subprocess.run(
-            [sys.executable, "-m", *command, str(path)], capture_output=True, text=True, check=False, timeout=30
+            [sys.executable, "-m", *command, str(path), str(path.with_name("nothing.db"))],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
         )
         assert run.returncode == 1, run.stderr
-        assert "group 'alarm' has committed offset 99 of quakes[0], which ends at 40" in run.stdout
+        said.add(run.stdout)
+
+    (lines,) = said
+    assert f"{path}: group 'alarm' has committed offset 99 of quakes[0], which ends at 40" in lines
+    assert "there is no such file" in lines, "one that cannot be looked at does not keep the others from it"
 
 
 async def test_it_finds_nothing_in_a_log_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,24 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rustmq_sdk.drivers.sqlite.integrity import integrity_check
-from rustmq_sdk.errors import RustMQError
+from rustmq_sdk.drivers.sqlite.integrity import check_files
 
 
 def main(arguments: Sequence[str]) -> int:
     """Prints what is wrong with each file; without one it exits with 2 and says how it is called."""
-    damaged = False
-    for path in _paths(arguments):
-        try:
-            problems = integrity_check(path)
-        except RustMQError as error:
-            problems = (str(error),)
-
-        damaged = damaged or bool(problems)
-        for line in problems or ("sound",):
-            sys.stdout.write(f"{path}: {line}\n")
-
-    return int(damaged)
+    return check_files(_paths(arguments), print)
 
 
 def _paths(arguments: Sequence[str]) -> list[str]:

@@ -1,15 +1,16 @@
-"""Looking a whole file over: ``python -m rustmq_sdk.drivers.sqlite events.db``."""
+"""Looking a whole file over: ``rustmq check events.db`` and ``python -m rustmq_sdk.drivers.sqlite events.db``."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
 
+from rustmq_sdk._redaction import redact
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, decode
 from rustmq_sdk.drivers.sqlite.consistency import inconsistencies
 from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
@@ -17,7 +18,7 @@ from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
 from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
 from rustmq_sdk.drivers.sqlite.transaction import Queries
-from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.errors import ConfigurationError, RustMQError
 from rustmq_sdk.values import TopicPartition
 
 BATCHES_AT_ONCE = 16
@@ -53,6 +54,30 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
             return tuple(_problems(connection))
         finally:
             connection.close()
+
+
+def check_files(paths: Iterable[str], say: Callable[[str], None]) -> int:
+    """What the commands do: says of each file what is wrong, or that it is sound. Returns their exit status.
+
+    Args:
+        paths: of files, or their URLs.
+        say: is given each line.
+
+    Returns:
+        1 if something is wrong with any of them, or it cannot be looked at; else 0.
+    """
+    status = 0
+    for path in paths:
+        try:
+            problems = integrity_check(path)
+        except RustMQError as error:
+            problems = (str(error),)
+
+        status |= bool(problems)
+        for line in problems or ("sound",):
+            say(f"{redact(path)}: {line}")
+
+    return status
 
 
 def _extent(file: Path) -> str:
