@@ -43,7 +43,8 @@ SENT = 20
 class OnBroker:
     """What the broker has of a partition's position, as far as its owner knows.
 
-    One for all ledgers of an owner: a seek begins a new ledger, and the broker may answer a commit of the old one later.
+    One for all ledgers of an owner: a seek begins a new ledger, and the broker may answer a commit of the old one after
+    that.
     """
 
     checkpoint: Checkpoint
@@ -359,7 +360,8 @@ class Ledger:
         checkpoint = Checkpoint(watermark, extra)
         snapshot = Snapshot(checkpoint, fitting, self.settled - left_out, full, spill)
         if checkpoint == self.written and not self.must_write:
-            self.wrote(snapshot)
+            # Not by ``wrote``: where we began counts as written, and the broker may have nothing yet.
+            self._covers(snapshot)
             return None
 
         return snapshot
@@ -386,10 +388,13 @@ class Ledger:
         self.on_broker.checkpoint = snapshot.checkpoint
         self.on_broker.stored = True
         self.on_broker.sent.clear()
+        self.must_write = False
+        self._covers(snapshot)
+
+    def _covers(self, snapshot: Snapshot) -> None:
         self.written_runs = snapshot.runs
         # Lower than before if less fits now: what was cut off is uncommitted again.
         self.covered = snapshot.settled
-        self.must_write = False
 
     def is_stale(self, offset: int) -> bool:
         """Whether what was settled there counts for nothing."""

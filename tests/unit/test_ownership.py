@@ -53,6 +53,13 @@ def test_a_position_that_we_have_sent_is_ours_though_nobody_has_answered() -> No
     assert ownership.comes_back(TP, 8, Checkpoint(6, b"2")) is None
 
 
+def test_having_nothing_to_commit_is_no_position_that_somebody_could_delete() -> None:
+    ownership, ledger = released(generation=7)
+    assert ledger.snapshot(None) is None
+
+    assert ownership.comes_back(TP, 8, None) is ledger
+
+
 def test_a_position_that_somebody_has_deleted_makes_it_another() -> None:
     ownership, ledger = released(generation=7)
 
