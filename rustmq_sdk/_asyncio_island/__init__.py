@@ -20,4 +20,4 @@ from rustmq_sdk._asyncio_island.island import Island
 from rustmq_sdk._asyncio_island.source import across
 from rustmq_sdk._asyncio_island.user_loop import UserLoop
 
-__all__ = ["UserLoop", "Island", "across"]
+__all__ = ["Island", "UserLoop", "across"]

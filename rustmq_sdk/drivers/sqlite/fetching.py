@@ -14,7 +14,7 @@ from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
-from rustmq_sdk.drivers.sqlite.reading import Want, look_at_all
+from rustmq_sdk.drivers.sqlite.reading import Position, look_at_all
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -113,8 +113,8 @@ class Fetching:
         self._looks += 1
         cursors = [(holding.cursor, holding.cursor.rings) for holding in needy]
         ahead = READ_AHEAD // len(cursors)
-        wants = [Want(cursor.partition, cursor.read_to, 0, 0, ahead) for cursor, _ in cursors]
-        chunks = await self._file.read("source", "fetch", look_at_all, wants, max_messages, max_bytes, most)
+        positions = [Position(cursor.partition, cursor.read_to) for cursor, _ in cursors]
+        chunks = await self._file.read("source", "fetch", look_at_all, positions, max_messages, max_bytes, ahead, most)
         for holding, (cursor, rings), chunk in zip(needy, cursors, chunks, strict=False):
             holding.looked = self._looks
             cursor.store(chunk, rings)

@@ -21,22 +21,11 @@ class Row(NamedTuple):
     data: bytes | memoryview
 
 
-class Want(NamedTuple):
-    """A partition to look at.
-
-    Attributes:
-        partition: its id.
-        offset: the first one wanted.
-        messages, bytes: how much; the batch that holds ``offset`` comes whole in any case.
-        ahead: where the messages are so small that ``messages`` of them have fewer bytes than this, that many bytes
-            are read nevertheless.
-    """
+class Position(NamedTuple):
+    """Where to read: a partition's id, and the first offset that is wanted."""
 
     partition: int
     offset: int
-    messages: int
-    bytes: int
-    ahead: int = 0
 
 
 class Chunk(NamedTuple):
@@ -103,10 +92,17 @@ SMALL = 4096
 _numbers = msgspec.json.Decoder(list[tuple[int, int, int, int, int]])
 
 
-def look(queries: Queries, want: Want) -> Chunk:
-    """Reads the batches from the offset on, inside a snapshot."""
-    place = (want.partition, want.offset)
-    found = queries.row(_NEXT, *place) or queries.row(_FIRST, *place)
+def look(queries: Queries, position: Position, messages: int, size: int, ahead: int = 0) -> Chunk:
+    """Reads the batches from the offset on, inside a snapshot.
+
+    Args:
+        queries: of the snapshot.
+        position: where to begin.
+        messages, size: how many messages and bytes; the batch that holds the offset comes whole in any case.
+        ahead: where the messages are so small that ``messages`` of them have fewer bytes than this, that many bytes
+            are read nevertheless.
+    """
+    found = queries.row(_NEXT, *position) or queries.row(_FIRST, *position)
     if found is None:
         return Chunk((), 0, 0)
 
@@ -115,20 +111,21 @@ def look(queries: Queries, want: Want) -> Chunk:
         return Chunk((), start, end)
 
     rows = [_row(queries, base, count, largest, crc, length, data, rowid)]
-    messages, size = want.messages, want.bytes
-    if (ahead := want.ahead * count // max(length, 1)) > messages:
-        messages, size = ahead, min(size, want.ahead)
+    if (fitting := ahead * count // max(length, 1)) > messages:
+        messages, size = fitting, min(size, ahead)
 
-    reached, limit = base + count, want.offset + messages
+    reached, limit = base + count, position.offset + messages
     bytes_limit = total - length + size
     if reached < min(limit, end) and total < bytes_limit:
         more = _small if length < SMALL else _large
-        rows += more(queries, want.partition, reached, limit, bytes_limit)
+        rows += more(queries, position.partition, reached, limit, bytes_limit)
 
     return Chunk(rows, start, end)
 
 
-def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: int, most: int) -> list[Chunk]:
+def look_at_all(
+    queries: Queries, positions: Sequence[Position], messages: int, size: int, ahead: int, most: int
+) -> list[Chunk]:
     """Looks at several partitions in a row; what one does not use of its share is left for those after it.
 
     Ends early, after the first at the earliest, when ``most`` bytes were read: each partition brings a whole batch, and
@@ -136,13 +133,12 @@ def look_at_all(queries: Queries, wants: Sequence[Want], messages: int, size: in
     """
     chunks: list[Chunk] = []
     with queries.snapshot():
-        for done, want in enumerate(wants):
+        for done, position in enumerate(positions):
             if most <= 0 and chunks:
                 break
 
-            left = len(wants) - done
-            partition, offset, _, _, ahead = want
-            chunk = look(queries, Want(partition, offset, max(1, messages // left), max(1, size // left), ahead))
+            left = len(positions) - done
+            chunk = look(queries, position, max(1, messages // left), max(1, size // left), ahead)
             for row in chunk.rows:
                 messages -= row.length
                 size -= len(row.data)

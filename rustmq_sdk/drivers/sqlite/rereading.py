@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode
-from rustmq_sdk.drivers.sqlite.reading import Row, Want, look
+from rustmq_sdk.drivers.sqlite.reading import Position, Row, look
 from rustmq_sdk.drivers.sqlite.topics import Place, place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.slots import Fetched
@@ -64,8 +64,7 @@ def _batches(
             rows.popleft()
 
         if not rows:
-            want = Want(place.id, offset, _run_length(offsets, at), READ_BYTES)
-            rows.extend(look(queries, want).rows)
+            rows.extend(look(queries, Position(place.id, offset), _run_length(offsets, at), READ_BYTES).rows)
 
         if not rows or rows[0].base > offset:
             yield offset, None
