@@ -1,4 +1,4 @@
-"""The client: a URL becomes a driver; producers and consumers come from it."""
+"""The client opens the driver that a URL names, and makes producers and consumers on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTINGS = {"consumer": fields_of(ConsumerConfig), "producer": fields_of(Produc
 
 @final
 class Client:
-    """A connection to whatever the URL names; an async context manager, to be entered once.
+    """A connection to the log or queue that a URL names. It is an async context manager, to be entered once.
 
     Args:
         url_or_config: a URL (``"sqlite:///events.db"``, ``"memory://"``, …); or a path to a YAML or TOML file, or a
@@ -75,7 +75,7 @@ class Client:
         await self._driver.__aexit__(kind, error, trace)
 
     async def create_topic(self, name: str, partitions: int = 1, **settings: Any) -> None:
-        """Creates a topic; does nothing if it exists with as many partitions and the settings given.
+        """Creates a topic, or does nothing if it exists with as many partitions and with the settings given.
 
         Args:
             name: of the topic.
@@ -110,7 +110,7 @@ class Client:
         """Deletes a topic and everything in it.
 
         Raises:
-            UnknownTopic: there is none.
+            UnknownTopic: there is no topic of this name.
             Unsupported: this backend does not let its clients delete topics.
         """
         self._check_open()
@@ -118,12 +118,12 @@ class Client:
         await self._driver.admin().delete_topic(name)
 
     async def topics(self) -> Mapping[str, int]:
-        """The topics and how many partitions each has (1 for a queue)."""
+        """Returns the names of all topics, and how many partitions each has (1 for a queue)."""
         self._check_open()
         return await self._driver.admin().topics()
 
     def producer(self, **options: Unpack[ProducerOptions]) -> Producer:
-        """A producer, to be used as an async context manager; :class:`~rustmq_sdk.ProducerConfig` has the options."""
+        """Makes a producer, which is an async context manager. :class:`~rustmq_sdk.ProducerConfig` has the options."""
         self._check_open()
         config = self._producer_config(options)
         can = self._driver.capabilities
@@ -134,12 +134,12 @@ class Client:
     def consumer(
         self, *topics: str, observers: Collection[object] = (), **options: Unpack[ConsumerOptions]
     ) -> Consumer:
-        """A consumer, to be used as an async context manager; :class:`~rustmq_sdk.ConsumerConfig` has the options.
+        """Makes a consumer, which is an async context manager. :class:`~rustmq_sdk.ConsumerConfig` has the options.
 
         Args:
-            topics: what to read; at least one.
-            observers: are told what happens, see :mod:`rustmq_sdk.observe`.
-            options: settings, by name.
+            topics: the names of the topics to read, at least one.
+            observers: objects that are told what happens, see :class:`~rustmq_sdk.Observer`.
+            options: the settings, by name.
 
         Raises:
             ConfigurationError: no topic, or an option that cannot work.
@@ -159,12 +159,12 @@ class Client:
         return Consumer(source, config=config, route=self._dead_letters(config), observers=observers)
 
     def state_store(self, name: str) -> StateStore:
-        """A store of small values, each written only if it still is what it was when it was read.
+        """Makes a store of small values, each of which is written only if nobody else has written it since it was read.
 
-        For ``state_store=`` of a consumer, whose messages may come from another client, and for your own.
+        Give it to a consumer as ``state_store=`` (of this client or of another one), or use it for values of your own.
 
         Raises:
-            Unsupported: this backend has none.
+            Unsupported: this backend has no state stores.
         """
         self._check_open()
         return self._driver.state_store(name)

@@ -138,7 +138,7 @@ class ConsumerConfig(Schema, frozen=True, kw_only=True):
     circuit_open: Annotated[float, about("Seconds that an open circuit waits before it tries again.", gt=0)] = 60.0
 
     def rules(self) -> Iterator[Rule]:
-        """Settings that cannot hold together, each with what would fit."""
+        """Finds settings that contradict each other, each with what would fit."""
         return chain(_rules_of_time(self), _rules_of_names(self), _rules_of_start(self))
 
 
@@ -157,7 +157,7 @@ class ProducerConfig(Schema, frozen=True, kw_only=True):
     ] = 30.0
 
     def rules(self) -> Iterator[Rule]:
-        """Settings that cannot hold together."""
+        """Finds settings that contradict each other."""
         yield Rule(
             "batch_size",
             self.batch_size > self.max_buffered,
@@ -206,12 +206,12 @@ class ProducerOptions(TypedDict, total=False):
 
 
 def fields_of(schema: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The names of the settings, in the order of their definition."""
+    """Returns the names of the settings, in the order of their definition."""
     return schema.__struct_fields__
 
 
 def describe(schema: type[msgspec.Struct]) -> str:
-    """The schema as a table for documentation: name, default, meaning."""
+    """Returns the schema as a table for documentation: name, default, meaning."""
     rows = []
     for item in msgspec.structs.fields(schema):
         default = item.default if item.default is not msgspec.NODEFAULT else item.default_factory()

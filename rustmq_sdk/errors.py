@@ -34,7 +34,7 @@ from rustmq_sdk._redaction import printable, without_secrets
 
 
 class RustMQError(Exception):
-    """The root of every error this package raises on its own account."""
+    """The class of all errors that this package raises by itself."""
 
 
 class ConfigurationError(RustMQError, ValueError):
@@ -88,11 +88,11 @@ class IslandClosed(ConsumerStateError):
 
 
 class Unsupported(RustMQError):
-    """The source cannot do this, and the runtime cannot supply it either."""
+    """The source cannot do this, and the runtime cannot do it in its place."""
 
 
 class DriverError(RustMQError):
-    """A slot's backend failed. The client library's own exception is ``__cause__``.
+    """The backend behind a slot has failed. The client library's own exception is ``__cause__``.
 
     Args:
         problem: what happened, in the backend's words where they help.
@@ -107,7 +107,7 @@ class DriverError(RustMQError):
 
 
 class TransientDriverError(DriverError):
-    """May heal by itself. ``retry_after`` (seconds) is set where the backend said how long to wait."""
+    """The failure may pass. ``retry_after`` has the seconds to wait, where the backend has said so."""
 
     def __init__(self, problem: str, *, slot: str, operation: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -115,11 +115,11 @@ class TransientDriverError(DriverError):
 
 
 class PermanentDriverError(DriverError):
-    """Will not heal by itself: somebody has to change something."""
+    """The failure will not pass by itself: somebody has to change something."""
 
 
 class AuthenticationFailed(PermanentDriverError):
-    """The backend refused who we say we are, or what we asked to do."""
+    """The backend does not accept the user or the password, or does not allow what was asked for."""
 
 
 class UnknownTopic(PermanentDriverError):
@@ -127,11 +127,11 @@ class UnknownTopic(PermanentDriverError):
 
 
 class OutcomeUnknown(RustMQError):
-    """The request was sent and its answer was lost: its effect may or may not have happened."""
+    """The request was sent and its answer was lost, so nobody can know whether it had an effect."""
 
 
 class CircuitOpen(RustMQError):
-    """The backend failed repeatedly and is being left alone.
+    """The backend has failed several times in a row, and is being left alone for a while.
 
     Args:
         circuit: the circuit's name, for example ``"source.fetch"``.
@@ -159,10 +159,10 @@ class StalePartition(RustMQError):
 
 
 class PartitionStopped(RustMQError):
-    """A message of this partition can be neither handled nor dead-lettered, so its partition waits for somebody.
+    """A message can be neither handled nor dead-lettered, so its partition waits until somebody resumes it.
 
-    Nothing behind ``offset`` is committed and nothing is lost. ``consumer.resume_partitions([(topic, partition)])``
-    tries again.
+    No position behind ``offset`` is committed, and nothing is lost. ``fix`` says what to do, and
+    ``consumer.resume_partitions([(topic, partition)])`` tries again.
     """
 
     def __init__(self, topic: str, partition: int | None, offset: int | None, *, reason: str, fix: str) -> None:
@@ -177,9 +177,9 @@ class PartitionStopped(RustMQError):
 
 
 class Retry(Exception):
-    """Raised by a handler: try this message again, ``delay`` seconds from now, whatever the retry policy says.
+    """Raise it in a handler to have the message tried again in ``delay`` seconds, whatever the retry policy says.
 
-    Counts as an attempt but never exhausts the message. ``delay=None`` uses the policy's backoff.
+    That counts as an attempt, but the message is never given up for it. With ``delay=None`` the policy says when.
 
     Raises:
         TypeError: ``delay`` is no number.
@@ -201,7 +201,7 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raised by a handler: this message can never be handled, dead-letter it now."""
+    """Raise it in a handler to give the message up: it can never be handled, and goes to the dead letters at once."""
 
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason

@@ -5,13 +5,13 @@ from __future__ import annotations
 from rustmq_sdk.values import DeadLetter, OutgoingMessage
 
 PREFIX = "rustmq-dead-letter-"
-"""Of the headers that are added; all others are the message's own."""
+"""How the names of the added headers begin. All other headers are the message's own."""
 
 
 def as_message(letter: DeadLetter) -> OutgoingMessage:
-    """The body as it was, its own headers first and unchanged, and what is known about its failure behind them.
+    """Writes a dead letter as a message: the same body, its own headers unchanged, and behind them what is known.
 
-    ``docs/dead-letters.md`` has them as a table, and how letters are sent back.
+    ``docs/dead-letters.md`` has the headers as a table, and says how letters are sent back.
 
     Added headers are named ``rustmq-dead-letter-…`` and hold text: ``id``, ``topic``, ``partition``, ``offset``,
     ``timestamp``, ``group``, ``reason``, ``exception-type``, ``exception-message``, ``stack``, ``attempts``,

@@ -1,4 +1,4 @@
-"""What the user holds: one message, or a batch of them, each settled exactly once."""
+"""What the user holds: a message, or a batch of messages. Each message is settled exactly once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rustmq_sdk.values import AckResult, Assignment, Headers
 FREE = 0
 """Unsettled, and nobody needs to know the moment it is settled."""
 DONE = 1
-"""Settled."""
+"""The message is settled."""
 WATCH = 2
 """Unsettled, and somebody looks closer when it is settled."""
 TAKEN = 3
@@ -101,35 +101,36 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
 
     @property
     def attempt(self) -> int:
-        """How often it was handed to a handler, this time included. Starts at 1."""
+        """How often the message was handed out, this time included: 1 for the first."""
         return self._piece.attempt_at(self._index)
 
     @property
     def id(self) -> str:
-        """Stable over redelivery and restarts, for de-duplication by the user: ``topic[partition]@offset`` on logs."""
+        """A name that stays the same when the message comes again: ``topic[partition]@offset`` on logs."""
         return self._piece.id_at(self._index, self.offset)
 
     @property
     def fence(self) -> int | None:
-        """Grows with every change of the partition's owner: send it along with writes that must not be overtaken.
+        """A number that grows with every change of the partition's owner, to fence writes to other systems with.
 
-        None where the source has no generations (capability ``fences``).
+        Send it along with a write, and let the other system refuse a number that is lower than one it has seen. It is
+        None where the source does not know its owners (capability ``fences``).
         """
         return self._piece.assignment.epoch
 
     def text(self, encoding: str = "utf-8") -> str:
-        """The payload as text; ``""`` for a tombstone. Raises ``UnicodeDecodeError``."""
+        """Returns the payload as text, and ``""`` for a tombstone. Raises ``UnicodeDecodeError`` if it is not UTF-8."""
         return (self.payload or b"").decode(encoding)
 
     def json(self) -> Any:
-        """The payload decoded from JSON; None for a tombstone. Raises ``msgspec.DecodeError`` (a ValueError)."""
+        """Returns what the payload says in JSON; None for a tombstone. Raises ``msgspec.DecodeError``, a ``ValueError``."""
         return None if self.payload is None else msgspec.json.decode(self.payload)
 
     async def ack(self, durable: bool = False) -> AckResult:
-        """Settles the message: it is handled and need not come again.
+        """Settles the message: it was handled, and need not come again.
 
-        Never waits for a commit, a rebalance or an open circuit. With ``durable=True`` asks for a commit now and waits
-        until the broker has it, at most ``commit_timeout`` seconds (then ``AckResult.PENDING``).
+        The call never waits for a commit, a rebalance or an open circuit. With ``durable=True`` it asks for a commit now,
+        and waits until the broker has it, for at most ``commit_timeout`` seconds (then ``AckResult.PENDING``).
 
         Raises:
             StalePartition: only with ``durable=True``; otherwise a lost partition is ``AckResult.STALE``.
@@ -142,10 +143,10 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         return await piece.owner.ack(piece, self._index, durable)
 
     async def nack(self, delay: float | None = None, reason: str | None = None) -> AckResult:
-        """Gives the message back: it comes again as a new ``Message`` after ``delay`` seconds.
+        """Says that handling has failed: the message comes again as a new ``Message`` after ``delay`` seconds.
 
-        ``delay=None`` follows the retry policy: backoff, and when the attempts are used up, the dead-letter route.
-        An explicit delay is obeyed as long as attempts are left.
+        With ``delay=None`` the retry policy decides: when it comes again, and when it is given up and dead-lettered.
+        A delay that is given here is obeyed as long as there are attempts left.
 
         Raises:
             TypeError: ``delay`` is no number.
@@ -154,7 +155,7 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         return await self._piece.owner.nack(self, delay, reason, None)
 
     async def reject(self, reason: str | None = None) -> AckResult:
-        """Sends the message to the dead letters at once; its position moves only after they have it durably."""
+        """Gives the message up: it goes to the dead letters at once. The position moves only when it is stored there."""
         return await self._piece.owner.reject(self, reason, None)
 
     async def __aenter__(self) -> Message:
@@ -221,19 +222,19 @@ class Messages(list[Message]):
         self._spans = spans
 
     async def ack(self, durable: bool = False) -> AckResult:
-        """Acks what is unsettled: :meth:`Message.ack` at a few hundredths of its cost a message.
+        """Acks every message of the batch that is unsettled. That is far cheaper than :meth:`Message.ack` on each.
 
-        Returns the least certain result of all: STALE if any message is, then PENDING, RECORDED or DURABLE, and
+        Returns the least certain of all results: STALE if any message is, then PENDING, RECORDED or DURABLE, and
         DUPLICATE only if there was nothing left to settle.
         """
         return await self._spans[0][0].owner.ack_spans(self._spans, durable)
 
     async def nack(self, delay: float | None = None, reason: str | None = None) -> AckResult:
-        """Nacks what is unsettled, as :meth:`Message.nack`; returns the least certain result, as :meth:`ack`."""
+        """Nacks every message that is unsettled, as :meth:`Message.nack` does; returns the least certain result."""
         return least_certain([await message.nack(delay, reason) for message in self._received])
 
     async def reject(self, reason: str | None = None) -> AckResult:
-        """Rejects what is unsettled, as :meth:`Message.reject`; returns the least certain result, as :meth:`ack`."""
+        """Rejects every message that is unsettled, as :meth:`Message.reject` does; returns the least certain result."""
         return least_certain([await message.reject(reason) for message in self._received])
 
     async def __aenter__(self) -> Messages:

@@ -44,32 +44,32 @@ class Capabilities:
 
     kind: Literal["log", "queue"]
     checkpoint_room: int | None = 0
-    """Bytes of ``Checkpoint.extra`` the driver can carry, net of its own encoding. None: no limit."""
+    """How many bytes of ``Checkpoint.extra`` the driver can store, its own encoding not counted. None: no limit."""
     overshoot_messages: int = 0
     """By how many messages one fetch may exceed ``max_messages``."""
     overshoot_bytes: int = 0
     """By how many bytes one fetch may exceed ``max_bytes``; one message larger than that always gets through."""
     seek: bool = False
     offsets_at: bool = False
-    """Can find the first offset at or after a timestamp."""
+    """Whether it can find the first offset at or after a timestamp."""
     read: bool = False
-    """Can read single offsets again without disturbing the fetch position. Every log needs it for promise 4."""
+    """Whether it can read single offsets again without moving the fetch position. Every log needs it (promise 4)."""
     dense_offsets: bool = False
-    """Offsets have no gaps, so lag is exact."""
+    """Whether offsets have no gaps, so that lag is exact."""
     lease: float | None = None
-    """Queues: seconds a message stays ours without being extended."""
+    """Queues: for how many seconds a message is ours if its lease is not renewed."""
     counts_attempts: bool = False
-    """Queues: the broker counts deliveries."""
+    """Queues: whether the broker counts deliveries."""
     delayed_nack: bool = False
-    """Queues: a nack carries its own delay to the broker."""
+    """Queues: whether the broker takes a delay with each nack."""
     idempotent_append: bool = False
-    """A repeated append of the same :class:`ProducerSequence` is stored once."""
+    """Whether an append that is repeated with the same :class:`ProducerSequence` is stored once."""
     append_messages: int = 0
-    """So many messages may share an append, where more of them wait for their partition than ``batch_size``."""
+    """How many messages may share an append, where more wait for their partition than ``batch_size``."""
     dedup_letters: bool = False
-    """Keeps one of two equal dead letters."""
+    """Whether it keeps one of two equal dead letters."""
     fences: bool = False
-    """Assignments carry a generation that grows with every change of owner."""
+    """Whether assignments have a generation that grows with every change of owner."""
 
 
 @dataclass(slots=True, eq=False)
@@ -135,12 +135,12 @@ class AssignmentListener(Protocol):
         ...
 
     async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
-        """The partitions are somebody else's already. Does no I/O."""
+        """The partitions belong to somebody else already. The call does no I/O."""
         ...
 
 
 class Subscription(Protocol):
-    """A live subscription; everything is batch-shaped.
+    """A live subscription. All calls carry batches.
 
     1. *Nothing is skipped*: fetches of an assignment return its records in offset order, from the offset that
        ``assigned`` answered (or ``seek`` asked for) on.
@@ -152,7 +152,7 @@ class Subscription(Protocol):
     async def fetch(
         self, wanted: Collection[Assignment], *, max_messages: int, max_bytes: int, max_wait: float
     ) -> Sequence[Fetched]:
-        """Records of the wanted assignments, waiting at most ``max_wait`` seconds for the first.
+        """Returns records of the wanted assignments, and waits at most ``max_wait`` seconds for the first.
 
         ``wanted`` may be empty: that keeps the membership alive until ``max_wait`` or ``wake()``. The runtime never
         cancels a fetch except when its own scope dies, and never runs two at once. An assignment that is not ours any
@@ -161,7 +161,7 @@ class Subscription(Protocol):
         ...
 
     def wake(self) -> None:
-        """Makes a waiting fetch return; if none is waiting, the next one does not wait. From the loop's thread."""
+        """Makes a waiting fetch return; if none is waiting, the next one does not wait. Called on the loop's thread."""
         ...
 
     @property
@@ -189,24 +189,25 @@ class LogSubscription(Subscription, Protocol):
     async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """One past the last record a reader may see (the last stable offset under read_committed)."""
+        """Returns one past the last record that a reader may see (under read_committed, the last stable offset)."""
         ...
 
     async def offsets_at(
         self, partitions: Collection[TopicPartition], timestamp_ms: int
     ) -> Mapping[TopicPartition, int]:
-        """The first offset whose record is not older than ``timestamp_ms``; the end offset where there is none."""
+        """Returns the first offset whose record is not older than ``timestamp_ms``, or the end if there is none."""
         ...
 
     def seek(self, old: Assignment, new: Assignment, offset: int) -> None:
-        """From now on ``new`` stands for the partition and is fetched from ``offset``. ``old`` is dead.
+        """From now on ``new`` stands for the partition and is fetched from ``offset``; ``old`` is not used any more.
 
-        Also while the partition is being revoked: then ``new`` is committed, and lost or named again, in its place.
+        That holds while the partition is being revoked as well: then ``new`` is committed in the place of ``old``, and
+        is lost, or named again.
         """
         ...
 
     async def read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
-        """The records at these offsets (increasing), without moving the fetch position.
+        """Returns the records at these offsets (which increase), without moving the fetch position.
 
         Offsets that the log no longer has are named in ``gone``.
         """
@@ -214,14 +215,14 @@ class LogSubscription(Subscription, Protocol):
 
 
 class Ack(NamedTuple):
-    """Queues: handled; never comes again."""
+    """Queues: the message was handled, and never comes again."""
 
     receipt: Receipt
 
 
 class Nack(NamedTuple):
-    """Queues: comes again after ``delay`` seconds. ``counted=False`` gives it back without counting an attempt,
-    where the broker can tell."""
+    """Queues: the message comes again after ``delay`` seconds. With ``counted=False`` it is given back without counting
+    an attempt, where the broker can do that."""
 
     receipt: Receipt
     delay: float = 0.0
@@ -229,7 +230,7 @@ class Nack(NamedTuple):
 
 
 class Term(NamedTuple):
-    """Queues: never comes again, and was not handled (it is in the dead letters)."""
+    """Queues: the message was not handled and never comes again, because it is in the dead letters."""
 
     receipt: Receipt
 
@@ -239,7 +240,7 @@ class SettleOutcome(enum.Enum):
 
     SETTLED = "settled"
     LOST = "lost"
-    """The lease had run out: somebody else has, or will get, the message."""
+    """The lease had run out, so somebody else has the message, or will get it."""
     RETRY = "retry"
 
 
@@ -251,11 +252,11 @@ class QueueSubscription(Subscription, Protocol):
     """
 
     async def settle(self, settlements: Sequence[Ack | Nack | Term]) -> Sequence[SettleOutcome]:
-        """Carries many settlements in one go; answers in their order."""
+        """Sends many settlements to the broker at once, and returns what became of each, in their order."""
         ...
 
     async def extend(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
-        """Renews the leases; returns the receipts whose lease is lost already."""
+        """Renews the leases, and returns the receipts of those that are lost already."""
         ...
 
 
@@ -263,10 +264,10 @@ AnySubscription: TypeAlias = LogSubscription | QueueSubscription
 
 
 class Source(Protocol):
-    """Configured, not connected: connecting is entering the context. Leaving it leaves the group, quickly.
+    """Topics and a group to read. Entering :meth:`subscribe` connects; leaving it leaves the group, quickly.
 
-    Everything is settled and written by then, but calls may still come or be under way while it is left; what they
-    raise from then on is ignored.
+    Everything is settled and written before it is left. Calls may still come, or be under way, while it is left; what
+    they raise from then on is ignored.
     """
 
     @property
@@ -285,10 +286,10 @@ class Sink(Protocol):
     """
 
     async def partitions(self, topic: str) -> int:
-        """The number of partitions; creates the topic where the driver creates topics on send.
+        """Returns the number of partitions, and creates the topic if the driver creates topics on send.
 
         Raises:
-            UnknownTopic: where it does not.
+            UnknownTopic: there is no such topic, and the driver does not create it.
         """
         ...
 
@@ -300,12 +301,12 @@ class Sink(Protocol):
         *,
         sequence: ProducerSequence | None,
     ) -> Sequence[SentMessage]:
-        """Appends; raises ``OutcomeUnknown`` where the answer was lost and the sequence is not checked."""
+        """Appends messages to a partition. Raises ``OutcomeUnknown`` if the answer is lost and nothing tells a repetition."""
         ...
 
 
 class StateStore(Protocol):
-    """Compare-and-set is the one primitive that fencing, leases and checkpoints need.
+    """Values under keys, written by compare-and-set.
 
     1. *Reads its writes.*
     2. *Fences stale writers*: of two puts with the same ``if_version`` at most one succeeds.
@@ -314,27 +315,34 @@ class StateStore(Protocol):
     async def get(self, key: str) -> Versioned | None: ...
 
     async def put(self, key: str, value: bytes, *, if_version: Version | None) -> Version | None:
-        """Writes if the key still has ``if_version`` (None: if it does not exist). None if it did not."""
+        """Writes the value if the key still has ``if_version`` (None: if there is no such key).
+
+        Returns the new version, or None if the key had another one and nothing was written.
+        """
         ...
 
 
 class DeadLetterQueue(Protocol):
-    """1. *Durable on return.* 2. *At least once*; one of two equal letters where ``dedup_letters`` is claimed."""
+    """Where dead letters are stored.
+
+    1. *Durable on return.*
+    2. *At least once*; where ``dedup_letters`` is claimed, one of two equal letters is kept.
+    """
 
     async def put(self, letters: Sequence[DeadLetter]) -> None: ...
 
 
 class Admin(Protocol):
-    """Topics, as far as the backend lets its clients change them."""
+    """Creates and deletes topics, as far as the backend lets its clients do that."""
 
     async def create_topic(self, name: str, partitions: int, settings: Mapping[str, Any]) -> None:
-        """Creates it; does nothing if it exists with as many partitions; ``ConfigurationError`` otherwise."""
+        """Creates a topic. Does nothing if it exists with as many partitions, and refuses another number of them."""
         ...
 
     async def delete_topic(self, name: str) -> None: ...
 
     async def topics(self) -> Mapping[str, int]:
-        """Names and partition counts (1 for a queue)."""
+        """Returns the names of the topics, and how many partitions each has (1 for a queue)."""
         ...
 
 
@@ -351,9 +359,9 @@ class SourceRequest:
 
 
 class Driver(Protocol):
-    """What a URL scheme names. A part it does not have raises ``Unsupported``.
+    """What a URL names: the parts of one backend. A part that it does not have raises ``Unsupported``.
 
-    Entering the context connects (or opens the file), leaving it closes; both are idempotent in effect.
+    Entering the context connects or opens the file, and leaving it closes. To do either twice changes nothing.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Small values that travel between users, the runtime and the drivers."""
+"""The small values that travel between users, the runtime and the drivers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TopicPartition(NamedTuple):
 
 
 class Assignment:
-    """One stay of one partition with this consumer, compared by identity.
+    """A partition for as long as this consumer has it; compared by identity.
 
     Everything in flight belongs to exactly one assignment, so that what was delivered before a rebalance or a seek can
     never be mistaken for what came after it.
@@ -81,7 +81,7 @@ class Checkpoint(NamedTuple):
 
 
 class CommitOutcome(enum.Enum):
-    """What became of one partition's commit."""
+    """What became of the commit of one partition."""
 
     COMMITTED = "committed"
     FENCED = "fenced"
@@ -91,14 +91,14 @@ class CommitOutcome(enum.Enum):
 
 
 class AckResult(enum.Enum):
-    """What settling a message came to."""
+    """What has become of a message that was settled."""
 
     RECORDED = "recorded"
-    """Settled here; the next commit carries it to the broker."""
+    """The message is settled here, and the next commit tells the broker."""
     DURABLE = "durable"
-    """Settled, and the broker has it. Only asked for with ``durable=True``."""
+    """The message is settled, and the broker has confirmed it. Only with ``durable=True``."""
     PENDING = "pending"
-    """Settled here, but the broker did not confirm within ``commit_timeout``. It goes on being tried."""
+    """The message is settled here, and the broker has not confirmed it within ``commit_timeout``. It is tried again."""
     DUPLICATE = "duplicate"
     """This delivery was settled before, or a later attempt of the message has taken its place."""
     STALE = "stale"
@@ -236,7 +236,7 @@ class Gone(NamedTuple):
     Attributes:
         first: the first lost offset.
         end: one past the last one.
-        reason: in the driver's words.
+        reason: why they are gone, in the driver's words.
         restart: the log itself ends below the position, because it was made anew: reading can go on here, after a seek.
             ``first`` and ``end`` are the position then, and how much was lost is not known.
     """
@@ -265,10 +265,10 @@ class DeadLetter(NamedTuple):
         payload, key, headers, timestamp: the message's own; ``payload`` holds the raw bytes of one that could not be
             decoded, and is None where the body was lost.
         tp, offset, group: where it came from.
-        reason: in one line.
+        reason: why, in one line.
         exception_type, exception_message, stack: of the last failure; empty strings when there was none.
-        attempts: how often it was tried.
-        first_failure, last_failure: milliseconds since the epoch.
+        attempts: how often it was tried; 0 if it never reached a handler.
+        first_failure, last_failure: when, in milliseconds since the epoch.
     """
 
     id: str
@@ -289,7 +289,7 @@ class DeadLetter(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Opaque to callers; what a state store compares."""
+    """What a state store compares to see whether a value has changed. Its content means nothing to callers."""
 
     token: int | str | bytes
 
@@ -302,7 +302,7 @@ class Versioned(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """Queues: what settle and extend need to name one delivery. ``token`` is opaque to the runtime."""
+    """Names one delivery of a queue, to settle it or to renew its lease. Only the driver knows what ``token`` means."""
 
     id: str
     token: Any

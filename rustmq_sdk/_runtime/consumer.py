@@ -117,16 +117,16 @@ class Consumer:
     # Messages
 
     async def receive(self, timeout: float | None = None) -> Message:
-        """The next message, in offset order within its partition.
+        """Returns the next message. Messages of one partition come in the order of their offsets.
 
-        Does not suspend while messages are at hand, but reaches a checkpoint at least every few hundred messages. May
-        be called from many tasks. A cancelled call has taken nothing.
+        Many tasks may call it at once, and a call that is cancelled has taken nothing. While messages are at hand it
+        does not suspend, but it lets other tasks run at least every few hundred messages.
 
         Raises:
-            TimeoutError: none came within ``timeout`` seconds.
+            TimeoutError: no message came within ``timeout`` seconds.
             ConsumerClosed: after ``stop()`` or ``close()``.
             PartitionStopped: every assigned partition waits for somebody.
-            ConsumerStateError: beside ``run()``.
+            ConsumerStateError: a ``run()`` is going on.
         """
         try:
             return self._pop()
@@ -152,9 +152,9 @@ class Consumer:
     async def receive_batch(
         self, max_messages: int = 500, max_wait: float = 0.1, timeout: float | None = None
     ) -> Messages:
-        """Up to ``max_messages``: waits for the first, then at most ``max_wait`` seconds for more. Never empty.
+        """Returns up to ``max_messages``: waits for the first one, and then at most ``max_wait`` seconds for more.
 
-        Raises as :meth:`receive`; a cancelled call has taken nothing.
+        The batch is never empty. The call raises what :meth:`receive` raises. If it is cancelled, it has taken nothing.
         """
         check_whole("max_messages", max_messages, least=1, fix="Give the size of a full batch")
         check_seconds("max_wait", max_wait, fix="0 takes what is there")
@@ -258,13 +258,13 @@ class Consumer:
         Raises:
             StalePartition: a partition was lost meanwhile.
             CircuitOpen, TransientDriverError: it did not work within ``commit_timeout``; the next commit carries it.
-            Unsupported: without a group.
+            Unsupported: the consumer has no group.
         """
         self._session.check_failure()
         await self._running.acknowledger.commit()
 
     async def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Goes on at ``offset``, lower or higher. What is in flight turns stale; the next commit writes the new place.
+        """Goes on at ``offset``, back or ahead. Messages in flight turn stale; the next commit writes the new position.
 
         Raises:
             ConfigurationError: ``offset`` is below 0, or beyond the end: what is sent up to there would be skipped.
@@ -290,20 +290,20 @@ class Consumer:
         await self._positions.seek_all_to_timestamp(timestamp)
 
     async def position(self, topic: str, partition: int) -> int:
-        """The next offset to hand out."""
+        """Returns the offset of the next message that is handed out."""
         return self._positions.position(TopicPartition(topic, partition))
 
     async def committed_offset(self, topic: str, partition: int) -> int | None:
-        """The watermark that the broker has; None if nothing was ever committed.
+        """Returns the position that the broker has; None if nothing was ever committed.
 
-        Raises ``Unsupported`` without a group.
+        Raises ``Unsupported`` if the consumer has no group.
         """
         return await self._positions.committed_offset(TopicPartition(topic, partition))
 
     async def get_lag(self) -> Mapping[TopicPartition, int]:
-        """Messages not settled yet, of every assigned partition: end - watermark - settled above it.
+        """Returns how many messages of each assigned partition are not settled yet. It asks the broker for their ends.
 
-        An upper bound where offsets have gaps.
+        Where offsets have gaps, the number is an upper bound.
         """
         return await self._positions.lag()
 
@@ -311,18 +311,18 @@ class Consumer:
 
     @property
     def assigned_partitions(self) -> frozenset[TopicPartition]:
-        """The partitions that are ours right now."""
+        """The partitions that this consumer has at the moment."""
         return frozenset(ledger.assignment.tp for ledger in self._running.partitions.ownership.current())
 
     @property
     def paused_partitions(self) -> frozenset[TopicPartition]:
-        """What :meth:`pause_partitions` named, whether it is assigned right now or not."""
+        """The partitions that are paused, whether they are assigned at the moment or not."""
         return frozenset(self._running.partitions.paused)
 
     def pause_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
-        """Hands out nothing of these until they are resumed; what was fetched is kept, others flow.
+        """Hands out no more messages of these partitions until they are resumed. The others go on.
 
-        Survives rebalances. What was handed out before can be settled.
+        What was fetched is kept, what was handed out can be settled, and the pause survives rebalances.
         """
         chosen = named_partitions(partitions)
         self._running.partitions.pause(chosen)
@@ -330,10 +330,11 @@ class Consumer:
         self._session.observers("paused", chosen)
 
     def resume_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
-        """Lifts the pause; of a partition that is not paused, the stop: what it had stopped for is tried again.
+        """Lifts the pause of these partitions; of one that is not paused, the stop: what it stopped for is tried again.
 
-        One of the two a call. A partition that is paused and has stopped (``PartitionStopped``) stays stopped, with a
-        WARNING, until it is resumed once more: code that pauses and resumes to hold back the flow gives up no message.
+        Each call lifts one of the two. A partition that is paused and has stopped (``PartitionStopped``) stays stopped,
+        with a WARNING, until it is resumed once more. So code that pauses and resumes to hold back the flow gives up no
+        message.
         """
         chosen = named_partitions(partitions)
         self._running.partitions.resume(chosen)
@@ -353,11 +354,11 @@ class Consumer:
         return self._session.capabilities
 
     def statistics(self) -> Statistics:
-        """Counts since the start and levels now; counts exactly what is in flight, so not for every message."""
+        """Returns counts since the start, and levels now. It takes a moment: do not call it for every message."""
         return statistics(self._session, self._life.parts)
 
     def health(self) -> Health:
-        """Whether messages flow, and what holds them back if not."""
+        """Returns whether messages flow, and what holds them back if not."""
         return health(self._session, self._life.parts)
 
     def __repr__(self) -> str:

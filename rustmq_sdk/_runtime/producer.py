@@ -134,7 +134,7 @@ class Producer:
         partition: int | None = None,
         timestamp: int | datetime | None = None,
     ) -> SentMessage:
-        """Sends one message and returns where it is, durably.
+        """Sends one message, and returns where it is stored when it is durable.
 
         Cancelling it does not take the message back: it may be sent all the same.
 
@@ -150,7 +150,7 @@ class Producer:
         Raises:
             TypeError: the payload or key is neither bytes nor str.
             ConfigurationError: there is no such partition, or the timestamp is a ``datetime`` without a time zone.
-            UnknownTopic: and the driver does not create topics.
+            UnknownTopic: the topic does not exist, and the driver does not create topics.
             DriverError: it is not stored: the sink refused it, or did not take it within ``send_timeout``.
             OutcomeUnknown: it may or may not be stored.
         """
@@ -162,7 +162,7 @@ class Producer:
     async def send_batch(
         self, topic: str, messages: Iterable[bytes | str | OutgoingMessage | None]
     ) -> Sequence[SentMessage]:
-        """Sends many messages and returns where each is, in their order. All of them are durable then.
+        """Sends many messages, and returns where each is stored, in their order, when all of them are durable.
 
         Much cheaper than one :meth:`send` after the other. If it raises, some of the messages may be stored; a note on
         the exception says how many.
@@ -198,7 +198,7 @@ class Producer:
         partition: int | None = None,
         timestamp: int | datetime | None = None,
     ) -> None:
-        """Takes one message, to be sent within ``linger`` seconds, and returns at once.
+        """Takes one message to be sent within ``linger`` seconds, and returns at once.
 
         If it cannot be stored, :meth:`flush` raises that, or leaving the producer does. For the arguments see
         :meth:`send`.

@@ -27,7 +27,7 @@ class JumpingSelector(selectors.DefaultSelector):
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Ready file objects; if there are none, time goes by in no time."""
+        """Returns the files that are ready; if there are none, the clock jumps ahead instead of waiting."""
         if timeout is None:
             return super().select(None)
 
@@ -50,7 +50,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def virtual_time(backend: Backend) -> Mapping[str, Any]:
-    """The ``backend_options`` with which anyio runs that backend in virtual time."""
+    """Returns the ``backend_options`` with which anyio runs this backend in virtual time."""
     if backend == "asyncio":
         return {"loop_factory": VirtualTimeLoop}
 
@@ -60,5 +60,5 @@ def virtual_time(backend: Backend) -> Mapping[str, Any]:
 
 
 def is_virtual(options: Mapping[str, Any]) -> bool:
-    """Whether these ``backend_options`` are of :func:`virtual_time`."""
+    """Returns whether these ``backend_options`` were made by :func:`virtual_time`."""
     return "clock" in options or options.get("loop_factory") is VirtualTimeLoop

@@ -1,4 +1,4 @@
-"""State bytes for messages that no consumer delivered."""
+"""State bytes for messages that were not delivered by a consumer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Deliveries(bytearray):
     """Fills :class:`~rustmq_sdk.message.AnyPiece`: one byte a message, compared by identity.
 
     Args:
-        count: of messages.
-        assignment: they belong to.
-        owner: is told by ``nack()`` and the like; without one only a plain ``ack()`` works.
-        attempts: of each message; empty means the first.
+        count: how many messages there are.
+        assignment: the assignment that they belong to.
+        owner: the object that ``nack()`` and the like are told to; without one only a plain ``ack()`` works.
+        attempts: the attempt of each message; empty: all are at their first.
     """
 
     __slots__ = ("_attempts", "_owner", "assignment")
@@ -34,21 +34,21 @@ class Deliveries(bytearray):
 
     @classmethod
     def of(cls, piece: Fetched) -> Deliveries:
-        """For the records of one fetched piece."""
+        """Makes state bytes for the records of one fetched piece."""
         return cls(len(piece.records), piece.assignment, attempts=piece.attempts)
 
     @property
     def owner(self) -> Settler:
-        """Whom messages tell that they are settled."""
+        """The object that messages tell when they are settled."""
         if self._owner is None:
             raise RuntimeError("this message was fetched by hand: nobody listens to how it is settled")
 
         return self._owner
 
     def attempt_at(self, index: int) -> int:
-        """The attempt of one message; 1 if nobody counted."""
+        """Returns the attempt of one message; 1 if nobody has counted."""
         return self._attempts[index] if self._attempts else 1
 
     def id_at(self, index: int, offset: int | None) -> str:
-        """Topic, partition and offset, or the index where there is no offset."""
+        """Returns a name made of topic, partition and offset, or of the index where there is no offset."""
         return self.assignment.tp.at(index if offset is None else offset)

@@ -16,14 +16,14 @@ OnRevoking: TypeAlias = Callable[[Collection[Assignment], float], Awaitable[None
 
 
 class Call(NamedTuple):
-    """One call that a driver made.
+    """A call that a driver has made.
 
     Attributes:
         name: ``"assigned"``, ``"revoking"`` or ``"lost"``.
-        partitions: it was about, sorted.
-        generation: of ``assigned``; None otherwise.
-        budget: of ``revoking``, in seconds; None otherwise.
-        reason: of ``assigned`` and ``lost``; None otherwise.
+        partitions: the partitions that it was about, sorted.
+        generation: the generation given to ``assigned``; None in other calls.
+        budget: the seconds given to ``revoking``; None in other calls.
+        reason: the reason given to ``assigned`` or ``lost``; None in ``revoking``.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Call(NamedTuple):
 
 
 class RecordingListener:
-    """Fills :class:`~rustmq_sdk.slots.AssignmentListener`.
+    """A listener that answers a driver as the runtime does.
 
-    Starts each partition at its committed position, else at the log's start. Give it the ``subscription`` as soon as
+    It starts each partition at its committed position, else at the log's start. Give it the ``subscription`` as soon as
     ``subscribe()`` was entered. What a driver must not do (calling before that, two calls at once, revoking what it
     never assigned) is an ``AssertionError`` inside the call and in :attr:`violations`.
 

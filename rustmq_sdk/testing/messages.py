@@ -17,12 +17,15 @@ from rustmq_sdk.values import AckResult, Assignment, Headers, TopicPartition
 
 @dataclass(frozen=True)
 class Acked:
-    """Handled."""
+    """The message was handled."""
 
 
 @dataclass(frozen=True)
 class Nacked:
-    """Comes again. ``delay=None``: by the retry policy. ``error``: what the handler raised; not compared."""
+    """The message would come again, after ``delay`` seconds; None: when the retry policy says so.
+
+    ``error`` is what the handler raised. It counts for nothing when outcomes are compared.
+    """
 
     delay: float | None = None
     reason: str | None = None
@@ -31,7 +34,7 @@ class Nacked:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Goes to the dead letters."""
+    """The message would go to the dead letters."""
 
     reason: str | None = None
     error: Exception | None = field(default=None, compare=False)
@@ -39,7 +42,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Released:
-    """Given back unhandled, as a cancelled handler does; comes again and no attempt is counted."""
+    """The message was given back, as by a cancelled handler: it would come again, and no attempt is counted."""
 
 
 Outcome: TypeAlias = Acked | Nacked | Rejected | Released | None
@@ -53,7 +56,7 @@ class RecordedMessage(Message, gc=False, eq=False):
 
     @property
     def outcome(self) -> Outcome:
-        """How it was settled first; None while it is not."""
+        """How the message was settled; None while it is not. Settling it again changes nothing."""
         return outcome_of(self)
 
 
@@ -68,15 +71,15 @@ def message(
     timestamp: int | datetime = 0,
     attempt: int = 1,
 ) -> RecordedMessage:
-    """A message as a consumer would deliver it; ``.outcome`` tells how it was settled.
+    """Makes a message as a consumer would deliver it. Its ``outcome`` tells how it was settled.
 
     Args:
         payload: the body; str is encoded as UTF-8, None is a tombstone.
-        key: likewise.
+        key: the key; str is encoded as UTF-8.
         headers: names and values.
-        topic: it seems to come from.
-        partition: likewise; None as on queues.
-        offset: likewise.
+        topic: the topic that it seems to come from.
+        partition: the partition that it seems to come from; None as on queues.
+        offset: the offset that it seems to have.
         timestamp: milliseconds since the epoch, or a ``datetime`` with a time zone.
         attempt: which delivery of the message this is; starts at 1.
 
@@ -91,7 +94,7 @@ def message(
 
 
 async def handle(handler: Handler, messages: Message | Iterable[Message], *, batch: bool = False) -> list[Outcome]:
-    """Lets a handler handle messages made by :func:`message`, and settles them as ``consumer.run(handler)`` would.
+    """Calls a handler with messages made by :func:`message`, and settles them as ``consumer.run(handler)`` would.
 
     Returning acks, an exception nacks, ``Retry`` and ``Reject`` are obeyed, and what the handler settled itself stays
     as it is. The exceptions are in the outcomes, not raised; a ``BaseException`` (a cancellation) releases the message
@@ -118,7 +121,7 @@ async def handle(handler: Handler, messages: Message | Iterable[Message], *, bat
 
 
 def outcome_of(message: Message) -> Outcome:
-    """How a message made by :func:`message` was settled; None if it was not."""
+    """Returns how a message made by :func:`message` was settled; None if it was not."""
     recorder = message._piece.owner
     assert isinstance(recorder, _Recorder), "only messages made by testing.message() keep a record"
     if recorder.outcome is None and message._piece[message._index] == DONE:

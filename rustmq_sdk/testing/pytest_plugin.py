@@ -36,11 +36,11 @@ _services = pytest.StashKey[Mapping[str, "str | None"]]()
 
 
 class Hooks:
-    """What a conftest may say."""
+    """The hooks that a conftest may implement."""
 
     @pytest.hookspec
     def pytest_rustmq_services(self, config: pytest.Config) -> Mapping[str, str | None]:
-        """The servers that tests may need: None for one that answers, else the reason why it does not."""
+        """Returns the servers that tests may need, each with None if it answers, or with the reason why it does not."""
         raise NotImplementedError
 
 
@@ -112,14 +112,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.fixture(scope="class", params=INSTALLED)
 def both_loops(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, Any]]:
-    """Asyncio and trio, in virtual time where the class or module is marked ``virtual_time``."""
+    """Runs a test on asyncio and on trio, in virtual time where the class or module is marked ``virtual_time``."""
     virtual = request.node.get_closest_marker("virtual_time") is not None
     return request.param, dict(virtual_time(request.param)) if virtual else {}
 
 
 @pytest.fixture
 async def memory_driver() -> AsyncIterator[MemoryDriver]:
-    """An open in-memory driver that nobody else uses."""
+    """An open in-memory driver of the test's own."""
     from rustmq_sdk.drivers.memory import MemoryDriver
 
     async with MemoryDriver() as driver:
@@ -128,7 +128,7 @@ async def memory_driver() -> AsyncIterator[MemoryDriver]:
 
 @pytest.fixture
 async def memory_client() -> AsyncIterator[Client]:
-    """A client of an in-memory broker that nobody else uses."""
+    """A client of an in-memory broker of the test's own."""
     from rustmq_sdk.client import Client
 
     async with Client("memory://") as client:

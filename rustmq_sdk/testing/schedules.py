@@ -37,7 +37,7 @@ def run(
     Args:
         test: an async function without arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: of the schedule, of the jitter of consumers and producers that are made inside, and of the module
+        seed: decides the schedule, the jitter of consumers and producers that are made inside, and the module
             ``random``, from which tenacity's strategies draw. None leaves all of them to chance.
         virtual: whether time jumps (see :mod:`rustmq_sdk.testing.clock`).
         limit: seconds of the loop's time after which the test fails. Default: a day if time is virtual, so that a test
@@ -55,7 +55,7 @@ def run(
 
 
 async def within(limit: float | None, test: Callable[[], Awaitable[T]]) -> T:
-    """Awaits ``test()``; ``TimeoutError`` with an explanation if that takes longer than the limit."""
+    """Awaits ``test()``. Raises ``TimeoutError`` with an explanation if that takes longer than the limit."""
     with anyio.move_on_after(limit):
         return await test()
 

@@ -29,7 +29,7 @@ from rustmq_sdk.testing.contracts.state_store import StateStoreContract
 
 
 class LogSourceContract(LogReadingContract, LogWaitingContract, LogOffsetsContract, LogGroupsContract):
-    """All that :class:`~rustmq_sdk.slots.LogSubscription` promises."""
+    """Tests all that :class:`~rustmq_sdk.slots.LogSubscription` promises."""
 
 
 __all__ = [

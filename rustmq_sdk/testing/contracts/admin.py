@@ -1,4 +1,4 @@
-"""Topics come and go."""
+"""The promises of an admin: topics are created and deleted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rustmq_sdk.testing.contracts.base import Contract
 
 
 class AdminContract(Contract):
-    """What :class:`~rustmq_sdk.slots.Admin` says."""
+    """Tests what :class:`~rustmq_sdk.slots.Admin` promises."""
 
     @pytest.fixture
     def admin(self, driver: Driver) -> Admin:
-        """The driver's, or none at all."""
+        """The driver's admin. Tests are skipped if it has none."""
         try:
             return driver.admin()
         except Unsupported as error:

@@ -17,12 +17,12 @@ from rustmq_sdk.values import OutgoingMessage, SentMessage, TopicPartition
 
 
 class Contract:
-    """The base of all suites."""
+    """The class that all suites derive from."""
 
     pytestmark: ClassVar = [pytest.mark.anyio]
 
     patience: float = 10.0
-    """Seconds to wait for what has to happen. Virtual in tests in virtual time."""
+    """How many seconds to wait for what has to happen; of virtual time, where a test has that."""
     lease: float = 10.0
     revoke_budget: float = 5.0
     creates_topics: bool = True
@@ -92,7 +92,7 @@ class Contract:
 
 
 def numbered(count: int, prefix: str = "m") -> list[bytes | OutgoingMessage | None]:
-    """Payloads that tell who they are."""
+    """Returns payloads that have their number in them."""
     return [b"%s%d" % (prefix.encode(), number) for number in range(count)]
 
 

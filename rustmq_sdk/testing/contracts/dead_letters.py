@@ -10,10 +10,10 @@ from rustmq_sdk.values import DeadLetter, TopicPartition
 
 
 class DeadLetterQueueContract(Contract):
-    """What :class:`~rustmq_sdk.slots.DeadLetterQueue` promises."""
+    """Tests what :class:`~rustmq_sdk.slots.DeadLetterQueue` promises."""
 
     async def stored(self, driver: Driver, topic: str) -> Sequence[DeadLetter]:
-        """The letters that were put, in order. To be overridden."""
+        """Returns the letters that were put, in order. To be overridden."""
         raise NotImplementedError(f"{type(self).__name__} has to say how to read letters back: override stored()")
 
     async def test_a_letter_is_kept_as_it_was_put(self, driver: Driver, topic: str) -> None:
@@ -52,7 +52,7 @@ def letter(
     group: str | None = "group",
     offset: int | None = 41,
 ) -> DeadLetter:
-    """A letter with something in every field."""
+    """Makes a letter with something in every field."""
     return DeadLetter(
         id=name,
         payload=payload,

@@ -19,7 +19,7 @@ COMMITTED, FENCED = CommitOutcome.COMMITTED, CommitOutcome.FENCED
 
 
 class LogGroupsContract(Contract):
-    """Who has which partition, and since when."""
+    """Tests which member of a group has which partition, and from when on."""
 
     cooperative: bool = False
     """Whether members keep what need not move. Eager rebalances revoke everything and give most of it back."""

@@ -14,7 +14,7 @@ COMMITTED, FENCED = CommitOutcome.COMMITTED, CommitOutcome.FENCED
 
 
 class LogOffsetsContract(Contract):
-    """Committed positions, log ends, seeking."""
+    """Tests committed positions, the ends of a log, and seeking."""
 
     async def test_nothing_is_committed_at_first(self, driver: Driver, topic: str, group: str) -> None:
         (tp,) = await self.create(driver, topic)

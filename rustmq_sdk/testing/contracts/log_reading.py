@@ -16,10 +16,10 @@ from rustmq_sdk.values import OutgoingMessage, TopicPartition
 
 
 class LogReadingContract(Contract):
-    """What is appended is what is fetched: all of it, once, in order."""
+    """Tests that what is appended is what is fetched: all of it, once, in order."""
 
     reads_ahead: bool = False
-    """Whether the client may have read what nobody has fetched yet, and deliver it although it is gone since."""
+    """Whether the client may have read ahead, and so delivers records that were deleted in the meantime."""
 
     def truncate(self, driver: Driver, tp: TopicPartition, before: int) -> None:
         """Removes the records below ``before``. To be overridden where that can be done."""
@@ -266,7 +266,7 @@ class LogReadingContract(Contract):
 
 
 def check_pieces(pieces: Sequence[Fetched]) -> None:
-    """What holds for the pieces of any partition: they follow each other without overlap."""
+    """Checks that the pieces of each partition follow each other without overlap."""
     reached: dict[TopicPartition, int] = {}
     for piece in pieces:
         seen = sorted([*piece.offsets, *(broken.offset for broken in piece.broken)])

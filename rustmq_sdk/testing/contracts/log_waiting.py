@@ -16,7 +16,7 @@ KIB = 1024
 
 
 class LogWaitingContract(Contract):
-    """How long a fetch takes and how much it brings."""
+    """Tests how long a fetch takes, and how much it brings."""
 
     async def test_every_partition_is_served_within_one_round(self, driver: Driver, topic: str, group: str) -> None:
         tps = await self.create(driver, topic, 4)

@@ -18,10 +18,10 @@ KIB = 1024
 
 
 class QueueSourceContract(Contract):
-    """What :class:`~rustmq_sdk.slots.QueueSubscription` promises."""
+    """Tests what :class:`~rustmq_sdk.slots.QueueSubscription` promises."""
 
     lease: float = 2.0
-    """Short where time is real: some tests wait for it to run out."""
+    """Seconds of a lease. Some tests wait until it has run out, so it should be short where time is real."""
 
     async def test_a_queue_reports_one_assignment_without_a_partition(
         self, driver: Driver, topic: str, group: str
@@ -256,18 +256,18 @@ class QueueSourceContract(Contract):
         await member.collect(count)
 
     async def quiet(self, member: Subscriber[QueueSubscription]) -> Sequence[bytes | None]:
-        """What comes although nothing should."""
+        """Returns what comes although nothing should come."""
         before = len(member.received)
         await member.fetch(max_wait=0.1)
         return member.payloads()[before:]
 
     async def ack_all(self, member: Subscriber[QueueSubscription]) -> None:
-        """Acks everything received; what was settled before does not matter."""
+        """Acks everything that was received, whether it was settled before or not."""
         await member.subscription.settle([Ack(receipt) for receipt in receipts_of(member)])
 
 
 def receipts_of(member: Subscriber[QueueSubscription]) -> list[Receipt]:
-    """The receipts of all that was received, in that order."""
+    """Returns the receipts of all that was received, in that order."""
     return [receipt for piece in member.pieces for receipt in piece.receipts]
 
 

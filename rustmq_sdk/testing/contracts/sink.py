@@ -16,10 +16,10 @@ from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage, To
 
 
 class SinkContract(Contract):
-    """What :class:`~rustmq_sdk.slots.Sink` promises. Reads back through the driver's own source."""
+    """Tests what :class:`~rustmq_sdk.slots.Sink` promises, and reads back by the driver's own source."""
 
     async def read_back(self, driver: Driver, topic: str, group: str, count: int) -> Sequence[Received]:
-        """The first ``count`` records of a topic, and a look whether there are more."""
+        """Returns the first ``count`` records of a topic, and looks whether there are more."""
         member_of = self.log_member if driver.capabilities.kind == "log" else self.queue_member
         async with member_of(driver, topic, group) as member:
             await member.listener.until(lambda: bool(member.listener.assignments), self.patience)

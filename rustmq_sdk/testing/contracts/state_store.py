@@ -13,11 +13,11 @@ from rustmq_sdk.values import Version
 
 
 class StateStoreContract(Contract):
-    """What :class:`~rustmq_sdk.slots.StateStore` promises."""
+    """Tests what :class:`~rustmq_sdk.slots.StateStore` promises."""
 
     @pytest.fixture
     def store(self, driver: Driver) -> StateStore:
-        """A store that nobody used yet."""
+        """A store that nobody has used yet."""
         return driver.state_store(f"contract-{uuid.uuid4().hex[:12]}")
 
     async def test_a_key_nobody_wrote_is_none(self, store: StateStore) -> None:

@@ -1,4 +1,4 @@
-"""One member of a group, as far as a contract needs one: it joins, fetches, and keeps what it got."""
+"""A member of a group, as far as a contract needs one: it joins, fetches, and keeps what it got."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLENTY = 1 << 30
 
 
 class Received(NamedTuple):
-    """One record as a subscriber got it."""
+    """A record as a subscriber got it."""
 
     tp: TopicPartition
     offset: int | None
@@ -42,15 +42,15 @@ class Subscriber(Generic[SubscriptionT]):
 
     @property
     def wanted(self) -> Sequence[Assignment]:
-        """All that is assigned now."""
+        """All assignments that it has now."""
         return list(self.listener.assignments.values())
 
     def assignment(self, tp: TopicPartition) -> Assignment:
-        """The current assignment of a partition."""
+        """Returns the current assignment of a partition."""
         return self.listener.assignments[tp]
 
     def payloads(self, tp: TopicPartition | None = None) -> list[bytes | None]:
-        """What was received, of one partition or of all."""
+        """Returns the payloads that were received, of one partition or of all."""
         return [record.payload for record in self.received if tp is None or record.tp == tp]
 
     async def owns(self, partitions: Collection[TopicPartition]) -> None:
@@ -73,7 +73,7 @@ class Subscriber(Generic[SubscriptionT]):
         max_bytes: int = PLENTY,
         max_wait: float = 0.0,
     ) -> Sequence[Fetched]:
-        """One fetch; what came is checked against itself and added to :attr:`received`."""
+        """Makes one fetch. What it brings is checked for contradictions and added to :attr:`received`."""
         wanted = self.wanted if wanted is None else wanted
         pieces = await self.subscription.fetch(
             wanted, max_messages=max_messages, max_bytes=max_bytes, max_wait=max_wait
@@ -103,7 +103,7 @@ class Subscriber(Generic[SubscriptionT]):
 
 
 def unpack(piece: Fetched) -> list[Received]:
-    """The records of a piece, built as the runtime builds them, and checked against its other fields."""
+    """Returns the records of a piece, built as the runtime builds them, and checked against its other fields."""
     state = Deliveries.of(piece)
     messages = piece.build(piece.records, state, 0)
     assert len(messages) == len(piece.records) == len(piece.offsets), "one message and one offset for each record"
