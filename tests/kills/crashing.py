@@ -169,7 +169,17 @@ async def _worker(
 
 async def _stop_at_the_end(consumer: rustmq_sdk.Consumer, partitions: int) -> None:
     with anyio.fail_after(PATIENCE):
-        while len(consumer.assigned_partitions) < partitions or any((await consumer.get_lag()).values()):  # noqa: ASYNC110
+        while not await _is_at_the_end(consumer, partitions):  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
     consumer.stop()
+
+
+async def _is_at_the_end(consumer: rustmq_sdk.Consumer, partitions: int) -> bool:
+    if len(consumer.assigned_partitions) < partitions:
+        return False
+
+    try:
+        return not any((await consumer.get_lag()).values())
+    except rustmq_sdk.TransientDriverError:  # no answer in time: it is asked again
+        return False
