@@ -123,14 +123,14 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         return (self.payload or b"").decode(encoding)
 
     def json(self) -> Any:
-        """Returns what the payload says in JSON; None for a tombstone. Raises ``msgspec.DecodeError``, a ``ValueError``."""
+        """Returns the payload as JSON says it; None for a tombstone. Raises ``msgspec.DecodeError``, a ``ValueError``."""
         return None if self.payload is None else msgspec.json.decode(self.payload)
 
     async def ack(self, durable: bool = False) -> AckResult:
         """Settles the message: it was handled, and need not come again.
 
-        The call never waits for a commit, a rebalance or an open circuit. With ``durable=True`` it asks for a commit now,
-        and waits until the broker has it, for at most ``commit_timeout`` seconds (then ``AckResult.PENDING``).
+        The call never waits for a commit, a rebalance or an open circuit. With ``durable=True`` it asks for a commit
+        now, and waits until the broker has it, for at most ``commit_timeout`` seconds (then ``AckResult.PENDING``).
 
         Raises:
             StalePartition: only with ``durable=True``; otherwise a lost partition is ``AckResult.STALE``.
@@ -155,7 +155,7 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         return await self._piece.owner.nack(self, delay, reason, None)
 
     async def reject(self, reason: str | None = None) -> AckResult:
-        """Gives the message up: it goes to the dead letters at once. The position moves only when it is stored there."""
+        """Gives the message up: it goes to the dead letters at once. The position moves only once it is stored."""
         return await self._piece.owner.reject(self, reason, None)
 
     async def __aenter__(self) -> Message:

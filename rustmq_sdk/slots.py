@@ -301,7 +301,7 @@ class Sink(Protocol):
         *,
         sequence: ProducerSequence | None,
     ) -> Sequence[SentMessage]:
-        """Appends messages to a partition. Raises ``OutcomeUnknown`` if the answer is lost and nothing tells a repetition."""
+        """Appends messages to a partition. Raises ``OutcomeUnknown`` if nobody can know whether it did."""
         ...
 
 
