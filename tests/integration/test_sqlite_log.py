@@ -433,7 +433,7 @@ async def test_other_settings_for_a_topic_that_exists_are_taken_and_said(
     await admin.create_topic(TOPIC, 1, {"retention_age": 30, "retention_bytes": 1000})
     (record,) = caplog.records
     assert record.__dict__["event"] == "topic_settings_changed"
-    assert record.getMessage().endswith("other settings from now on: retention_age=30.0 (was 60.0)")
+    assert record.getMessage().endswith("other settings from now on: retention_age=30 (was 60)")
 
 
 async def test_who_gives_no_settings_leaves_those_of_a_topic_that_exists(

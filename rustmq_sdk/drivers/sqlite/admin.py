@@ -42,8 +42,13 @@ def _warn_of_change(topic: str, before: Retention, given: Mapping[str, Any]) -> 
         "topic_settings_changed",
         "topic %s exists, and has other settings from now on: %s",
         topic,
-        ", ".join(f"{name}={value!r} (was {getattr(before, name)!r})" for name, value in changed.items()),
+        ", ".join(f"{name}={_said(value)} (was {_said(getattr(before, name))})" for name, value in changed.items()),
     )
+
+
+def _said(value: float | None) -> str:
+    """A number as it would be written by hand, whether it was given or comes from the file."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _conforms(admin: SqliteAdmin) -> Admin:
