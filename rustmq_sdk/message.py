@@ -123,7 +123,11 @@ class Message(msgspec.Struct, gc=False, eq=False, repr_omit_defaults=False):
         return (self.payload or b"").decode(encoding)
 
     def json(self) -> Any:
-        """Returns the payload, decoded from JSON; None for a tombstone. Raises ``msgspec.DecodeError``: a ``ValueError``."""
+        """Returns the payload, decoded from JSON; None for a tombstone.
+
+        Raises:
+            ValueError: it is not JSON (``msgspec.DecodeError``).
+        """
         return None if self.payload is None else msgspec.json.decode(self.payload)
 
     async def ack(self, durable: bool = False) -> AckResult:
