@@ -183,7 +183,3 @@ def _ended_by(error: BaseException) -> PermanentDriverError:
     ended = PermanentDriverError(f"was cancelled by somebody else ({error!r})", slot="source", operation="subscribe")
     ended.__cause__ = error
     return ended
-
-
-def _conforms(source: SourceAcross, listener: _ListenerThere) -> tuple[Source, AssignmentListener]:
-    return source, listener

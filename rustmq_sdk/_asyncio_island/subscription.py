@@ -153,7 +153,3 @@ class QueueAcross(_SubscriptionAcross[QueueSubscription]):
 
     async def extend(self, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
         return await self._call("extend", self._there.extend, receipts)
-
-
-def _conforms(log: LogAcross, queue: QueueAcross) -> Sequence[AnySubscription]:
-    return log, queue

@@ -10,7 +10,6 @@ from rustmq_sdk._log import log
 from rustmq_sdk.drivers.sqlite import topics
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.options import Retention
-from rustmq_sdk.slots import Admin
 
 
 class SqliteAdmin:
@@ -49,7 +48,3 @@ def _warn_of_change(topic: str, before: Retention, given: Mapping[str, Any]) -> 
 def _said(value: float | None) -> str:
     """A number as it would be written by hand, whether it was given or comes from the file."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _conforms(admin: SqliteAdmin) -> Admin:
-    return admin

@@ -13,7 +13,7 @@ from rustmq_sdk.drivers.sqlite.sink import SqliteSink
 from rustmq_sdk.drivers.sqlite.source import CAPABILITIES, SqliteSource
 from rustmq_sdk.drivers.sqlite.state import SqliteStateStore
 from rustmq_sdk.errors import ConsumerStateError, Unsupported
-from rustmq_sdk.slots import Capabilities, DeadLetterQueue, Driver, SourceRequest
+from rustmq_sdk.slots import Capabilities, DeadLetterQueue, SourceRequest
 
 
 def _wall_clock_ms() -> int:
@@ -95,7 +95,3 @@ class SqliteDriver:
             raise ConsumerStateError(f"the log {self._path} is not open: use the client as an async context manager")
 
         return self._open
-
-
-def _conforms(driver: SqliteDriver) -> Driver:
-    return driver

@@ -98,7 +98,8 @@ def look(queries: Queries, position: Position, messages: int, size: int, ahead: 
     Args:
         queries: of the snapshot.
         position: where to begin.
-        messages, size: how many messages and bytes; the batch that holds the offset comes whole in any case.
+        messages: how many; the batch that holds the offset comes whole in any case.
+        size: how many bytes of them.
         ahead: where the messages are so small that ``messages`` of them have fewer bytes than this, that many bytes
             are read nevertheless.
     """

@@ -9,7 +9,6 @@ from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.packing import pack
 from rustmq_sdk.drivers.sqlite.topics import partition_count, partitions_for_send
 from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
-from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import OutgoingMessage, ProducerSequence, SentMessage, SentMessages
 
 
@@ -48,7 +47,3 @@ class SqliteSink:
             stamps = [now_ms if stamp is None else stamp for stamp in packed.timestamps]
 
         return SentMessages(topic, partition, range(base, base + packed.length), stamps)
-
-
-def _conforms(sink: SqliteSink) -> Sink:
-    return sink

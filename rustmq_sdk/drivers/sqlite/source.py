@@ -19,7 +19,7 @@ from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
-from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
+from rustmq_sdk.slots import AssignmentListener, Capabilities, SourceRequest
 
 APPEND_MESSAGES = 2000
 """A sync costs as much as storing 500 messages: those that waited for one go together with the next. More than this
@@ -102,7 +102,3 @@ async def _listening(file: LogFile, fetching: Fetching, members: Members) -> Asy
         file.watcher.unlisten(loop_listener.hear)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
             await members.leave()
-
-
-def _conforms(source: SqliteSource) -> Source:
-    return source

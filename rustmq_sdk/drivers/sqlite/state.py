@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
-from rustmq_sdk.slots import StateStore
 from rustmq_sdk.values import Version, Versioned
 
 
@@ -39,7 +38,3 @@ def _put(transaction: Transaction, store: str, key: str, value: bytes, if_versio
     sql = "UPDATE state SET value = ?, version = version + 1 WHERE store = ? AND key = ? AND version = ?"
     changed = transaction.execute(sql, value, store, key, if_version.token)
     return Version(if_version.token + 1) if changed else None
-
-
-def _conforms(store: SqliteStateStore) -> StateStore:
-    return store

@@ -15,7 +15,7 @@ from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.rereading import reread
 from rustmq_sdk.errors import OutcomeUnknown, Unsupported
-from rustmq_sdk.slots import Fetched, LogSubscription
+from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
 
 
@@ -112,7 +112,3 @@ class SqliteSubscription:
         return await self._file.read(
             "source", "read", reread, assignment, offsets, check_crcs=self._file.options.check_crcs
         )
-
-
-def _conforms(subscription: SqliteSubscription) -> LogSubscription:
-    return subscription
