@@ -16,6 +16,7 @@ import anyio
 from pybreaker import CircuitBreaker, CircuitMemoryStorage
 
 from rustmq_sdk._core.circuit import CLOSED, OPEN, PROBE_PAUSE, Gate, is_failure
+from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 
 T = TypeVar("T")
@@ -192,7 +193,7 @@ class Breaker:
         if not is_failure(error):
             self._give_back(ticket, PROBE_PAUSE)
         elif self._gate.counts(ticket):
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._last_error = name_and_text(error)
             retry_after = error.retry_after if isinstance(error, TransientDriverError) else None
             self._gate.trouble(self._clock() + (retry_after or 0.0))
             self._decide(self._circuit.call, _fail)

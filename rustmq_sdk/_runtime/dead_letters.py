@@ -15,6 +15,7 @@ import anyio
 from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session
@@ -199,7 +200,7 @@ class DeadLetterWriter:
             "%d dead letters wait, trying again in %.1f s: %s",
             self.waiting,
             pause,
-            str(error) or f"no answer within {PUT_TIMEOUT:g} s",
+            text_of(error) or f"no answer within {PUT_TIMEOUT:g} s",
         )
         await anyio.sleep(pause)
 

@@ -7,7 +7,6 @@ or stuck at its partition, which then waits for somebody.
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rustmq_sdk._core.leases import LeaseBook, Leased, Return, Tried
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._core.retry import decide
+from rustmq_sdk._error_text import name_and_text, stack_of, text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.redelivery import Redelivery, Retry
@@ -218,7 +218,7 @@ class Failures:
         """The dead-letter route refused it for good."""
         fix = "Repair the dead-letter route and call consumer.resume_partitions(…) to write the letter again"
         stuck = Stuck("letter", letter.parent, letter.index, letter=letter)
-        self.stop(letter.parent.ledger, stuck, f"its dead letter was refused: {error}", fix, cause=error)
+        self.stop(letter.parent.ledger, stuck, f"its dead letter was refused: {text_of(error)}", fix, cause=error)
 
     def stop_there(self, ledger: Ledger, stuck: Stuck, reason: str, fix: str) -> None:
         """Stops when what was fetched before it is handed out, not when it is fetched."""
@@ -290,7 +290,7 @@ class Failures:
             group=group,
             reason=reason,
             exception_type=_type_name(error),
-            exception_message=str(error) if error is not None else "",
+            exception_message=text_of(error) if error is not None else "",
             stack=_stack(error),
             attempts=attempts,
             first_failure=parent.ledger.first_failures.get(offset, now),
@@ -305,7 +305,7 @@ def _piece(message: Message) -> Piece:
 
 
 def _because(error: Exception | None, otherwise: str) -> str:
-    return f"{type(error).__name__}: {error}" if error is not None else otherwise
+    return name_and_text(error) if error is not None else otherwise
 
 
 def _type_name(error: Exception | None) -> str:
@@ -317,4 +317,4 @@ def _stack(error: Exception | None) -> str:
         return ""
 
     # The end of a traceback says what failed; the beginning is our own worker.
-    return "".join(traceback.format_exception(error))[-STACK_BYTES:]
+    return stack_of(error)[-STACK_BYTES:]

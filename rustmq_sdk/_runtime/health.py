@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.watch import SETTLE_IT
 from rustmq_sdk.observe import Health, PartitionStatistics, Reason, Statistics
@@ -102,7 +103,7 @@ def explain(session: Session) -> str:
 
 def _reasons(session: Session, parts: Parts) -> Iterator[Reason]:
     if session.failure is not None:
-        yield Reason("failed", f"{type(session.failure).__name__}: {session.failure}")
+        yield Reason("failed", name_and_text(session.failure))
 
     if session.state == "stopping":
         yield Reason("closing", "the consumer is closing")

@@ -10,6 +10,7 @@ import logging
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.failures import Failures, Stop, Stuck
@@ -97,7 +98,7 @@ class Holes:
         return piece
 
     def _route_broken(self, parent: Piece, index: int, broken: Broken, stop: Stop) -> None:
-        reason = f"could not be decoded: {broken.error}"
+        reason = f"could not be decoded: {text_of(broken.error)}"
         if self._letters is None:
             stop(parent.ledger, Stuck("accept", parent, index), reason, NO_ROUTE)
             return

@@ -14,9 +14,11 @@ import anyio
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._error_text import repr_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
+from rustmq_sdk._runtime.home import Home
 from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
@@ -26,7 +28,7 @@ State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
 
 
 def _report_observer(event: str, error: BaseException) -> None:
-    log(logging.ERROR, "observer_failed", "an observer failed in on_%s: %r", event, error, exc_info=error)
+    log(logging.ERROR, "observer_failed", "an observer failed in on_%s: %s", event, repr_of(error), exc_info=error)
 
 
 @dataclass(slots=True)
@@ -81,6 +83,8 @@ class Session:
     """Everybody who waits for a message looks again."""
     wake_receiver: Callable[[], None] = lambda: None
     """A message may be there: one of those who wait looks."""
+    home: Home | None = None
+    """The loop it was entered in."""
     _subscription: AnySubscription | None = None
 
     @property
@@ -97,6 +101,11 @@ class Session:
     def missing_topics(self) -> Mapping[str, str]:
         """What does not exist (yet), as far as the driver has seen, and what to say of each."""
         return {} if self._subscription is None else self._subscription.missing_topics
+
+    def require_home(self, call: str) -> None:
+        """Raises ``ConsumerStateError`` in another loop than the consumer's, where the call would wait in vain."""
+        if self.home is not None:
+            self.home.require(call)
 
     def end_fetch(self) -> None:
         """Has a waiting fetch return; nothing waits before the source was entered."""
@@ -129,7 +138,7 @@ class Session:
             self.state = "failed"
             # Errors of ours say enough in a line, and are raised with their traceback.
             trace = None if isinstance(error, RustMQError) else error
-            log(logging.ERROR, "failed", "the consumer cannot go on: %r", error, exc_info=trace)
+            log(logging.ERROR, "failed", "the consumer cannot go on: %s", repr_of(error), exc_info=trace)
 
         self.wake_receivers()
 

@@ -13,6 +13,7 @@ import anyio
 
 from rustmq_sdk._core.order import KeyOrder, unpark_all
 from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
@@ -227,11 +228,10 @@ class FailureReports:
         log(
             logging.WARNING,
             "handler_failed",
-            "handler failed on %s, attempt %d: %s: %s",
+            "handler failed on %s, attempt %d: %s",
             _place(message),
             message.attempt,
-            type(error).__name__,
-            error,
+            name_and_text(error),
             exc_info=error if fresh else None,
         )
 

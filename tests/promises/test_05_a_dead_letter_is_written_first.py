@@ -67,6 +67,33 @@ class TestTheLetter:
         assert letter.attempts == 3
         assert 0 < letter.first_failure <= letter.last_failure
 
+    @pytest.mark.parametrize("broken", ["__str__", "__repr__"])
+    async def test_an_exception_whose_text_cannot_be_had_does_not_prevent_it(
+        self, either: Stage, broken: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fails(error: Exception) -> str:
+            raise AttributeError("an answer that is None has no status")
+
+        failure = type("ApiError", (Exception,), {broken: fails})
+        either.send(["fine", "bad", "behind"])
+
+        async def handler(message: Message) -> None:
+            if message.text() == "bad":
+                raise failure()
+
+        policy = RetryPolicy(max_attempts=2, initial=1)
+        async with either.consumer(retry=policy, dead_letter_topic=DLQ) as consumer, anyio.create_task_group() as group:
+            await in_background(group, consumer.run, handler)
+            await until(lambda: consumer.statistics().acked == 2 and either.letters)
+            consumer.stop()
+
+        (letter,) = either.letters
+        assert (letter.payload, letter.attempts) == (b"bad", 2)
+        assert "ApiError" in letter.reason
+        assert "in handler" in letter.stack
+        assert [record.event for record in caplog.records].count("handler_failed") == 2  # type: ignore[attr-defined]
+        assert "Logging error" not in capsys.readouterr().err
+
     async def test_a_queue_terminates_what_it_has_dead_lettered(self, queue: Stage) -> None:
         queue.send(["fine", "bad"])
         async with queue.consumer(dead_letter_topic=DLQ) as consumer:
