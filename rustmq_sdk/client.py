@@ -12,6 +12,7 @@ from rustmq_sdk._origin import read_origin
 from rustmq_sdk._redaction import redact
 from rustmq_sdk._runtime.consumer import Consumer
 from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
+from rustmq_sdk._runtime.home import Home
 from rustmq_sdk._runtime.producer import Producer
 from rustmq_sdk.config import ConsumerConfig, ConsumerOptions, ProducerConfig, ProducerOptions, fields_of
 from rustmq_sdk.drivers import open_driver
@@ -45,6 +46,7 @@ class Client:
         self._location = locate(self._origin.url)
         self._driver = open_driver(self._location, others=_SETTINGS)
         self._state: Literal["new", "open", "closed"] = "new"
+        self._home: Home
         # Read now for its errors alone: a wrong setting in the environment or a file is reported where the program
         # starts, not where its first consumer does.
         self._consumer_config({})
@@ -58,6 +60,7 @@ class Client:
                 "Make another Client for another `async with`"
             )
 
+        self._home = Home("client")
         self._state = "open"
         try:
             await self._driver.__aenter__()
@@ -89,6 +92,7 @@ class Client:
             Unsupported: this backend does not let its clients create topics.
         """
         self._check_open()
+        self._home.require("create_topic()")
         _check_topic(name)
         if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
             raise ConfigurationError(
@@ -114,12 +118,14 @@ class Client:
             Unsupported: this backend does not let its clients delete topics.
         """
         self._check_open()
+        self._home.require("delete_topic()")
         _check_topic(name)
         await self._driver.admin().delete_topic(name)
 
     async def topics(self) -> Mapping[str, int]:
         """Returns the names of all topics, and how many partitions each has (1 for a queue)."""
         self._check_open()
+        self._home.require("topics()")
         return await self._driver.admin().topics()
 
     def producer(self, **options: Unpack[ProducerOptions]) -> Producer:

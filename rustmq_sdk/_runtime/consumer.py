@@ -99,6 +99,7 @@ class Consumer:
             self.stop()
             return
 
+        self._session.require_loop("close()")
         self._pop = _nothing
         await self._life.close(wait_for_receivers=True)
 
@@ -224,6 +225,7 @@ class Consumer:
             self._session, concurrency=concurrency, ordering=ordering, batch_size=batch_size, batch_wait=batch_wait
         )
         parts = self._receiving
+        self._session.require_loop("run()")
         if parts.delivery.waiting:
             raise ConsumerStateError(
                 "run() beside a waiting receive() would share the messages by chance. Use one of the two at a time"
@@ -261,6 +263,7 @@ class Consumer:
             Unsupported: the consumer has no group.
         """
         self._session.check_failure()
+        self._session.require_loop("commit()")
         await self._running.acknowledger.commit()
 
     async def seek(self, topic: str, partition: int, offset: int) -> None:

@@ -58,6 +58,7 @@ class Delivery:
     async def next(self, pop: Pop) -> Message:
         """The next message by ``pop``, which raises IndexError when none is at hand."""
         session, buffer = self._session, self._buffer
+        session.require_thread("receive()")
         while True:
             session.check()
             if self._since_checkpoint >= CHECKPOINT_EVERY:
@@ -80,6 +81,7 @@ class Delivery:
                 self._since_checkpoint += loaded
                 self._low()
             else:
+                session.require_loop("receive()")
                 # Asked here again: when the last load was made, all of it still counted as backlog.
                 self._low()
                 await self._wait()
@@ -97,6 +99,7 @@ class Delivery:
             session.check()
             at_hand = buffer.deliverable(enough)
             if at_hand < enough:
+                session.require_loop("receive_batch()")
                 self._low()
                 if not at_hand:
                     await self._wait()

@@ -9,6 +9,7 @@ import anyio.abc
 
 from rustmq_sdk._runtime.dead_letters import Put
 from rustmq_sdk._runtime.health import explain
+from rustmq_sdk._runtime.home import Home
 from rustmq_sdk._runtime.scopes import Scopes, unwrapped
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.shutdown import shut_down
@@ -48,6 +49,7 @@ class Life:
         session.state = "starting"
         self._task_id = anyio.get_current_task().id
         self._mailbox = Mailbox.current()
+        session.home = Home("consumer")
         self._connected = anyio.Event()
         self.parts = parts = Parts(session, self._put, explain=lambda: explain(session))
         self._group = group = anyio.create_task_group()

@@ -61,6 +61,7 @@ class Positions:
 
     async def _assigned(self, what: str) -> Collection[TopicPartition]:
         """What is ours; after entering it takes the group a moment to say so, and until then that would be nothing."""
+        self._session.require_loop(what)
         timeout = self._session.config.commit_timeout
         arrived = self._parts.partitions.arrived
         with anyio.move_on_after(timeout):
@@ -113,6 +114,7 @@ class Positions:
 
     async def _ask(self, name: str, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """A question to the broker, asked again while it fails for reasons that may pass."""
+        self._session.require_loop(name)
         timeout = self._session.config.commit_timeout
         try:
             with anyio.fail_after(timeout):

@@ -19,6 +19,7 @@ from rustmq_sdk._core.routing import Submission
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.dispatcher import Dispatcher
+from rustmq_sdk._runtime.home import Home
 from rustmq_sdk._runtime.room import Room
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import BufferFull, ConfigurationError, ConsumerStateError, RustMQError, TransientDriverError
@@ -72,6 +73,7 @@ class Producer:
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._tasks: TaskGroup | None = None
         self._task_id: int | None = None
+        self._home: Home
         self._dispatcher = Dispatcher(
             sink,
             config=self._config,
@@ -92,6 +94,7 @@ class Producer:
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._task_id = anyio.get_current_task().id
+        self._home = Home("producer")
         self._dispatcher.start(self._tasks)
         self._state = "open"
         return self
@@ -155,6 +158,7 @@ class Producer:
             OutcomeUnknown: it may or may not be stored.
         """
         self._check_open()
+        self._home.require("send()")
         message = outgoing(payload, key, headers, partition, timestamp)
         (sent,) = await self._send(_topic(topic), [message])
         return sent
@@ -171,6 +175,7 @@ class Producer:
             Exception: what :meth:`send` raises, once the fate of every message is known.
         """
         self._check_open()
+        self._home.require("send_batch()")
         topic = _topic(topic)
         outgoings = outgoing_batch(messages)
         room = self._config.max_buffered
@@ -228,6 +233,7 @@ class Producer:
                 failed. What ``send()`` raised is not raised again.
         """
         self._check_open()
+        self._home.require("flush()")
         await self._settle_all()
         self._raise_failures(None)
 

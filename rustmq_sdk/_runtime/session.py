@@ -102,10 +102,15 @@ class Session:
         """What does not exist (yet), as far as the driver has seen, and what to say of each."""
         return {} if self._subscription is None else self._subscription.missing_topics
 
-    def require_home(self, call: str) -> None:
+    def require_loop(self, call: str) -> None:
         """Raises ``ConsumerStateError`` in another loop than the consumer's, where the call would wait in vain."""
         if self.home is not None:
             self.home.require(call)
+
+    def require_thread(self, call: str) -> None:
+        """Raises ``ConsumerStateError`` in another thread than the consumer's, from where nothing can be told."""
+        if self.home is not None:
+            self.home.require_thread(call)
 
     def end_fetch(self) -> None:
         """Has a waiting fetch return; nothing waits before the source was entered."""

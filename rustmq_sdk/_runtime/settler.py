@@ -60,8 +60,9 @@ class LedgerSettler:
         """The slow path of ``Message.ack``: everything but a FREE slot."""
         assert isinstance(piece, Piece)
         if durable:
-            self._acknowledger.require_group("ack(durable=True)")
+            self._check_durable()
 
+        self._session.require_thread("ack()")
         byte = piece[index]
         if byte == STALE:
             return self._stale(piece, durable)
@@ -80,8 +81,9 @@ class LedgerSettler:
     async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult:
         """Settles whole runs of slots at once."""
         if durable:
-            self._acknowledger.require_group("ack(durable=True)")
+            self._check_durable()
 
+        self._session.require_thread("ack()")
         # A list: on Python 3.11 hashing a member of an enum costs more than comparing it with a few others.
         results: list[AckResult] = []
         for piece, first, end in spans:
@@ -97,6 +99,10 @@ class LedgerSettler:
             results += await self._until_spans_written(spans)
 
         return least_certain(results)
+
+    def _check_durable(self) -> None:
+        self._acknowledger.require_group("ack(durable=True)")
+        self._session.require_loop("ack(durable=True)")
 
     async def _until_spans_written(self, spans: Collection[Span]) -> set[AckResult]:
         settled: dict[Ledger, list[int]] = defaultdict(list)
@@ -134,6 +140,7 @@ class LedgerSettler:
         if delay is not None:
             check_seconds("delay", delay, fix="Write nack(delay=0) for at once")
 
+        self._session.require_thread("nack()")
         refused = _refused(message)
         if refused is None:
             self._session.counts.nacked += 1
@@ -144,6 +151,7 @@ class LedgerSettler:
 
     async def reject(self, message: Message, reason: str | None, error: Exception | None) -> AckResult:
         """Sends the message to the dead letters."""
+        self._session.require_thread("reject()")
         refused = _refused(message)
         if refused is None:
             self._session.counts.rejected += 1
