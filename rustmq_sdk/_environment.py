@@ -1,8 +1,9 @@
 """Settings in variables of the environment: ``RUSTMQ_<SECTION>_<SETTING>``, for example ``RUSTMQ_CONSUMER_PREFETCH``.
 
 A section is ``consumer``, ``producer``, or the scheme of a driver. Within a section an unknown name is refused by
-whoever reads it. Other variables that begin with ``RUSTMQ_`` may be anybody's: a program's own, or those that
-Kubernetes makes of a service's name. Only one that is nearly a setting of ours is refused.
+whoever reads it, except for those that Kubernetes makes of a service's name: a service ``rustmq-consumer`` is
+``RUSTMQ_CONSUMER_SERVICE_HOST`` to every pod beside it. Other variables that begin with ``RUSTMQ_`` may be anybody's.
+Only one that is nearly a setting of ours is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ def variables_of(section: str, environment: Mapping[str, str] | None = None) -> 
     """What the environment (``os.environ`` if None) says in a section, by the names of the settings."""
     begin = variable(section, "")
     given = os.environ if environment is None else environment
-    return {name.removeprefix(begin).lower(): text for name, text in given.items() if name.startswith(begin)}
+    ours = {name.removeprefix(begin): text for name, text in given.items() if name.startswith(begin)}
+    return {name.lower(): text for name, text in ours.items() if not _KUBERNETES.fullmatch(name)}
+
+
+_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+"""What stands behind a service's name in the variables that Kubernetes makes of it, in the manner of Docker's links."""
 
 
 def refuse_misspelt(

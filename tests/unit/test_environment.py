@@ -112,6 +112,22 @@ class TestMisspeltSections:
         monkeypatch.setenv(variable, "somebody else's")
         assert isinstance(Client("memory://")._driver, MemoryDriver)
 
+    @pytest.mark.parametrize("url", ["memory://", "sqlite:///x.db", "kafka://a"])
+    def test_services_of_kubernetes_may_be_named_as_our_sections_are(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for section in ("consumer", "producer", *BUILT_IN):
+            service = f"RUSTMQ_{section.upper()}"
+            monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.11")
+            monkeypatch.setenv(f"{service}_SERVICE_PORT", "9092")
+            monkeypatch.setenv(f"{service}_SERVICE_PORT_METRICS", "9404")
+            monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.11:9092")
+            monkeypatch.setenv(f"{service}_PORT_9092_TCP", "tcp://10.0.0.11:9092")
+            for part in ("PROTO", "PORT", "ADDR"):
+                monkeypatch.setenv(f"{service}_PORT_9092_TCP_{part}", "10.0.0.11")
+
+        assert repr(Client(url)) == f"<Client {url}, new>"
+
     @pytest.mark.parametrize("scheme", sorted({*BUILT_IN} - {"memory"}))
     def test_no_driver_of_ours_is_taken_for_a_misspelling(self, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"RUSTMQ_{scheme.upper()}_X", "another program's")
