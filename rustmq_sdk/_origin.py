@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rustmq_sdk._redaction import HIDDEN, redact
-from rustmq_sdk.config import ConsumerConfig, ProducerConfig, Settings, check_known, load
+from rustmq_sdk._settings import check_known
+from rustmq_sdk.config import ConsumerConfig, ProducerConfig, Settings, load
 from rustmq_sdk.errors import ConfigurationError
 
 _SECTIONS = ("url", "consumer", "producer")

@@ -16,7 +16,6 @@ import msgspec
 from rustmq_sdk._loading import load_settings
 from rustmq_sdk._moments import NAIVE, NAIVE_FIX
 from rustmq_sdk._settings import Rule, Schema, about, choices_of, meaning_of
-from rustmq_sdk._settings import check_known as check_known
 from rustmq_sdk.errors import ConfigurationError
 
 MIB = 1024 * 1024

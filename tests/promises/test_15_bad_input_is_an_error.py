@@ -10,7 +10,9 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk import Client, ConfigurationError, ConsumerClosed, Message, Retry, RetryPolicy
+from rustmq_sdk import Client, ConfigurationError, Consumer, ConsumerClosed, Message, Retry, RetryPolicy
+from rustmq_sdk.drivers.memory import MemoryDriver
+from rustmq_sdk.slots import SourceRequest
 from tests.promises.stage import DLQ, GROUP, TP, Stage, ack, handle_all, numbered, take
 
 
@@ -302,6 +304,17 @@ class TestCalls:
 
             with pytest.raises(ConfigurationError, match="Add tzinfo"):
                 producer.send_nowait("t", b"x", timestamp=naive)
+
+    async def test_what_takes_no_dead_letters_is_no_route(self, stage: Stage) -> None:
+        async with MemoryDriver(stage.broker) as driver:
+            source = driver.source(SourceRequest(topics=["t"], group="g", lease=30, revoke_budget=5))
+            wrong: Any = 5
+            for given in ({"route": wrong}, {"dead_letters": wrong}):
+                with pytest.raises(ConfigurationError, match=r"^dead_letters=5: expected an async callable or a Dead"):
+                    Consumer(source, group="g", **given)
+
+            with pytest.raises(ConfigurationError, match="no sink to write a topic with"):
+                Consumer(source, group="g", dead_letter_topic="dead")
 
     @pytest.mark.parametrize("partitions", ["t", ["t"], ["ab"], TP, [("t",)], [("t", "0")], [(0, "t")], [None]])
     async def test_pausing_what_names_no_partition_is_refused(self, stage: Stage, partitions: Any) -> None:
