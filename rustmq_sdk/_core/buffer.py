@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._core.piece import Piece, piece_of
 from rustmq_sdk.message import OPEN, STALE, Message, Span
 
 LOAD = 256
@@ -245,8 +245,7 @@ class Buffer:
 
     def _undelivered(self, lane: Lane) -> Iterator[int]:
         for message in self._built(lane):
-            piece = message._piece
-            if isinstance(piece, Piece) and piece.parent is None and message.offset is not None:
+            if piece_of(message).parent is None and message.offset is not None:
                 yield message.offset
 
         for waiting in lane.waiting:
@@ -261,9 +260,7 @@ def _is_fresh(message: Message) -> bool:
 
 
 def _ledger(message: Message) -> Ledger:
-    piece = message._piece
-    assert isinstance(piece, Piece)
-    return piece.ledger
+    return piece_of(message).ledger
 
 
 def _spans(messages: list[Message]) -> Iterator[Span]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk._core.piece import Piece, newest_unsettled
+from rustmq_sdk._core.piece import Piece, newest_unsettled, piece_of
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
 
@@ -92,8 +92,7 @@ def _as_retry(message: Message, due: dict[int, int]) -> Message:
     if attempts is None:
         return message
 
-    piece = message._piece
-    assert isinstance(piece, Piece)
+    piece = piece_of(message)
     parent, index = piece.ledger.take(piece, message._index)
     child = piece.ledger.retry(parent, index, attempts + 1)
     child.loaded_at = piece.loaded_at

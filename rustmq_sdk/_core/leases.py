@@ -26,6 +26,8 @@ class Leased(Piece):
 
     __slots__ = ("attempts", "receipts", "reported", "returns")
 
+    ledger: LeaseBook
+
     def __init__(
         self,
         book: LeaseBook,

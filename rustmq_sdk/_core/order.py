@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane
-from rustmq_sdk._core.piece import Holder, Piece, newest_unsettled
+from rustmq_sdk._core.piece import Holder, Piece, newest_unsettled, piece_of
 from rustmq_sdk.message import DONE, FREE, WATCH, Message, Span
 
 
@@ -151,8 +151,7 @@ def unpark_all(buffer: Buffer) -> None:
 
 def slot_of(message: Message) -> tuple[Piece, int]:
     """Where the first delivery of the message is; a retry holds its key by the slot that it retries."""
-    piece = message._piece
-    assert isinstance(piece, Piece)
+    piece = piece_of(message)
     if piece.parent is not None:
         return piece.parent, piece.parent_index
 

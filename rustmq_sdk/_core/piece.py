@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, compress
 from typing import TYPE_CHECKING, TypeAlias
 
-from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Settler
+from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, Message, Settler
 from rustmq_sdk.values import Assignment
 
 if TYPE_CHECKING:
@@ -139,6 +139,13 @@ class Child(Piece):
         """As of the first delivery."""
         assert self.parent is not None
         return self.parent.place_at(self.parent_index)
+
+
+def piece_of(message: Message) -> Piece:
+    """The piece of a message that this package has delivered."""
+    piece = message._piece
+    assert isinstance(piece, Piece)
+    return piece
 
 
 def newest_unsettled(holder: Holder | None) -> Holder | None:

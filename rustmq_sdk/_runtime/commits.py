@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import cast
 
 import anyio
 
@@ -18,7 +17,6 @@ from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
-from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
 
 UNHURRIED, HURRIED = 0.5, 0.1
@@ -172,7 +170,7 @@ class LogCommits:
     async def _send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         # The deadline is inside of what the breaker sees, so that a commit that hangs counts as a failure.
         with anyio.fail_after(self._session.config.commit_timeout):
-            return await cast(LogSubscription, self._session.subscription).commit(checkpoints)
+            return await self._session.log.commit(checkpoints)
 
     def _announce(self, written: Mapping[Ledger, Snapshot]) -> None:
         if not written:

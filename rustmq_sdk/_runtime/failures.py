@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from rustmq_sdk._core.lane import Lane, Obstacle
-from rustmq_sdk._core.leases import LeaseBook, Leased, Return, Tried
+from rustmq_sdk._core.leases import Leased, Return, Tried
 from rustmq_sdk._core.ledger import Ledger
-from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._core.piece import Piece, piece_of
 from rustmq_sdk._core.retry import decide
 from rustmq_sdk._error_text import name_and_text, stack_of, text_of
 from rustmq_sdk._log import log
@@ -96,7 +96,7 @@ class Failures:
 
     def failed(self, message: Message, delay: float | None, reason: str | None, error: Exception | None) -> None:
         """A nack: another attempt, or none."""
-        piece = _piece(message)
+        piece = piece_of(message)
         attempt = piece.attempt_at(message._index)
         wait = decide(self._session.config.retry, attempt, error, delay=delay, rng=self._session.rng)
         if wait is None:
@@ -121,7 +121,7 @@ class Failures:
 
     def released(self, message: Message) -> None:
         """Comes again at once, as the attempt that it was."""
-        piece = _piece(message)
+        piece = piece_of(message)
         parent, index = piece.ledger.take(piece, message._index)
         self._redelivery.at_once(message, parent, index, attempt=piece.attempt_at(message._index))
 
@@ -160,7 +160,7 @@ class Failures:
         attempt = slot[0].attempt_at(slot[1])
         spent = attempt >= self._session.config.retry.max_attempts
         if self._is_worth_remembering(spent) and slot[0][slot[1]] in OPEN and not self._session.buffer.has(*slot):
-            cast(LeaseBook, piece.ledger).remember(piece, index, Tried(attempt, spent))
+            piece.ledger.remember(piece, index, Tried(attempt, spent))
 
     def spent(self, piece: Piece, message: Message, attempt: int) -> None:
         """Delivered once more after its last attempt had run out: it is not handed out again."""
@@ -177,7 +177,7 @@ class Failures:
         self._give_back(retry.parent, retry.index, Return(), Tried(retry.attempt - 1, spent=False))
 
     def _give_back(self, piece: Leased, index: int, back: Return, tried: Tried) -> None:
-        book = cast(LeaseBook, piece.ledger)
+        book = piece.ledger
         book.give_back(piece, index, back)
         if self._is_worth_remembering(tried.spent):
             book.remember(piece, index, tried)
@@ -188,7 +188,7 @@ class Failures:
         return spent or not self._session.capabilities.counts_attempts
 
     def _give_up(self, message: Message, reason: str, error: Exception | None) -> None:
-        piece = _piece(message)
+        piece = piece_of(message)
         attempt = piece.attempt_at(message._index)
         parent, index = piece.ledger.take(piece, message._index)
         piece.ledger.attempts[parent.offsets[index]] = attempt
@@ -296,12 +296,6 @@ class Failures:
             first_failure=parent.ledger.first_failures.get(offset, now),
             last_failure=now,
         )
-
-
-def _piece(message: Message) -> Piece:
-    piece = message._piece
-    assert isinstance(piece, Piece)
-    return piece
 
 
 def _because(error: Exception | None, otherwise: str) -> str:

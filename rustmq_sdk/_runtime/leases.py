@@ -14,7 +14,6 @@ from rustmq_sdk._log import log
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import DONE, STALE
-from rustmq_sdk.slots import QueueSubscription
 
 RENEWALS = 3
 """Renewals a lease: two may fail before one is lost."""
@@ -55,13 +54,12 @@ class LeaseKeeper:
                 log(logging.WARNING, "lease_renewal_failed", "renewing leases failed, trying again: %s", error)
 
     async def _renew(self) -> None:
-        subscription = cast(QueueSubscription, self._session.subscription)
         books = [cast(LeaseBook, lane.ledger) for lane in self._session.lanes]
         slots = [slot for book in books for slot in (*book.leased(), *book.acked())]
         if not slots:
             return
 
-        lost = await subscription.extend([piece.receipts[index] for piece, index in slots])
+        lost = await self._session.queue.extend([piece.receipts[index] for piece, index in slots])
         gone = {receipt.id for receipt in lost}
         # By name first, because that is quick; a message that was delivered again has two receipts of one name.
         named = [(piece, index) for piece, index in slots if piece.receipts[index].id in gone]
@@ -71,7 +69,7 @@ class LeaseKeeper:
         for piece, index in slots:
             log(logging.WARNING, "lease_lost", "%s: its lease has run out", piece.place_at(index))
             self._on_losing(piece, index)
-            book = cast(LeaseBook, piece.ledger)
+            book = piece.ledger
             self._on_settled(book, book.lose(piece, index))
 
         self._session.buffer.drop_stale({piece.ledger for piece, _ in slots})

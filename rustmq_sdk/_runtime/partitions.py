@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -23,7 +23,6 @@ from rustmq_sdk._runtime.settler import LedgerSettler
 from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk._runtime.starts import Start, find_starts
 from rustmq_sdk.errors import ConsumerStateError, TransientDriverError
-from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 
 T = TypeVar("T")
@@ -322,8 +321,7 @@ class Partitions:
         self.ownership.restart(tp, ledger)
         self._discard(before)
         self._session.buffer.add(Lane(ledger, paused=tp in self.paused, draining=lane.draining))
-        subscription = cast(LogSubscription, self._session.subscription)
-        subscription.seek(before.assignment, assignment, offset)
+        self._session.log.seek(before.assignment, assignment, offset)
         self._acknowledger.tell_later()
         self._kick_fetcher()
 
@@ -333,8 +331,7 @@ class Partitions:
         if self._session.config.group is None or self._session.capabilities.kind == "queue":
             return {}
 
-        subscription = cast(LogSubscription, self._session.subscription)
-        return await self._ask(subscription.committed, partitions)
+        return await self._ask(self._session.log.committed, partitions)
 
     async def _remembered(self, tp: TopicPartition, checkpoint: Checkpoint) -> Remembered:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -14,7 +14,6 @@ from rustmq_sdk._runtime.arguments import check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, TransientDriverError, Unsupported
-from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import TopicPartition
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Positions:
         """All of them, or none: between the last look at them and their moves nothing suspends."""
         self._require(self._session.capabilities.seek, "seek()")
         check_whole("offset", offset, least=0, fix="Offsets start at 0")
-        ends = await self._ask_about(partitions, "end_offsets", self._log.end_offsets)
+        ends = await self._ask_about(partitions, "end_offsets", self._session.log.end_offsets)
         for tp, end in ends.items():
             if offset > end:
                 # Fetching waits there, and what is sent until the log has grown so far is never delivered.
@@ -57,7 +56,7 @@ class Positions:
         self._require(self._session.capabilities.offsets_at, "seek_to_timestamp()")
         moment = milliseconds("timestamp", timestamp)
         check_whole("timestamp", moment, least=0, fix="Give milliseconds since the epoch, or a datetime")
-        self._move(await self._ask_about(partitions, "offsets_at", self._log.offsets_at, moment))
+        self._move(await self._ask_about(partitions, "offsets_at", self._session.log.offsets_at, moment))
 
     async def _assigned(self, what: str) -> Collection[TopicPartition]:
         """What is ours; after entering it takes the group a moment to say so, and until then that would be nothing."""
@@ -99,18 +98,14 @@ class Positions:
     async def committed_offset(self, tp: TopicPartition) -> int | None:
         self._parts.acknowledger.require_group("committed_offset()")
         self._lane(tp, "committed_offset()")
-        checkpoint = (await self._ask("committed", self._log.committed, [tp])).get(tp)
+        checkpoint = (await self._ask("committed", self._session.log.committed, [tp])).get(tp)
         return checkpoint.offset if checkpoint is not None else None
 
     async def lag(self) -> Mapping[TopicPartition, int]:
         self._require(self._session.capabilities.kind == "log", "get_lag()")
         lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
-        ends = await self._ask("end_offsets", self._log.end_offsets, list(lanes))
+        ends = await self._ask("end_offsets", self._session.log.end_offsets, list(lanes))
         return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
-
-    @property
-    def _log(self) -> LogSubscription:
-        return cast(LogSubscription, self._session.subscription)
 
     async def _ask(self, name: str, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """A question to the broker, asked again while it fails for reasons that may pass."""

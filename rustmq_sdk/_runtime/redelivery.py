@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import cast
 
 import anyio
 
@@ -25,7 +24,7 @@ from rustmq_sdk._runtime.channel import Channel
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 from rustmq_sdk.message import STALE, Message
-from rustmq_sdk.slots import Fetched, LogSubscription
+from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Broken, Gone
 
 READ_AGAIN_AFTER = 1.0
@@ -210,7 +209,7 @@ class Redelivery:
     async def _read(self, ledger: Ledger, offsets: list[int]) -> Fetched:
         # The other retries wait behind this one, so it may not take for ever.
         with anyio.fail_after(self._session.config.commit_timeout):
-            return await cast(LogSubscription, self._session.subscription).read(ledger.assignment, offsets)
+            return await self._session.log.read(ledger.assignment, offsets)
 
     def _deliver_read(self, fetched: Fetched, left: dict[int, Retry]) -> None:
         for offset, record in zip(fetched.offsets, fetched.records, strict=True):

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import anyio
 
@@ -22,7 +22,7 @@ from rustmq_sdk._runtime.home import Home
 from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
-from rustmq_sdk.slots import AnySubscription, Capabilities
+from rustmq_sdk.slots import AnySubscription, Capabilities, LogSubscription, QueueSubscription
 
 State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
 
@@ -96,6 +96,16 @@ class Session:
     @subscription.setter
     def subscription(self, subscription: AnySubscription) -> None:
         self._subscription = subscription
+
+    @property
+    def log(self) -> LogSubscription:
+        """The subscription, where the source is a log."""
+        return cast(LogSubscription, self.subscription)
+
+    @property
+    def queue(self) -> QueueSubscription:
+        """The subscription, where the source is a queue."""
+        return cast(QueueSubscription, self.subscription)
 
     @property
     def missing_topics(self) -> Mapping[str, str]:

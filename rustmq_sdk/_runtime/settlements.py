@@ -17,7 +17,7 @@ from rustmq_sdk._runtime.acknowledger import Write
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
 from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
-from rustmq_sdk.slots import Ack, Nack, QueueSubscription, SettleOutcome, Term
+from rustmq_sdk.slots import Ack, Nack, SettleOutcome, Term
 from rustmq_sdk.values import TopicPartition
 
 BATCH = 1000
@@ -81,8 +81,7 @@ class QueueSettlements:
     async def _send(self, batch: list[Due]) -> list[SettleOutcome]:
         # The deadline is inside of what the breaker sees, so that a settlement that hangs counts as a failure.
         with anyio.fail_after(self._session.config.commit_timeout):
-            subscription = cast(QueueSubscription, self._session.subscription)
-            return list(await subscription.settle([_settlement(due) for due in batch]))
+            return list(await self._session.queue.settle([_settlement(due) for due in batch]))
 
     def _take_in(self, batch: list[Due], outcomes: list[SettleOutcome]) -> list[Due]:
         """What the broker has put off."""
@@ -94,7 +93,7 @@ class QueueSettlements:
                 left.append(due)
                 continue
 
-            book = cast(LeaseBook, due.piece.ledger)
+            book = due.piece.ledger
             lost = outcome is SettleOutcome.LOST
             if lost and due.verb is None:
                 text = "%s: its lease had run out before its ack arrived; it comes again"

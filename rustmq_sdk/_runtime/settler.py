@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from typing import cast
 
 import anyio
 
-from rustmq_sdk._core.leases import LeaseBook, Leased, Return
+from rustmq_sdk._core.leases import Leased, Return
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._core.order import unpark
 from rustmq_sdk._core.piece import Piece
@@ -172,7 +171,7 @@ class LedgerSettler:
         """A slot that was taken (its dead letter is durable) is settled now."""
         if piece[index] != STALE:
             if isinstance(piece, Leased):
-                cast(LeaseBook, piece.ledger).give_back(piece, index, Return(dead=True))
+                piece.ledger.give_back(piece, index, Return(dead=True))
 
             piece[index] = DONE
             self._session.counts.settled_unacked += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.ledger import Ledger, OnBroker
@@ -13,7 +13,6 @@ from rustmq_sdk._log import log
 from rustmq_sdk._moments import milliseconds
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConsumerStateError
-from rustmq_sdk.slots import LogSubscription
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 
 
@@ -61,7 +60,7 @@ async def find_starts(
         return {}
 
     start = session.config.start
-    subscription = cast(LogSubscription, session.subscription)
+    subscription = session.log
     if isinstance(start, int):
         ends = await ask(subscription.end_offsets, partitions)
         return {tp: _at(tp, start, ends[tp]) for tp in partitions}

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from rustmq_sdk._core.order import KeyOrder, unpark_all
-from rustmq_sdk._core.piece import Piece
+from rustmq_sdk._core.piece import piece_of
 from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
@@ -237,8 +237,7 @@ class FailureReports:
 
 
 def _place(message: Message) -> str:
-    piece = message._piece
-    return piece.place_at(message._index) if isinstance(piece, Piece) else message.id
+    return piece_of(message).place_at(message._index)
 
 
 def fingerprint(error: Exception) -> tuple[str, str, int]:
