@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from rustmq_sdk import Client, Producer, SentMessage
-from rustmq_sdk.drivers.sqlite import SqliteDriver, ends, integrity_check, sequences
+from rustmq_sdk.drivers.sqlite import SqliteDriver, ends, integrity_check, remembered_appends
 from rustmq_sdk.errors import PermanentDriverError, TransientDriverError
 from rustmq_sdk.slots import SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import log_member
@@ -188,12 +188,12 @@ async def test_of_a_producers_appends_the_last_few_are_remembered(driver: Sqlite
 
     await append(driver, b"x", first=20)
     for end in driver._file()._writer._ends._ends.values():
-        assert all(len(known) <= sequences.REMEMBERED for known in end.memory._known.values())
+        assert all(len(known) <= remembered_appends.REMEMBERED for known in end.appends._known.values())
 
 
 async def test_what_is_remembered_is_bounded(driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ends, "ENDS", 2)
-    monkeypatch.setattr(sequences, "PRODUCERS", 2)
+    monkeypatch.setattr(remembered_appends, "PRODUCERS", 2)
     await driver.admin().create_topic(TOPIC, 5, {})
     for first in range(3):
         for partition in range(5):
@@ -204,5 +204,5 @@ async def test_what_is_remembered_is_bounded(driver: SqliteDriver, monkeypatch: 
 
     remembered = driver._file()._writer._ends._ends
     assert 0 < len(remembered) <= 2
-    assert all(len(end.memory._known) <= 2 for end in remembered.values())
+    assert all(len(end.appends._known) <= 2 for end in remembered.values())
     assert await append(driver, b"2", partition=4, first=2, producer=b"a") == [6]

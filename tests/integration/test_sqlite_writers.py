@@ -21,7 +21,7 @@ import pytest
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import SqliteDriver, housekeeping, integrity_check, retention
-from rustmq_sdk.drivers.sqlite.database import Patience
+from rustmq_sdk.drivers.sqlite.database import BusyHandler
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.values import OutgoingMessage
@@ -110,7 +110,7 @@ async def test_nobody_waits_for_a_slow_reader_and_the_log_shrinks_after_it(path:
 async def test_who_met_another_writer_leaves_room_for_him(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     met = False
     gaps: list[float] = []
-    monkeypatch.setattr(Patience, "used_within", lambda patience, seconds: met)
+    monkeypatch.setattr(BusyHandler, "used_within", lambda handler, seconds: met)
     monkeypatch.setattr(housekeeping, "time", SimpleNamespace(monotonic=time.monotonic, sleep=gaps.append))
     async with sqlite.open(f"sqlite:///{path}") as driver:
         await write(driver, 3)

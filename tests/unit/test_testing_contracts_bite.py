@@ -16,8 +16,8 @@ from rustmq_sdk.drivers.memory.letters import LetterBox
 from rustmq_sdk.drivers.memory.log import PartitionLog
 from rustmq_sdk.drivers.memory.log_source import MemoryLogSubscription
 from rustmq_sdk.drivers.memory.membership import Membership
-from rustmq_sdk.drivers.memory.producers import ProducerLog
 from rustmq_sdk.drivers.memory.queues import Queue
+from rustmq_sdk.drivers.memory.remembered_appends import RememberedAppends
 from rustmq_sdk.drivers.memory.stores import MemoryStateStore
 from rustmq_sdk.slots import Driver, SettleOutcome
 from rustmq_sdk.testing import BACKENDS, run
@@ -230,7 +230,7 @@ MUTANTS = [
     ),
     Mutant(Membership, "_part_with", lambda _: not_reported, Log, "what_was_revoked_is_lost_or_comes_back"),
     Mutant(Group, "leave", nothing, Log, "a_leaving_member_gives_everything_back"),
-    Mutant(ProducerLog, "recall", nothing, SinkContract, "a_repeated_sequence_is_stored_once"),
+    Mutant(RememberedAppends, "recall", nothing, SinkContract, "a_repeated_sequence_is_stored_once"),
     Mutant(MemoryStateStore, "put", never_stale, StateStoreContract, "a_put_with_an_older_version_changes_nothing"),
     Mutant(MemoryStateStore, "put", checked_too_early, StateStoreContract, "of_racing_writers_exactly_one_wins"),
     Mutant(MemoryStateStore, "put", checked_too_early, StateStoreContract, "a_counter_loses_no_increment"),

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from rustmq_sdk.drivers.memory.groups import Group, Member
 from rustmq_sdk.drivers.memory.letters import LetterBox
 from rustmq_sdk.drivers.memory.log import PartitionLog
-from rustmq_sdk.drivers.memory.producers import ProducerLog
 from rustmq_sdk.drivers.memory.queues import Queue
+from rustmq_sdk.drivers.memory.remembered_appends import RememberedAppends
 from rustmq_sdk.drivers.memory.stores import MemoryStateStore
 from rustmq_sdk.errors import ConfigurationError, ConsumerStateError, UnknownTopic
 from rustmq_sdk.values import OutgoingMessage, TopicPartition
@@ -31,7 +31,7 @@ class MemoryBroker:
         self.max_messages = max_messages
         self.letters: dict[str, LetterBox] = defaultdict(LetterBox)
         self.state: dict[str, MemoryStateStore] = defaultdict(MemoryStateStore)
-        self.producers = ProducerLog()
+        self.remembered_appends = RememberedAppends()
         self._wall_clock = wall_clock
         self._topics: dict[str, Sequence[PartitionLog]] = {}
         self._groups: dict[str, Group] = {}
@@ -68,7 +68,7 @@ class MemoryBroker:
         """Deletes a topic, its messages and everybody's positions in it; raises ``UnknownTopic``."""
         self.logs(name, slot="admin", operation="delete_topic")
         del self._topics[name]
-        self.producers.forget(name)
+        self.remembered_appends.forget(name)
         for key in [key for key in self._queues if key[1] == name]:
             del self._queues[key]
 

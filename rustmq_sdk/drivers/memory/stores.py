@@ -52,11 +52,11 @@ class MemorySink:
         if sequence is None or not self._capabilities.idempotent_append:
             return self._store(tp, messages)
 
-        producers = self._broker.producers
-        answer = producers.recall(tp, sequence, len(messages))
+        remembered = self._broker.remembered_appends
+        answer = remembered.recall(tp, sequence, len(messages))
         if answer is None:
             answer = self._store(tp, messages)
-            producers.note(tp, sequence, answer)
+            remembered.note(tp, sequence, answer)
 
         return answer
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from rustmq_sdk.drivers.sqlite.ends import End, Ends, Stale
 from rustmq_sdk.drivers.sqlite.packing import Packed, encode, joined, rows_of
-from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
+from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends, Stored
 from rustmq_sdk.drivers.sqlite.topics import Place, place_for_append
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.errors import PermanentDriverError
@@ -55,7 +55,7 @@ def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequen
     remembered = ends.recall(topic, number)
     if remembered is None:
         place = place_for_append(transaction, topic, number)
-        end = End(place, Memory(place.id))
+        end = End(place, RememberedAppends(place.id))
     else:
         end = remembered
 
@@ -64,8 +64,8 @@ def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequen
         raise Stale  # Something is repeated or refused, and that is not said without a look at the file.
 
     if fresh:
-        end = End(_insert(transaction, end.place, joined(fresh)), end.memory)
-        end.memory.save(transaction)
+        end = End(_insert(transaction, end.place, joined(fresh)), end.appends)
+        end.appends.save(transaction)
 
     ends.note(topic, number, end)
     return answers
@@ -79,7 +79,7 @@ def _assign(transaction: Transaction, end: End, appends: Sequence[Append]) -> tu
     for append in appends:
         sequence, length = append.sequence, append.messages.length
         try:
-            known = None if sequence is None else end.memory.find(transaction, sequence, length)
+            known = None if sequence is None else end.appends.find(transaction, sequence, length)
         except PermanentDriverError as error:
             answers.append(error)
             continue
@@ -89,7 +89,7 @@ def _assign(transaction: Transaction, end: End, appends: Sequence[Append]) -> tu
             fresh.append(append.messages)
             offset += length
             if sequence is not None:
-                end.memory.add(sequence, length, known)
+                end.appends.add(sequence, length, known)
 
         answers.append(known)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apsw
 
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, Connection, connect
 from rustmq_sdk.drivers.sqlite.failures import translate, translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
 from rustmq_sdk.errors import ConfigurationError
@@ -89,7 +89,7 @@ def _write(connection: Connection, target: Path) -> None:
 @contextmanager
 def _connected(path: Path) -> Iterator[Connection]:
     options = SqliteOptions(create=False)
-    with closing(connect(path, options, Patience(options.busy_timeout, threading.Event()))) as connection:
+    with closing(connect(path, options, BusyHandler(options.busy_timeout, threading.Event()))) as connection:
         yield connection
 
 

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.001
 which a busy writer does not hold it one time in twenty, and is kept out for a quarter of a second."""
 
 
-class Patience:
+class BusyHandler:
     """Waits for a lock that somebody else holds: at most ``busy_timeout``, and not at all once ``stop`` is set.
 
     SQLite's own waiting cannot be interrupted, and a client that is closed must not wait for another process.
@@ -42,7 +42,7 @@ class Patience:
         self._tried_at = -math.inf
 
     def __call__(self, calls_before: int) -> bool:
-        """SQLite's busy handler: True to try again."""
+        """What SQLite calls while it meets a lock: True to try again."""
         self._tried_at = now = time.monotonic()
         if calls_before == 0:
             self._since = now
@@ -64,13 +64,13 @@ class Patience:
             self._seconds = before
 
 
-def connect(path: Path, options: SqliteOptions, patience: Patience) -> Connection:
+def connect(path: Path, options: SqliteOptions, busy_handler: BusyHandler) -> Connection:
     """A connection to the log in ``path``, which is created if there is none and ``options`` allow it.
 
     Args:
         path: of the file.
         options: from the URL.
-        patience: waits for locks.
+        busy_handler: waits for locks.
 
     Raises:
         ConfigurationError: no such directory, no log where none is to be created, another application's file, or one
@@ -83,7 +83,7 @@ def connect(path: Path, options: SqliteOptions, patience: Patience) -> Connectio
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if options.create else 0)
     connection = apsw.Connection(str(path), flags=flags)
     try:
-        connection.set_busy_handler(patience)
+        connection.set_busy_handler(busy_handler)
         _adopt(connection, path, create=options.create)
         connection.pragma("synchronous", options.sync)
         connection.pragma("foreign_keys", value=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rustmq_sdk.drivers.sqlite.sequences import Memory
+from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends
 from rustmq_sdk.drivers.sqlite.topics import Place
 
 ENDS = 1000
@@ -19,7 +19,7 @@ class End(NamedTuple):
     """A partition's row, and what is known of its producers."""
 
     place: Place
-    memory: Memory
+    appends: RememberedAppends
 
 
 class Ends:

@@ -19,7 +19,7 @@ from rustmq_sdk.drivers.sqlite.file_watch import open_file_watch
 from rustmq_sdk.drivers.sqlite.filesystems import warn_of_network
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.reader import Reader
-from rustmq_sdk.drivers.sqlite.sequences import Stored
+from rustmq_sdk.drivers.sqlite.remembered_appends import Stored
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
 from rustmq_sdk.drivers.sqlite.writer import Answered, Writer

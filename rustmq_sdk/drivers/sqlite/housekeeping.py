@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, Connection
 from rustmq_sdk.drivers.sqlite.failures import CommitFailed, FileGone
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.retention import enforce, forget_producers
@@ -45,7 +45,7 @@ class Housekeeping:
         log: the file.
         options: retention.
         write: runs a change in a transaction of its own.
-        patience: the connection's, which knows of other writers.
+        busy_handler: the connection's, which knows of other writers.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Housekeeping:
         log: Path,
         options: SqliteOptions,
         write: Callable[[Callable[[Transaction], Any]], Any],
-        patience: Patience,
+        busy_handler: BusyHandler,
     ) -> None:
         self._log = log
         self._options = options
         self._write = write
-        self._patience = patience
+        self._busy_handler = busy_handler
         self._pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
         self._retention_at = 0.0
@@ -84,7 +84,7 @@ class Housekeeping:
             self._retention_at = time.monotonic() + RETENTION_SECONDS
             self._checkpoint_at = self._pages + CHECKPOINT_PAGES
 
-        if self._patience.used_within(SHARED_SECONDS):
+        if self._busy_handler.used_within(SHARED_SECONDS):
             time.sleep(GAP_SECONDS)
 
     def _retain(self, transaction: Transaction) -> bool:
@@ -108,5 +108,5 @@ class Housekeeping:
         self._checkpoint_at = CHECKPOINT_PAGES if moved >= logged else logged + CHECKPOINT_PAGES
         # Far behind means that somebody reads for long: it would be waited for in vain, and nobody could write.
         if logged >= TRUNCATE_PAGES and logged - moved < CHECKPOINT_PAGES:
-            with self._patience.shortened(TRUNCATE_SECONDS):
+            with self._busy_handler.shortened(TRUNCATE_SECONDS):
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -13,7 +13,7 @@ import apsw
 from rustmq_sdk._redaction import redact
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, decode
 from rustmq_sdk.drivers.sqlite.consistency import inconsistencies
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, Connection, connect
 from rustmq_sdk.drivers.sqlite.failures import translated
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions, file_of
 from rustmq_sdk.drivers.sqlite.schema import PAGE_SIZE
@@ -45,7 +45,7 @@ def integrity_check(path: str | os.PathLike[str]) -> tuple[str, ...]:
     with translated(file, slot="source", operation="integrity_check"):
         options = SqliteOptions(create=False)
         try:
-            connection = connect(file, options, Patience(options.busy_timeout, threading.Event()))
+            connection = connect(file, options, BusyHandler(options.busy_timeout, threading.Event()))
         except apsw.CorruptError as error:
             return (f"SQLite: {error}; {_extent(file)}, so that nothing can be read. Restore a backup",)
 

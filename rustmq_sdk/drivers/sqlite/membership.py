@@ -221,7 +221,7 @@ class Membership:
 
     def _overdue(self, group: View, now: float) -> dict[int, int]:
         """What we have been waiting for longer than its owner could need to release it."""
-        patience = self._request.revoke_budget + self._request.lease / 2
+        allowed = self._request.revoke_budget + self._request.lease / 2
         waiting = {
             partition: claim.epoch
             for partition, claim in group.claims.items()
@@ -232,7 +232,7 @@ class Membership:
             partition: since[partition] if since.get(partition, (0, 0))[0] == epoch else (epoch, now)
             for partition, epoch in waiting.items()
         }
-        return {partition: epoch for partition, (epoch, at) in self._wanting.items() if now - at >= patience}
+        return {partition: epoch for partition, (epoch, at) in self._wanting.items() if now - at >= allowed}
 
     async def _take(self, claimed: Sequence[Claimed]) -> None:
         """Tells the listener, once for each epoch and reason, and starts reading where it says."""

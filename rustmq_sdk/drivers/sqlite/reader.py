@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import apsw
 
 from rustmq_sdk._threads import DaemonThread
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, Connection, connect
 from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.transaction import Queries
@@ -27,7 +27,7 @@ class Reader:
         self._path = path
         self._options = options
         self._identity = identity
-        self._patience = Patience(options.busy_timeout, stop)
+        self._busy_handler = BusyHandler(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-read")
         self._connection: Connection | None = None
 
@@ -51,7 +51,7 @@ class Reader:
     def _queries(self) -> Queries:
         self._identity.raise_if_gone()
         if self._connection is None:
-            self._connection = connect(self._path, self._options, self._patience)
+            self._connection = connect(self._path, self._options, self._busy_handler)
             self._identity.opened(self._connection)
             self._connection.pragma("query_only", value=True)
 

@@ -15,13 +15,13 @@ import apsw
 from rustmq_sdk._threads import DaemonThread, Reply, ThreadClosed
 from rustmq_sdk.drivers.sqlite.appending import Append, store
 from rustmq_sdk.drivers.sqlite.broadcast import Broadcast
-from rustmq_sdk.drivers.sqlite.database import Connection, Patience, connect
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, Connection, connect
 from rustmq_sdk.drivers.sqlite.ends import Ends, Stale
 from rustmq_sdk.drivers.sqlite.failures import BUSY, LOST_AT_COMMIT, CommitFailed, FileGone
 from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
-from rustmq_sdk.drivers.sqlite.sequences import Memory, Stored
+from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends, Stored
 from rustmq_sdk.drivers.sqlite.topics import place_of
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
@@ -85,12 +85,12 @@ class Writer:
         self._wall_clock_ms = wall_clock_ms
         self._broadcast = broadcast
         self._identity = identity
-        self._patience = Patience(options.busy_timeout, stop)
+        self._busy_handler = BusyHandler(options.busy_timeout, stop)
         self._thread = DaemonThread("rustmq-sqlite-write")
         self._waiting: deque[_Request] = deque()
         self._connection: Connection | None = None
         self._ends = Ends()
-        self._housekeeping = Housekeeping(path, options, self._transact, self._patience)
+        self._housekeeping = Housekeeping(path, options, self._transact, self._busy_handler)
 
     async def open(self) -> None:
         """Opens the file, and creates the tables in a new one."""
@@ -153,7 +153,7 @@ class Writer:
     def _connected(self) -> Connection:
         self._identity.raise_if_gone()
         if self._connection is None:
-            self._connection = connect(self._path, self._options, self._patience)
+            self._connection = connect(self._path, self._options, self._busy_handler)
             self._identity.opened(self._connection)
             self._housekeeping.attach(self._connection)
 
@@ -284,7 +284,11 @@ class Writer:
         queries = Queries(self._connected())
         place = place_of(queries, append.topic, append.partition)
         assert append.sequence is not None
-        return None if place is None else Memory(place.id).find(queries, append.sequence, append.messages.length)
+        return (
+            None
+            if place is None
+            else RememberedAppends(place.id).find(queries, append.sequence, append.messages.length)
+        )
 
 
 def _make_all(group: Sequence[_Request], ends: Ends, transaction: Transaction) -> list[Callable[[], None]]:

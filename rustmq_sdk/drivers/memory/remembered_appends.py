@@ -12,7 +12,7 @@ REMEMBERED = 64
 """Appends remembered for each producer and partition. Kafka's broker remembers 5, the most a client keeps in flight."""
 
 
-class ProducerLog:
+class RememberedAppends:
     """Answers of the latest appends, by producer, partition and first sequence number."""
 
     def __init__(self) -> None:

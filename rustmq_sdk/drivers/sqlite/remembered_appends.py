@@ -34,7 +34,7 @@ class _Known(NamedTuple):
 _decoder = msgspec.msgpack.Decoder(list[_Known])
 
 
-class Memory:
+class RememberedAppends:
     """The remembered appends of the producers of one partition, as far as they were asked for.
 
     Args:
