@@ -86,7 +86,7 @@ class Crowd:
         Args:
             meanwhile: what else happens in the turmoil; it is cancelled then, and has to leave the servers well.
         """
-        with noting(self._journal):
+        with noting(self._journal, self._url):
             await self._run(meanwhile)
 
         return reckon(read(self._folder), self._stored, Bounds(COMMIT_INTERVAL, LEASE))

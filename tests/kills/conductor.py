@@ -127,7 +127,7 @@ class Conductor:
     def run(self) -> Account:
         """All blows, the drain, and the account."""
         anyio.run(self._create)
-        with noting(self._journal), self._running():
+        with noting(self._journal, self._url), self._running():
             for number, blow in enumerate(self._blows(), start=1):
                 self._wait(self._rng.uniform(0.05, self._plan.pause))
                 self._say(f"{number:4d}  {blow()}")

@@ -143,7 +143,7 @@ class Lives:
     def stood_still(self, who: str, partition: int, at: int) -> Span | None:
         """When a process stood still that had this partition before, and may believe at that time that it has it.
 
-        It alone, or all of them with their machine.
+        It alone, or all of them with their machine or their server.
         """
         has_it_since = self._has_since(who, partition, at)
         for span in sorted((*self.stopped[who], *self.standstills)):

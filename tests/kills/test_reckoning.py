@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.kills.chores import miscounted, not_buried
 from tests.kills.journal import Event, Journal, read
 from tests.kills.lives import SECOND, Bounds
 from tests.kills.reckoning import Account, reckon
+from tests.kills.standstills import noting
+from tests.services import kafka_wire
 
 ROOT = Path(__file__).parents[2]
 A, B, C = "w0.0", "w1.0", "w2.0"
@@ -182,14 +185,14 @@ from pathlib import Path
 from tests.kills.journal import Journal
 from tests.kills.standstills import noting
 
-with noting(Journal(Path(sys.argv[1]) / "standing.journal")):
+with noting(Journal(Path(sys.argv[1]) / "standing.journal"), sys.argv[2]):
     print("ready", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_standstill_is_noted_with_its_beginning(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STANDING, str(tmp_path)]
+    command = [sys.executable, "-c", STANDING, str(tmp_path), "sqlite:///log.db"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -204,6 +207,27 @@ def test_a_standstill_is_noted_with_its_beginning(tmp_path: Path) -> None:
 
     assert max(event.at - int(event.details[0]) for event in noted) > 0.4 * SECOND
     assert {event.what for event in noted} == {"standstill"}
+
+
+def test_a_server_that_does_not_answer_is_a_standstill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, well = threading.Event(), threading.Event()
+
+    def brokers(port: int) -> set[int]:
+        asked.set()
+        if not well.is_set():
+            raise TimeoutError
+
+        return {port}
+
+    monkeypatch.setattr(kafka_wire, "brokers", brokers)
+    with noting(Journal(tmp_path / "conductor.journal"), "kafka://127.0.0.1:9092"):
+        assert asked.wait(30)
+        time.sleep(0.5)  # a real thread
+        well.set()
+        while not (noted := read(tmp_path)):
+            time.sleep(0.01)
+
+    assert max(event.at - int(event.details[0]) for event in noted) > 0.4 * SECOND
 
 
 def test_a_kill_does_not_explain_what_was_given_up_before() -> None:
