@@ -39,6 +39,7 @@ LOG_EVENTS: Mapping[str, str] = {
     # The program
     "quiet": "Nothing at all has come in the first 5 s; the text says what is waited for.",
     "stopping": "stop_on_signals() received a signal; the consumer finishes what is in hand.",
+    "handlers_cut_off": "Handlers of run() did not end within their share of close_timeout; their messages come again.",
     "failed": "The consumer cannot go on; the next call raises the error.",
     "sends_failed": "Messages of send_nowait() were not stored, and another error hides that from the program.",
     "observer_failed": "A method of an observer raised; the consumer goes on.",

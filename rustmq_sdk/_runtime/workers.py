@@ -18,6 +18,7 @@ from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
 from rustmq_sdk._runtime.delivery import Delivery, Pop
 from rustmq_sdk._runtime.session import Session
+from rustmq_sdk._runtime.shutdown import IN_FLIGHT
 from rustmq_sdk._threads import run_in_daemon_thread
 from rustmq_sdk.config import Ordering
 from rustmq_sdk.errors import ConfigurationError, ConsumerClosed, PartitionStopped, Reject, Retry
@@ -60,6 +61,7 @@ class Workers:
         self._session = session
         self._delivery = delivery
         self._call = as_async(handler)
+        self._in_threads = self._call is not handler
         self._concurrency = concurrency
         self._order = None if ordering == "none" else KeyOrder(session.buffer, whole_partition=ordering == "partition")
         self._pop: Pop = session.buffer.ready.pop if self._order is None else self._order.pop
@@ -69,6 +71,8 @@ class Workers:
         self._reports = FailureReports(session)
         self._error: BaseException | None = None
         self._scope: anyio.CancelScope | None = None
+        self._deadline = math.inf
+        self._cut_off = 0
         self.finished = anyio.Event()
 
     async def run(self) -> None:
@@ -82,6 +86,9 @@ class Workers:
             self._scope = None
             self._session.over = self._session.stopping
             unpark_all(self._session.buffer)
+            if self._cut_off and self._session.clock() >= self._deadline:
+                self._say_who_was_cut_off()
+
             self.finished.set()
 
         if self._error is not None:
@@ -89,13 +96,30 @@ class Workers:
 
     def end_by(self, deadline: float) -> None:
         """The consumer was stopped: handlers have until then (loop time), and then their messages are released."""
-        if self._scope is not None and deadline < self._scope.deadline:
-            self._scope.deadline = deadline
+        if self._scope is not None and deadline < self._deadline:
+            self._deadline = self._scope.deadline = deadline
 
     def cancel(self) -> None:
         """Handlers had their time: their messages are released."""
+        self._deadline = min(self._deadline, self._session.clock())
+        self._end_all()
+
+    def _end_all(self) -> None:
         if self._scope is not None:
             self._scope.cancel()
+
+    def _say_who_was_cut_off(self) -> None:
+        close_timeout = self._session.config.close_timeout
+        log(
+            logging.WARNING,
+            "handlers_cut_off",
+            "handlers still at work after the %g s that close_timeout=%g leaves them: %d. They %s, and their messages "
+            "come again",
+            close_timeout * IN_FLIGHT,
+            close_timeout,
+            self._cut_off,
+            "go on in their threads, unheard" if self._in_threads else "are cancelled",
+        )
 
     async def _work(self) -> None:
         in_handler.set(in_handler.get() | {self._session})
@@ -119,7 +143,7 @@ class Workers:
             # The other workers meet it themselves when they ask for their next message; what they handle may end.
             self._session.wake_receivers()
         else:
-            self.cancel()
+            self._end_all()
 
     async def _work_singly(self) -> None:
         session, pop, call = self._session, self._pop, self._call
@@ -166,6 +190,7 @@ class Workers:
             await settle_after(message, error)
 
         if not isinstance(error, Exception):
+            self._cut_off += isinstance(error, anyio.get_cancelled_exc_class())
             raise error
 
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from rustmq_sdk import AckResult, Consumer, ConsumerClosed, Message, StalePartition
+from rustmq_sdk._threads import run_in_daemon_thread
 from tests.promises.hard_shutdowns import work_for_ever
 from tests.promises.stage import Stage, handle_all, in_background, numbered, passes, take
 
@@ -171,6 +172,48 @@ class TestThreads:
 
         async with either.consumer() as consumer:
             assert sorted(await handle_all(consumer, quiet=0.2)) == numbered(3)
+
+    @pytest.mark.parametrize("end", ["close", "stop"])
+    async def test_a_plain_handler_that_is_left_at_work_is_said(
+        self, either: Stage, end: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        either.send(3)
+        release, at_work = threading.Event(), threading.Semaphore(0)
+
+        def handler(message: Message) -> None:
+            at_work.release()
+            release.wait()
+
+        try:
+            async with either.consumer(close_timeout=0.5) as consumer, anyio.create_task_group() as group:
+                group.start_soon(lambda: consumer.run(handler, concurrency=2, ordering="none"))
+                with anyio.fail_after(10):
+                    for _ in range(2):
+                        await run_in_daemon_thread(at_work.acquire)
+
+                consumer.stop() if end == "stop" else await consumer.close()
+        finally:
+            release.set()
+
+        (said,) = [record for record in caplog.records if getattr(record, "event", "") == "handlers_cut_off"]
+        assert said.levelname == "WARNING"
+        assert said.getMessage() == (
+            "handlers still at work after the 0.3 s that close_timeout=0.5 leaves them: 2. They go on in their "
+            "threads, unheard, and their messages come again"
+        )
+
+    async def test_a_handler_that_ends_in_time_is_not_worth_a_word(
+        self, either: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        either.send(3)
+        async with either.consumer() as consumer, anyio.create_task_group() as group:
+            group.start_soon(consumer.run, lambda message: consumer.stop())
+
+        async with either.consumer() as consumer:
+            with anyio.move_on_after(0.1):
+                await consumer.run(lambda message: anyio.sleep(3600))  # cancelled by its caller, who knows
+
+        assert not [record for record in caplog.records if getattr(record, "event", "") == "handlers_cut_off"]
 
     async def test_stop_from_a_thread_ends_the_loop(self, either: Stage) -> None:
         either.send(2)

@@ -87,7 +87,9 @@ class TestShort:
             assert source.asked_to_leave
             assert anyio.current_time() - before <= 10.01
 
-    async def test_it_ends_in_time_even_if_an_async_handler_never_does(self, either: Stage) -> None:
+    async def test_it_ends_in_time_even_if_an_async_handler_never_does(
+        self, either: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
         either.send(5)
         async with either.consumer(close_timeout=10) as consumer, anyio.create_task_group() as group:
             group.start_soon(lambda: consumer.run(work_for_ever, concurrency=3))
@@ -96,6 +98,10 @@ class TestShort:
             await consumer.close()
             assert anyio.current_time() - before <= 10.01
 
+        (said,) = [record for record in caplog.records if getattr(record, "event", "") == "handlers_cut_off"]
+        assert said.getMessage().startswith(
+            "handlers still at work after the 6 s that close_timeout=10 leaves them: 3."
+        )
         async with either.consumer() as consumer:
             messages = await take(consumer, 5)
             assert [message.attempt for message in messages] == [1] * 5
