@@ -154,11 +154,10 @@ def _lane_reasons(session: Session, parts: Parts) -> Iterator[Reason]:
         if lane.paused:
             yield Reason("paused", f"{tp} is paused; resume_partitions() lets it go on", tp)
 
-        stalled = parts.watch.stalled.get(tp)
-        if stalled is not None:
-            offset, since = stalled
-            text = f"{tp.at(offset)} is unsettled and holds the watermark. {SETTLE_IT}"
-            yield Reason("stalled", text, tp, offset, now - since)
+        holder = parts.watch.stalled.get(lane)
+        if holder is not None:
+            text = f"{tp.at(holder.offset)} is unsettled and holds the watermark. {SETTLE_IT}"
+            yield Reason("stalled", text, tp, holder.offset, now - holder.since)
 
         if ledger.span >= session.config.max_span:
             text = f"nothing is fetched beyond max_span={session.config.max_span} offsets from the unsettled one"

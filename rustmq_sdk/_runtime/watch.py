@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple, TypeAlias
 
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import FREE, WATCH
-from rustmq_sdk.values import TopicPartition
 
 LOOKS = 4
 """Looks within the shortest period that matters: a message is noticed at most a quarter of it late."""
@@ -18,7 +18,20 @@ LOOKS = 4
 SETTLE_IT = "Call its ack(), nack() or reject(); under run() its handler has not returned"
 """What to do about a message that stalls: nothing in a log says which of the two it is."""
 
-Slot = tuple[Piece, int]
+Slot: TypeAlias = tuple[Piece, int]
+
+
+class Holder(NamedTuple):
+    """A slot in the user's hands that holds its partition's watermark, and since when (loop time)."""
+
+    slot: Slot
+    since: float
+
+    @property
+    def offset(self) -> int:
+        """Where its message is in the partition."""
+        piece, index = self.slot
+        return piece.offsets[index]
 
 
 class Watch:
@@ -38,50 +51,50 @@ class Watch:
         self._take_back = take_back
         self._period = min(config.stall_after, config.ack_timeout or config.stall_after) / LOOKS
         self._next = 0.0
-        self._seen: dict[Lane, tuple[Slot, float]] = {}
-        self.stalled: dict[TopicPartition, tuple[int, float]] = {}
-        """The offset that holds a partition's watermark for too long, and since when (loop time)."""
+        self._holders: dict[Lane, Holder] = {}
+        """What held each partition's watermark at the last look."""
+        self.stalled: dict[Lane, Holder] = {}
+        """Those of them that are to be called stalled."""
 
     def __call__(self, now: float) -> float | None:
         """Looks, if it is time to; seconds until the next look, None while nothing is in flight."""
         lanes = list(self._session.lanes)
         if not any(lane.ledger.in_flight for lane in lanes):
-            self._seen.clear()
-            self.stalled.clear()
+            self._holders = {}
+            self.stalled = {}
             return None
 
         if now >= self._next:
             self._next = now + self._period
-            for lane in lanes:
-                self._session.recount(lane.ledger)
-                self._look_for_stall(lane, now)
-
+            self._look_for_stalls(lanes, now)
             if self._session.config.ack_timeout is not None:
                 self._take_back_late(now - self._session.config.ack_timeout)
 
         return self._next - now
 
-    def _look_for_stall(self, lane: Lane, now: float) -> None:
-        tp = lane.ledger.assignment.tp
-        slot = self._holding_slot(lane)
-        if slot is None:
-            self._seen.pop(lane, None)
-            self.stalled.pop(tp, None)
-            return
+    def _look_for_stalls(self, lanes: Collection[Lane], now: float) -> None:
+        # Both are made anew, so that nothing is kept of what was settled or of partitions that are over.
+        before, self._holders = self._holders, {}
+        reported, self.stalled = self.stalled, {}
+        for lane in lanes:
+            self._session.recount(lane.ledger)
+            slot = self._holding_slot(lane)
+            if slot is None:
+                continue
 
-        before = self._seen.get(lane)
-        if before is None or before[0][0] is not slot[0] or before[0][1] != slot[1]:
-            self._seen[lane] = (slot, now)
-            self.stalled.pop(tp, None)
-            return
+            known = before.get(lane)
+            holder = known if known is not None and known.slot == slot else Holder(slot, now)
+            self._holders[lane] = holder
+            if now - holder.since >= self._session.config.stall_after:
+                self.stalled[lane] = holder
+                if reported.get(lane) is not holder:
+                    self._report(lane, holder, now - holder.since)
 
-        age = now - before[1]
-        if age >= self._session.config.stall_after and tp not in self.stalled:
-            offset = slot[0].offsets[slot[1]]
-            self.stalled[tp] = (offset, before[1])
-            text = "%s is unsettled for %.0f s and holds the watermark. %s%s"
-            log(logging.WARNING, "stalled", text, slot[0].place_at(slot[1]), age, SETTLE_IT, self._standstill())
-            self._session.observers("stalled", tp, offset, age)
+    def _report(self, lane: Lane, holder: Holder, age: float) -> None:
+        piece, index = holder.slot
+        text = "%s is unsettled for %.0f s and holds the watermark. %s%s"
+        log(logging.WARNING, "stalled", text, piece.place_at(index), age, SETTLE_IT, self._standstill())
+        self._session.observers("stalled", lane.ledger.assignment.tp, holder.offset, age)
 
     def _standstill(self) -> str:
         in_flight = sum(lane.ledger.in_flight for lane in self._session.lanes)

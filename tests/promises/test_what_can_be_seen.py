@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from rustmq_sdk import ConfigurationError, Message, Observer, RetryPolicy, TopicPartition
+from rustmq_sdk._core.lane import Lane
 from tests.promises.stage import DLQ, TP, Stage, ack, handle_all, in_background, numbered, passes, take, take_all, until
 
 pytestmark = pytest.mark.virtual_time
@@ -225,6 +227,34 @@ class TestStalls:
         (line,) = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "stalled"]
         assert "Call its ack()" in line
         assert line.endswith(". Nothing more is fetched: 10 are unsettled (max_in_flight=10)")
+
+    async def test_each_message_that_holds_the_watermark_in_turn_is_given_its_time(self, stage: Stage) -> None:
+        stage.send(3)
+        async with stage.consumer(stall_after=40) as consumer:
+            messages = await take(consumer, 3)
+            for message in messages:
+                await passes(35)
+                assert consumer.health().ok
+                await passes(30)
+                assert [reason.offset for reason in consumer.health().reasons] == [message.offset]
+                await message.ack()
+
+    async def test_nothing_is_said_or_kept_of_partitions_that_are_over(self, stage: Stage) -> None:
+        stage.create(2)
+        for partition in (0, 1):
+            stage.send(5, partition=partition)
+
+        async with stage.consumer(stall_after=1) as consumer:
+            held: list[Message] = await take(consumer, 1)
+            for _ in range(40):
+                await passes(2)
+                assert [reason.code for reason in consumer.health().reasons] == ["stalled"]
+                await consumer.seek("t", held[0].partition or 0, 0)
+                assert consumer.health().ok, "nobody has that message any more"
+                held = await take(consumer, 1)
+
+            gc.collect()
+            assert sum(isinstance(found, Lane) for found in gc.get_objects()) < 10
 
     async def test_messages_that_wait_are_no_stall(self, stage: Stage) -> None:
         stage.send(10)
