@@ -109,7 +109,7 @@ class Watch:
             index = piece.first_unsettled()
             child = lane.ledger.children.get(piece.offsets[index]) if index < len(piece) else None
             slot = (piece, index) if child is None else (child, 0)
-            in_hand = slot[0][slot[1]] in (FREE, WATCH) and slot[0].loaded_at > 0
+            in_hand = slot[0][slot[1]] in (FREE, WATCH)
             # Still in the buffer: then it is the user who does not ask, not a message that stalls.
             return slot if in_hand and not self._session.buffer.has(*slot) else None
 
