@@ -111,28 +111,28 @@ class Acknowledger:
     def arm(self) -> None:
         """Something is in flight. Acks of FREE slots tell nobody, so from now on the task looks once an interval."""
         if not self._due.looks and self._due.look_regularly(self._session.clock()):
-            self.inbox.kick()
+            self.inbox.ring()
 
     def tell_later(self) -> None:
         """Something changed that the next commit should carry."""
         if self._due.changed(self._session.clock()):
-            self.inbox.kick()
+            self.inbox.ring()
 
     def look(self) -> None:
         """Something has to be written although nobody asks for a commit."""
-        self.inbox.kick()
+        self.inbox.ring()
 
     def tell_soon(self) -> None:
         """A message goes back to its queue: its delay begins, and others may have it, when the queue knows."""
         if not self._soon:
             self._soon = True
-            self.inbox.kick()
+            self.inbox.ring()
 
     def press(self) -> None:
         """Intake waits for a commit."""
         if not self._asked and self._session.config.auto_commit:
             self._asked = True
-            self.inbox.kick()
+            self.inbox.ring()
 
     # Waiting
 
@@ -203,12 +203,12 @@ class Acknowledger:
 
         done = anyio.Event()
         self._forced.append(done)
-        self.inbox.kick()
+        self.inbox.ring()
         await done.wait()
 
     async def _next_round(self) -> None:
         self._asked = True
-        self.inbox.kick()
+        self.inbox.ring()
         await self._round.wait()
 
     def _refuse_stale(self, ledgers: Collection[Ledger]) -> None:

@@ -17,7 +17,7 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
-from rustmq_sdk._runtime.channel import Channel
+from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
 from rustmq_sdk.letters import as_message
@@ -74,7 +74,7 @@ class DeadLetterWriter:
         self._settle_slot = settle_slot
         self._on_refused = on_refused
         self._circuit = session.circuit("dead_letters.put")
-        self._bell: Channel[None] = Channel(1)
+        self._bell = Bell()
         # Each stands for an unsettled message of ours, so max_in_flight bounds them; those of partitions that were lost
         # meanwhile are forgotten at once.
         self._waiting: list[Letter] = []
@@ -90,7 +90,7 @@ class DeadLetterWriter:
     def add(self, letter: Letter) -> None:
         """Takes over a letter; never waits."""
         self._waiting.append(letter)
-        self._bell.kick()
+        self._bell.ring()
 
     def forget_lost(self) -> None:
         """A partition was lost or moved by a seek: its letters stand for messages that come again."""

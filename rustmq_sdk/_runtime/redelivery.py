@@ -20,7 +20,7 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.cache import Body, MessageCache
-from rustmq_sdk._runtime.channel import Channel
+from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 from rustmq_sdk.message import STALE, Message
@@ -86,7 +86,7 @@ class Redelivery:
         self._inspect = inspect
         self._heap: list[Retry] = []
         self._numbers = count()
-        self._bell: Channel[None] = Channel(1)
+        self._bell = Bell()
         self._resting = True
         self.cache = MessageCache(config.cache_messages, config.cache_bytes, config.cache_ttl, session.clock)
 
@@ -101,13 +101,13 @@ class Redelivery:
         body = Body(message.payload, message.key, message.headers, message.timestamp)
         self.cache.put((parent.ledger, retry.offset), body)
         heapq.heappush(self._heap, retry)
-        self._bell.kick()
+        self._bell.ring()
 
     def read_later(self, parent: Piece, index: int, *, attempt: int, exhausted: bool) -> None:
         """The message comes again, or is given up, as soon as the log was asked for it."""
         retry = Retry(self._session.clock(), next(self._numbers), parent, index, attempt, exhausted)
         heapq.heappush(self._heap, retry)
-        self._bell.kick()
+        self._bell.ring()
 
     def at_once(self, message: Message, parent: Piece, index: int, *, attempt: int) -> None:
         """The message comes again now: it is at hand."""
@@ -122,13 +122,13 @@ class Redelivery:
 
     def look(self) -> None:
         """Has it inspect now."""
-        self._bell.kick()
+        self._bell.ring()
 
     def arm(self) -> None:
         """Something is in flight: from now on somebody has to look whether it is settled."""
         if self._resting:
             self._resting = False
-            self._bell.kick()
+            self._bell.ring()
 
     async def run(self) -> None:
         """Delivers what is due, until cancelled."""

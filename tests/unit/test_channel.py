@@ -10,7 +10,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._runtime.channel import Channel, ChannelFull
+from rustmq_sdk._runtime.channel import Bell, Channel, ChannelFull
 from rustmq_sdk.testing.clock import BACKENDS, Backend, virtual_time
 from rustmq_sdk.testing.schedules import run
 
@@ -48,6 +48,16 @@ def test_a_channel_for_nothing_is_refused() -> None:
         Channel[int](0)
 
 
+async def test_a_bell_is_a_channel_without_items() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    assert await bell.wait()
+    began = anyio.current_time()
+    assert not await bell.wait(5)
+    assert anyio.current_time() - began == 5
+
+
 async def test_a_put_wakes_the_consumer() -> None:
     channel: Channel[str] = Channel(1)
     async with anyio.create_task_group() as tasks:
@@ -79,25 +89,25 @@ async def test_a_wait_ends_at_its_timeout(timeout: float) -> None:
     assert anyio.current_time() - began == pytest.approx(timeout)
 
 
-async def test_a_kick_ends_the_present_wait_and_is_reported_once() -> None:
+async def test_a_ring_ends_the_present_wait_and_is_reported_once() -> None:
     channel: Channel[str] = Channel(1)
     async with anyio.create_task_group() as tasks:
 
-        async def kick() -> None:
+        async def ring() -> None:
             await wait_all_tasks_blocked()
-            channel.kick()
-            channel.kick()
+            channel.ring()
+            channel.ring()
 
-        tasks.start_soon(kick)
+        tasks.start_soon(ring)
         assert await channel.wait()
 
     assert channel.drain() == []
     assert not await channel.wait(1)
 
 
-async def test_a_kick_without_a_wait_ends_the_next_one() -> None:
+async def test_a_ring_without_a_wait_ends_the_next_one() -> None:
     channel: Channel[str] = Channel(1)
-    channel.kick()
+    channel.ring()
     assert await channel.wait()
     assert not await channel.wait(1)
 
@@ -124,7 +134,7 @@ async def test_a_wait_cancelled_by_a_scope_has_taken_nothing() -> None:
         tasks.start_soon(wait)
         await wait_all_tasks_blocked()
         # Both before the waiter runs again.
-        channel.kick()
+        channel.ring()
         tasks.cancel_scope.cancel()
 
     if not reports:
@@ -140,7 +150,7 @@ async def test_a_wait_cancelled_natively_has_taken_nothing(anyio_backend: object
     await wait_all_tasks_blocked()
     # The waiter is woken and cancelled before it runs: a queue that hands items over loses one here.
     channel.put("x")
-    channel.kick()
+    channel.ring()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -151,11 +161,11 @@ async def test_a_wait_cancelled_natively_has_taken_nothing(anyio_backend: object
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", virtual_time("asyncio"))])
-async def test_a_kick_survives_a_natively_cancelled_wait(anyio_backend: object) -> None:
+async def test_a_ring_survives_a_natively_cancelled_wait(anyio_backend: object) -> None:
     channel: Channel[str] = Channel(1)
     task = asyncio.get_running_loop().create_task(channel.wait(10))
     await wait_all_tasks_blocked()
-    channel.kick()
+    channel.ring()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -172,7 +182,7 @@ async def test_a_second_consumer_is_refused_and_the_first_goes_on() -> None:
 
         tasks.start_soon(wait)
         await wait_all_tasks_blocked()
-        with pytest.raises(RuntimeError, match="one consumer"):
+        with pytest.raises(RuntimeError, match="one task waits"):
             await channel.wait()
 
         channel.put("x")
@@ -186,8 +196,8 @@ async def test_the_next_consumer_may_wait_when_the_one_before_was_cancelled() ->
     assert not await channel.wait(1)
 
 
-class KickedBetweenTwoLines(Channel[str]):
-    """A signal arrives right after the consumer has looked: the look itself kicks."""
+class RungBetweenTwoLines(Channel[str]):
+    """A signal arrives right after the consumer has looked: the look itself rings."""
 
     __slots__ = ("signals",)
 
@@ -198,21 +208,21 @@ class KickedBetweenTwoLines(Channel[str]):
 
 
 class SignalledDeque(list[str]):
-    def __init__(self, channel: KickedBetweenTwoLines) -> None:
+    def __init__(self, channel: RungBetweenTwoLines) -> None:
         super().__init__()
         self.channel = channel
 
     def __len__(self) -> int:
-        # Found empty, and the kick comes before the consumer acts on it.
+        # Found empty, and the ring comes before the consumer acts on it.
         if self.channel.signals and self.channel._event is not None:
             self.channel.signals -= 1
-            self.channel.kick()
+            self.channel.ring()
 
         return super().__len__()
 
 
-async def test_a_kick_between_looking_and_waiting_is_not_lost() -> None:
-    channel = KickedBetweenTwoLines()
+async def test_a_ring_between_looking_and_waiting_is_not_lost() -> None:
+    channel = RungBetweenTwoLines()
     assert await channel.wait()
     assert channel.signals == 0
 
