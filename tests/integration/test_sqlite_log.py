@@ -22,7 +22,7 @@ from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.member_lock import lock_path
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.packing import ROW_BYTES, ROW_MESSAGES
-from rustmq_sdk.drivers.sqlite.reading import Chunk, Position, look
+from rustmq_sdk.drivers.sqlite.reading import Chunk, Position, read_chunk
 from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS, enforce, forget_producers
 from rustmq_sdk.drivers.sqlite.schema import APPLICATION_ID, FORMAT_VERSION, TABLES
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
@@ -203,7 +203,7 @@ async def test_a_look_at_the_end_costs_the_same_however_long_the_log_is(driver: 
                 return False
 
             connection.set_progress_handler(count, 1)
-            assert look(Queries(connection), Position(1, batches), 10, 1000) == Chunk((), 0, batches)
+            assert read_chunk(Queries(connection), Position(1, batches), 10, 1000) == Chunk((), 0, batches)
             connection.set_progress_handler(None)
 
     assert steps[0] == steps[1]

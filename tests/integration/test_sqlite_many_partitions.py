@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from rustmq_sdk.drivers.sqlite import SqliteDriver
-from rustmq_sdk.drivers.sqlite.fetching import LOOKS, PIECE, READ_AHEAD
+from rustmq_sdk.drivers.sqlite.fetching import PARTITIONS_AT_ONCE, PIECE, READ_AHEAD
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.slots import Fetched, LogSubscription, SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import Subscriber, log_member
@@ -19,7 +19,7 @@ from rustmq_sdk.testing.listener import RecordingListener
 from rustmq_sdk.values import OutgoingMessage, TopicPartition
 
 TOPIC = "quakes"
-MANY = 3 * LOOKS
+MANY = 3 * PARTITIONS_AT_ONCE
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ async def test_rings_for_all_do_not_hide_a_partition_that_is_looked_at_late(
         with anyio.fail_after(50):
             assert list(await fetch(member, 500)) == [MANY - 1]
 
-        assert reads == MANY // LOOKS
+        assert reads == MANY // PARTITIONS_AT_ONCE
 
 
 async def test_a_fetch_that_looks_again_and_again_is_woken(
@@ -144,5 +144,5 @@ async def test_a_fetch_that_looks_again_and_again_is_woken(
         with anyio.fail_after(50):
             assert await fetch(member, 500) == {}
 
-        unseen = [holding for holding in fetching._holdings if not holding.looked]
-        assert len(unseen) == MANY - LOOKS
+        unseen = [holding for holding in fetching._holdings if not holding.last_read]
+        assert len(unseen) == MANY - PARTITIONS_AT_ONCE

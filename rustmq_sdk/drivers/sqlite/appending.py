@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from rustmq_sdk.drivers.sqlite.ends import End, Ends, Stale
 from rustmq_sdk.drivers.sqlite.packing import Packed, encode, joined, rows_of
 from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends, Stored
-from rustmq_sdk.drivers.sqlite.topics import Place, place_for_append
+from rustmq_sdk.drivers.sqlite.topics import PartitionRow, partition_row_for_append
 from rustmq_sdk.drivers.sqlite.transaction import Transaction
 from rustmq_sdk.errors import PermanentDriverError
 from rustmq_sdk.values import ProducerSequence
@@ -54,8 +54,8 @@ def store(transaction: Transaction, appends: Sequence[Append], ends: Ends) -> li
 def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequence[Append], ends: Ends) -> list[Answer]:
     remembered = ends.recall(topic, number)
     if remembered is None:
-        place = place_for_append(transaction, topic, number)
-        end = End(place, RememberedAppends(place.id))
+        partition = partition_row_for_append(transaction, topic, number)
+        end = End(partition, RememberedAppends(partition.id))
     else:
         end = remembered
 
@@ -64,7 +64,7 @@ def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequen
         raise Stale  # Something is repeated or refused, and that is not said without a look at the file.
 
     if fresh:
-        end = End(_insert(transaction, end.place, joined(fresh)), end.appends)
+        end = End(_insert(transaction, end.partition, joined(fresh)), end.appends)
         end.appends.save(transaction)
 
     ends.note(topic, number, end)
@@ -74,7 +74,7 @@ def _store_in(transaction: Transaction, topic: str, number: int, appends: Sequen
 def _assign(transaction: Transaction, end: End, appends: Sequence[Append]) -> tuple[list[Answer], list[Packed]]:
     """The answers, and the messages that are not stored yet."""
     fresh: list[Packed] = []
-    offset = end.place.next
+    offset = end.partition.next
     answers: list[Answer] = []
     for append in appends:
         sequence, length = append.sequence, append.messages.length
@@ -96,26 +96,26 @@ def _assign(transaction: Transaction, end: End, appends: Sequence[Append]) -> tu
     return answers, fresh
 
 
-def _insert(transaction: Transaction, place: Place, messages: Packed) -> Place:
+def _insert(transaction: Transaction, partition: PartitionRow, messages: Packed) -> PartitionRow:
     batches = [encode(row, transaction.now_ms) for row in rows_of(messages)]
-    end = place._replace(
-        next=place.next + messages.length,
-        total=place.total + sum(len(batch.data) for batch in batches),
-        newest_ms=max(place.newest_ms, *(batch.last_ms for batch in batches)),
+    end = partition._replace(
+        next=partition.next + messages.length,
+        total=partition.total + sum(len(batch.data) for batch in batches),
+        newest_ms=max(partition.newest_ms, *(batch.last_ms for batch in batches)),
     )
     # First of all: where somebody else has appended, the row below would not fit in.
     sql = "UPDATE partition SET next = ?, total = ?, newest_ms = ? WHERE id = ? AND next = ?"
-    if not transaction.execute(sql, end.next, end.total, end.newest_ms, place.id, place.next):
+    if not transaction.execute(sql, end.next, end.total, end.newest_ms, partition.id, partition.next):
         raise Stale
 
-    base, total, newest_ms = place.next, place.total, place.newest_ms
+    base, total, newest_ms = partition.next, partition.total, partition.newest_ms
     for batch in batches:
         total += len(batch.data)
         newest_ms = max(newest_ms, batch.last_ms)
         transaction.execute(
             "INSERT INTO batch (partition, base, count, first_ms, last_ms, newest_ms, total, largest, crc, data) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            place.id,
+            partition.id,
             base,
             batch.length,
             batch.first_ms,
@@ -128,5 +128,5 @@ def _insert(transaction: Transaction, place: Place, messages: Packed) -> Place:
         )
         base += batch.length
 
-    transaction.changed.add(place.id)
+    transaction.changed.add(partition.id)
     return end

@@ -38,11 +38,11 @@ class _Listeners:
 
     @classmethod
     def of(cls, path: Path) -> _Listeners:
-        place = path.resolve()
+        resolved = path.resolve()
         with cls.lock:
-            listeners = cls.by_path.get(place)
+            listeners = cls.by_path.get(resolved)
             if listeners is None:
-                listeners = cls.by_path[place] = cls()
+                listeners = cls.by_path[resolved] = cls()
 
             return listeners
 

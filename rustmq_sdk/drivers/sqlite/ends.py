@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends
-from rustmq_sdk.drivers.sqlite.topics import Place
+from rustmq_sdk.drivers.sqlite.topics import PartitionRow
 
 ENDS = 1000
 """Partitions whose ends are remembered at most."""
@@ -18,7 +18,7 @@ class Stale(Exception):
 class End(NamedTuple):
     """A partition's row, and what is known of its producers."""
 
-    place: Place
+    partition: PartitionRow
     appends: RememberedAppends
 
 

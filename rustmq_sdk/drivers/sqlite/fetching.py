@@ -14,7 +14,7 @@ from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
 from rustmq_sdk.drivers.sqlite.members import Members
-from rustmq_sdk.drivers.sqlite.reading import Position, look_at_all
+from rustmq_sdk.drivers.sqlite.reading import Position, read_chunks
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
 
@@ -27,12 +27,12 @@ PIECE = 100
 10 to 20 us, whatever is in it: 1,000 partitions that share a fetch of 500 would cost as much as the messages ten times
 over. They take turns instead, the one that was served longest ago first."""
 
-LOOKS = 64
-"""Partitions that one crossing looks at most: each brings a whole batch, and what is looked at last waits for all.
+PARTITIONS_AT_ONCE = 64
+"""What one crossing reads at most: each brings a whole batch, and what is read last waits for all.
 Fewer where the batches are large."""
 
 _served = attrgetter("served")
-_looked = attrgetter("looked")
+_last_read = attrgetter("last_read")
 
 
 class Fetching:
@@ -50,7 +50,7 @@ class Fetching:
         self._holdings = holdings
         self._members = members
         self._fetches = 0
-        self._looks = 0
+        self._reads = 0
         self._bell = bell
 
     def wake(self) -> None:
@@ -77,12 +77,12 @@ class Fetching:
             # Before the look: what happens after this line is not slept through below.
             self._bell.rearm()
             self._members.check()
-            pieces = await self._look(wanted, max_messages, max_bytes)
+            pieces = await self._pieces(wanted, max_messages, max_bytes)
             if pieces or self._bell.rung or not await self._bell.wait(deadline - anyio.current_time()):
                 self._bell.rung = False
                 return pieces
 
-    async def _look(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
+    async def _pieces(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
         await self._members.confirm()
         await checkpoint()
         while True:
@@ -91,10 +91,10 @@ class Fetching:
             unread = 0
             if needy and not all(map(_has_some, _first(busy, max_messages))):
                 # Not by when they were served: those that have nothing never are, and would be looked at every time.
-                looked_at = sorted(needy, key=_looked)[:LOOKS]
-                share = len(looked_at) / len(busy)
+                chosen = sorted(needy, key=_last_read)[:PARTITIONS_AT_ONCE]
+                share = len(chosen) / len(busy)
                 most = max(max_bytes, READ_AHEAD) - sum(holding.cursor.waiting_bytes for holding in busy)
-                read = await self._read(looked_at, round(max_messages * share), round(max_bytes * share), most)
+                read = await self._read(chosen, round(max_messages * share), round(max_bytes * share), most)
                 unread = len(needy) - read
                 # The answer must not cross a revocation or a seek: what is ours is asked again after the await.
                 busy = self._busy(wanted)
@@ -110,13 +110,13 @@ class Fetching:
 
     async def _read(self, needy: Sequence[Holding], max_messages: int, max_bytes: int, most: int) -> int:
         """How many of them were looked at: ``most`` bytes may be used up before it is everybody's turn."""
-        self._looks += 1
+        self._reads += 1
         cursors = [(holding.cursor, holding.cursor.rings) for holding in needy]
         ahead = READ_AHEAD // len(cursors)
         positions = [Position(cursor.partition, cursor.read_to) for cursor, _ in cursors]
-        chunks = await self._file.read("source", "fetch", look_at_all, positions, max_messages, max_bytes, ahead, most)
+        chunks = await self._file.read("source", "fetch", read_chunks, positions, max_messages, max_bytes, ahead, most)
         for holding, (cursor, rings), chunk in zip(needy, cursors, chunks, strict=False):
-            holding.looked = self._looks
+            holding.last_read = self._reads
             cursor.store(chunk, rings)
 
         return len(chunks)

@@ -18,7 +18,7 @@ NETWORK = frozenset({
 MOUNTS = Path("/proc/self/mountinfo")
 """What is mounted where; there is none but on Linux."""
 
-_PLACE = 4  # the field that says where
+_MOUNT_POINT = 4  # the field that says where
 
 
 def warn_of_network(log: Path) -> None:
@@ -44,19 +44,19 @@ def kind_of(path: Path, mountinfo: str) -> str | None:
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
-        if not separator or len(fields) <= _PLACE:
+        if not separator or len(fields) <= _MOUNT_POINT:
             continue
 
-        place = PurePosixPath(_unescaped(fields[_PLACE]))
-        # Of two on the same place the later one hides the earlier.
-        if path.is_relative_to(place) and len(place.parts) >= len(found.parts):
-            found, kind = place, after.split(" ")[0]
+        mount_point = PurePosixPath(_unescaped(fields[_MOUNT_POINT]))
+        # Of two on the same mount point the later one hides the earlier.
+        if path.is_relative_to(mount_point) and len(mount_point.parts) >= len(found.parts):
+            found, kind = mount_point, after.split(" ")[0]
 
     return kind
 
 
-def _unescaped(place: str) -> str:
+def _unescaped(path: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        place = place.replace(code, character)
+        path = path.replace(code, character)
 
-    return place
+    return path

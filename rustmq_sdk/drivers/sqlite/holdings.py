@@ -16,7 +16,7 @@ class Holding:
         epoch: of our claim; 0 without a group.
         cursor: reads for the assignment that stands for the partition now.
         served: when it was last part of a fetch's answer, in fetches.
-        looked: when the file was last asked for it, in looks.
+        last_read: when the file was last asked for it, in reads.
         flowing: whether it may be fetched; not when it is being revoked, or is somebody else's already.
         revoked: whether the listener was told to give it up.
     """
@@ -26,7 +26,7 @@ class Holding:
         self.epoch = epoch
         self.cursor = cursor
         self.served = 0
-        self.looked = 0
+        self.last_read = 0
         self.flowing = True
         self.revoked = False
 

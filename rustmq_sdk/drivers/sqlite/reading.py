@@ -29,7 +29,7 @@ class Position(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What a look at a partition found.
+    """What reading in a partition has brought.
 
     Attributes:
         rows: batches in order; the first holds the offset that was asked for, or is the next one that exists.
@@ -92,7 +92,7 @@ SMALL = 4096
 _numbers = msgspec.json.Decoder(list[tuple[int, int, int, int, int]])
 
 
-def look(queries: Queries, position: Position, messages: int, size: int, ahead: int = 0) -> Chunk:
+def read_chunk(queries: Queries, position: Position, messages: int, size: int, ahead: int = 0) -> Chunk:
     """Reads the batches from the offset on, inside a snapshot.
 
     Args:
@@ -124,10 +124,10 @@ def look(queries: Queries, position: Position, messages: int, size: int, ahead: 
     return Chunk(rows, start, end)
 
 
-def look_at_all(
+def read_chunks(
     queries: Queries, positions: Sequence[Position], messages: int, size: int, ahead: int, most: int
 ) -> list[Chunk]:
-    """Looks at several partitions in a row; what one does not use of its share is left for those after it.
+    """Reads in several partitions, one after the other; what one does not use of its share is left for those after it.
 
     Ends early, after the first at the earliest, when ``most`` bytes were read: each partition brings a whole batch, and
     64 batches of 4 MiB would lie in memory beside what is asked for.
@@ -139,7 +139,7 @@ def look_at_all(
                 break
 
             left = len(positions) - done
-            chunk = look(queries, position, max(1, messages // left), max(1, size // left), ahead)
+            chunk = read_chunk(queries, position, max(1, messages // left), max(1, size // left), ahead)
             for row in chunk.rows:
                 messages -= row.length
                 size -= len(row.data)

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from rustmq_sdk.drivers.sqlite.codec import DamagedBatch, Record, Records, build, decode
-from rustmq_sdk.drivers.sqlite.reading import Position, Row, look
-from rustmq_sdk.drivers.sqlite.topics import Place, place_of
+from rustmq_sdk.drivers.sqlite.reading import Position, Row, read_chunk
+from rustmq_sdk.drivers.sqlite.topics import PartitionRow, partition_row
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone, size_of
@@ -19,12 +19,12 @@ READ_BYTES = 1024 * 1024
 def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, check_crcs: bool) -> Fetched:
     """The records at ``offsets`` (increasing); those that are not there any more are named."""
     tp = assignment.tp
-    place = None if tp.partition is None else place_of(queries, tp.topic, tp.partition)
+    partition = None if tp.partition is None else partition_row(queries, tp.topic, tp.partition)
     found: dict[int, Record] = {}
     broken: list[Broken] = []
     missing: list[int] = []
     with queries.snapshot():
-        for offset, batch in [] if place is None else _batches(queries, place, offsets, check_crcs=check_crcs):
+        for offset, batch in [] if partition is None else _batches(queries, partition, offsets, check_crcs=check_crcs):
             if batch is None:
                 missing.append(offset)
             elif isinstance(batch, Records):
@@ -43,20 +43,21 @@ def reread(queries: Queries, assignment: Assignment, offsets: Sequence[int], *, 
         max(sizes, default=0),
         broken=broken,
         gone=[
-            Gone(tp, *run, "deleted, by retention or with its topic") for run in _runs(missing if place else offsets)
+            Gone(tp, *run, "deleted, by retention or with its topic")
+            for run in _runs(missing if partition else offsets)
         ],
     )
 
 
 def _batches(
-    queries: Queries, place: Place, offsets: Sequence[int], *, check_crcs: bool
+    queries: Queries, partition: PartitionRow, offsets: Sequence[int], *, check_crcs: bool
 ) -> Iterator[tuple[int, Records | tuple[bytes, Exception] | None]]:
     """Each offset with the batch that holds it, which is read and decoded once."""
     rows: deque[Row] = deque()
     base: int | None = None
     batch: Records | tuple[bytes, Exception] | None = None
     for at, offset in enumerate(offsets):
-        if offset < place.start:
+        if offset < partition.start:
             yield offset, None
             continue
 
@@ -64,7 +65,7 @@ def _batches(
             rows.popleft()
 
         if not rows:
-            rows.extend(look(queries, Position(place.id, offset), _run_length(offsets, at), READ_BYTES).rows)
+            rows.extend(read_chunk(queries, Position(partition.id, offset), _run_length(offsets, at), READ_BYTES).rows)
 
         if not rows or rows[0].base > offset:
             yield offset, None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from anyio.lowlevel import checkpoint
 
 from rustmq_sdk._log import log
-from rustmq_sdk.drivers.sqlite import claims, lookup
+from rustmq_sdk.drivers.sqlite import claims, offset_queries
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
@@ -91,18 +91,18 @@ class SqliteSubscription:
             await checkpoint()
             return dict.fromkeys(partitions)
 
-        return await self._file.read("source", "committed", lookup.committed, partitions, self._group)
+        return await self._file.read("source", "committed", offset_queries.committed, partitions, self._group)
 
     async def start_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return await self._file.read("source", "start_offsets", lookup.starts, partitions)
+        return await self._file.read("source", "start_offsets", offset_queries.starts, partitions)
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return await self._file.read("source", "end_offsets", lookup.ends, partitions)
+        return await self._file.read("source", "end_offsets", offset_queries.ends, partitions)
 
     async def offsets_at(
         self, partitions: Collection[TopicPartition], timestamp_ms: int
     ) -> Mapping[TopicPartition, int]:
-        return await self._file.read("source", "offsets_at", lookup.offsets_at, partitions, timestamp_ms)
+        return await self._file.read("source", "offsets_at", offset_queries.offsets_at, partitions, timestamp_ms)
 
     def seek(self, old: Assignment, new: Assignment, offset: int) -> None:
         self._holdings.seek(old, new, offset)

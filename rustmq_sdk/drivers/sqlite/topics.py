@@ -14,7 +14,7 @@ from rustmq_sdk.errors import ConfigurationError, UnknownTopic
 from rustmq_sdk.values import TopicPartition
 
 
-class Place(NamedTuple):
+class PartitionRow(NamedTuple):
     """A partition's row.
 
     Attributes:
@@ -32,33 +32,33 @@ class Place(NamedTuple):
     newest_ms: int
 
 
-_PLACE = """
+_PARTITION_ROW = """
 SELECT p.id, p.start, p.next, p.total, p.newest_ms
 FROM topic AS t JOIN partition AS p ON p.topic = t.id WHERE t.name = ? AND p.number = ?
 """
 
 
-def place_of(queries: Queries, topic: str, partition: int) -> Place | None:
+def partition_row(queries: Queries, topic: str, partition: int) -> PartitionRow | None:
     """A partition's row; None if there is none."""
-    row = queries.row(_PLACE, topic, partition)
-    return None if row is None else Place(*row)
+    row = queries.row(_PARTITION_ROW, topic, partition)
+    return None if row is None else PartitionRow(*row)
 
 
-def place_for_append(transaction: Transaction, topic: str, partition: int) -> Place:
+def partition_row_for_append(transaction: Transaction, topic: str, partition: int) -> PartitionRow:
     """A partition's row; a topic nobody knows is created, with one partition.
 
     Raises:
         UnknownTopic: the topic has no such partition.
     """
-    place = place_of(transaction, topic, partition)
-    if place is not None:
-        return place
+    row = partition_row(transaction, topic, partition)
+    if row is not None:
+        return row
 
     if partition == 0 and partition_count(transaction, topic) is None:
         _create(transaction, topic, 1, Retention())
-        place = place_of(transaction, topic, partition)
+        row = partition_row(transaction, topic, partition)
 
-    if place is None:
+    if row is None:
         count = partition_count(transaction, topic) or 0
         raise UnknownTopic(
             f"topic {topic!r} has {count} partition(s), from 0: there is no partition {partition}. "
@@ -67,7 +67,7 @@ def place_for_append(transaction: Transaction, topic: str, partition: int) -> Pl
             operation="append",
         )
 
-    return place
+    return row
 
 
 def partition_count(queries: Queries, topic: str) -> int | None:

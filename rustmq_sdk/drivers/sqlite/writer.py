@@ -22,7 +22,7 @@ from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.drivers.sqlite.housekeeping import Housekeeping
 from rustmq_sdk.drivers.sqlite.options import SqliteOptions
 from rustmq_sdk.drivers.sqlite.remembered_appends import RememberedAppends, Stored
-from rustmq_sdk.drivers.sqlite.topics import place_of
+from rustmq_sdk.drivers.sqlite.topics import partition_row
 from rustmq_sdk.drivers.sqlite.transaction import Queries, Transaction
 from rustmq_sdk.errors import OutcomeUnknown, RustMQError, TransientDriverError
 
@@ -282,12 +282,12 @@ class Writer:
 
         append = request.append
         queries = Queries(self._connected())
-        place = place_of(queries, append.topic, append.partition)
+        partition = partition_row(queries, append.topic, append.partition)
         assert append.sequence is not None
         return (
             None
-            if place is None
-            else RememberedAppends(place.id).find(queries, append.sequence, append.messages.length)
+            if partition is None
+            else RememberedAppends(partition.id).find(queries, append.sequence, append.messages.length)
         )
 
 

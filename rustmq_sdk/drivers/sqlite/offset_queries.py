@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.reading import offset_at
-from rustmq_sdk.drivers.sqlite.topics import Place, place_of
+from rustmq_sdk.drivers.sqlite.topics import PartitionRow, partition_row
 from rustmq_sdk.drivers.sqlite.transaction import Queries
 from rustmq_sdk.values import Checkpoint, TopicPartition
 
@@ -16,34 +16,34 @@ T = TypeVar("T")
 
 def starts(queries: Queries, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
     """The first offsets that are still there."""
-    return _each(queries, partitions, lambda place: place.start, 0)
+    return _each(queries, partitions, lambda partition: partition.start, 0)
 
 
 def ends(queries: Queries, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
     """One past the last offsets."""
-    return _each(queries, partitions, lambda place: place.next, 0)
+    return _each(queries, partitions, lambda partition: partition.next, 0)
 
 
 def offsets_at(
     queries: Queries, partitions: Collection[TopicPartition], timestamp_ms: int
 ) -> Mapping[TopicPartition, int]:
     """The first offsets not older than a time; the ends where there are none."""
-    return _each(queries, partitions, lambda place: offset_at(queries, place.id, timestamp_ms), 0)
+    return _each(queries, partitions, lambda partition: offset_at(queries, partition.id, timestamp_ms), 0)
 
 
 def committed(
     queries: Queries, partitions: Collection[TopicPartition], group: str
 ) -> Mapping[TopicPartition, Checkpoint | None]:
     """What the group has committed."""
-    return _each(queries, partitions, lambda place: claims.committed(queries, group, place.id), None)
+    return _each(queries, partitions, lambda partition: claims.committed(queries, group, partition.id), None)
 
 
 def _each(
-    queries: Queries, partitions: Collection[TopicPartition], ask: Callable[[Place], T], missing: T
+    queries: Queries, partitions: Collection[TopicPartition], ask: Callable[[PartitionRow], T], missing: T
 ) -> Mapping[TopicPartition, T]:
     answers = {}
     for tp in partitions:
-        place = None if tp.partition is None else place_of(queries, tp.topic, tp.partition)
-        answers[tp] = missing if place is None else ask(place)
+        partition = None if tp.partition is None else partition_row(queries, tp.topic, tp.partition)
+        answers[tp] = missing if partition is None else ask(partition)
 
     return answers
