@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-Kind: TypeAlias = Literal["refused", "reply_lost", "hang", "disconnect", "rebalance", "expire", "crash", "crash_after"]
+Kind: TypeAlias = Literal[
+    "refused", "reply_lost", "reply_late", "hang", "disconnect", "rebalance", "expire", "crash", "crash_after"
+]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -44,6 +46,8 @@ class Fault:
     * ``refused``: the call fails before it had an effect.
     * ``reply_lost``: the effect happens and the call fails. (A fetch of a log fails without effect: the position that
       it would have moved is the client's own.)
+    * ``reply_late``: the effect happens at once, and the call returns after ``seconds``. (A fetch: as ``hang``, since
+      what it has taken must not be lost if it is cancelled.)
     * ``hang``: the call waits ``seconds``, and then does what it should. For ever by default: until it is cancelled.
     * ``disconnect``: for ``seconds`` this call and all others of the driver fail, before they have an effect.
     * ``rebalance``: all members of the groups that the driver reads a log for give up everything and get it back; then
@@ -102,7 +106,7 @@ class FaultPlan:
         *,
         rate: float = 0.05,
         most: int = 20,
-        kinds: Sequence[Kind] = ("refused", "reply_lost", "hang", "disconnect", "rebalance", "expire"),
+        kinds: Sequence[Kind] = ("refused", "reply_lost", "reply_late", "hang", "disconnect", "rebalance", "expire"),
         operations: Sequence[str] = OPERATIONS,
         seconds: float = 3.0,
     ) -> FaultPlan:
@@ -114,7 +118,7 @@ class FaultPlan:
             most: faults in all, so that a program that can recover has the time to.
             kinds: to draw from.
             operations: that may go wrong.
-            seconds: the longest hang or disconnect.
+            seconds: the longest hang, disconnect or late reply.
         """
         plan = cls()
         plan._rng = random.Random(seed)

@@ -128,6 +128,9 @@ class FaultyDriver:
             self.crashed.set()
 
         await self._unless_crashed()
+        if fault is not None and fault.kind == "reply_late" and operation != "source.fetch":
+            await _pass(fault.seconds)
+
         if fault is not None and fault.kind == "reply_lost":
             raise lost_reply or failure(operation, "the connection was lost before the answer came")
 
@@ -165,8 +168,8 @@ class FaultyDriver:
         if fault.kind == "refused" or (fault.kind == "reply_lost" and position_is_ours):
             raise failure(fault.operation, "refused")
 
-        if fault.kind == "hang":
-            await (anyio.sleep_forever() if math.isinf(fault.seconds) else anyio.sleep(fault.seconds))
+        if fault.kind == "hang" or (fault.kind == "reply_late" and fault.operation == "source.fetch"):
+            await _pass(fault.seconds)
 
         if fault.kind == "disconnect":
             self._down_until = anyio.current_time() + fault.seconds
@@ -343,6 +346,10 @@ class _FaultyAdmin:
 
     async def topics(self) -> Mapping[str, int]:
         return await self._call("admin.topics", self._admin.topics)
+
+
+async def _pass(seconds: float) -> None:
+    await (anyio.sleep_forever() if math.isinf(seconds) else anyio.sleep(seconds))
 
 
 def failure(operation: str, problem: str) -> TransientDriverError:

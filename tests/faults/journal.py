@@ -84,6 +84,7 @@ class Journal:
                 partition.finished.append((offset, message.key))
 
         partition.settled.add(offset)
+        partition.under_way[offset] += 1
         if partition.sought is not None:
             partition.sought.since.add(offset)
 
@@ -93,6 +94,7 @@ class Journal:
         """What an ack answered; None where it raised ``StalePartition`` or was cancelled while it waited."""
         tp, offset = self.place(message)
         partition = self._of(tp)
+        partition.under_way[offset] -= 1
         slot = (message._piece, message._index)
         self.note(f"{owner.name} acked {tp}@{offset} attempt {message.attempt}: {result and result.value}")
         if result is None and slot in self._opened:
@@ -100,7 +102,7 @@ class Journal:
             result = AckResult.PENDING
 
         if result not in SETTLED:
-            if offset not in partition.handled:
+            if offset not in partition.handled and not partition.under_way[offset]:
                 partition.settled.discard(offset)
                 if partition.sought is not None:
                     partition.sought.since.discard(offset)

@@ -54,6 +54,8 @@ class Partition:
     """Acked, ever."""
     settled: set[int] = field(default_factory=set)
     """Acked or on the way to it, since the last seek backwards: what a committed position may cover."""
+    under_way: Counter[int] = field(default_factory=Counter)
+    """Acks without an answer: there may be one of an older attempt beside that of the newest."""
     excused: int = 0
     """Below this offset messages may be missing: a seek went past them on the user's word."""
     sought: Sought | None = None

@@ -344,7 +344,7 @@ class Simulation:
         plan = self.scenario.plan(rng.randrange(1 << 30))
         if operations is not None:
             plan._operations = operations
-            plan._kinds = ("refused", "reply_lost", "hang", "disconnect")
+            plan._kinds = ("refused", "reply_lost", "reply_late", "hang", "disconnect")
 
         self.plans.append(plan)
         return Process(MemoryDriver(self.broker, self._capabilities), plan)

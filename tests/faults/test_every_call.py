@@ -31,7 +31,12 @@ OPERATIONS = [
     *((kind, name) for kind in ("log", "queue") for name in ("dead_letters.put", "sink.append", "sink.partitions")),
 ]
 # A producer is no member of a group, and a crashed one has nobody who repeats what it said.
-OF_PRODUCERS: tuple[Kind, ...] = ("refused", "reply_lost", "hang", "disconnect")
+OF_PRODUCERS: tuple[Kind, ...] = ("refused", "reply_lost", "reply_late", "hang", "disconnect")
+LASTING: dict[Kind, tuple[float, ...]] = {
+    "disconnect": (0.7, 2.5),
+    "hang": (2.5, math.inf),
+    "reply_late": (0.7, 2.5, math.inf),
+}
 FAULTS = [
     (kind, operation, fault)
     for kind, operation in OPERATIONS
@@ -121,7 +126,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_fault_at_every_call(backend: Backend, kind: Literal["log", "queue"], operation: str, fault: Kind) -> None:
     for call in range(1, CALLS + 1):
-        for seconds in (0.7, 2.5) if fault == "disconnect" else (2.5, math.inf) if fault == "hang" else (0.0,):
+        for seconds in LASTING.get(fault, (0.0,)):
             simulation = play(kind, Fault(operation, fault, call, seconds), backend)
             assert not simulation.problems, simulation.story(backend)
 

@@ -71,6 +71,22 @@ class TestSeeking:
 
         assert stage.committed() == 10
 
+    @pytest.mark.parametrize("target", [0, 12])
+    async def test_a_seek_outlives_a_commit_that_is_answered_after_it(self, stage: Stage, target: int) -> None:
+        stage.send(20)
+        stage.plan = Plan(Fault("source.commit", "reply_late", seconds=3))
+        stage.plan.breaks("source.commit")
+        async with stage.consumer() as consumer:
+            await ack(*(await take(consumer, 10)))
+            await passes(2)
+            assert stage.committed() == 10, "and nobody was told"
+            await consumer.seek("t", 0, target)
+            await passes(4)
+            # What the broker has is our own doing, and no order of an operator's.
+            stage.broker.rebalance("g")
+            await passes(1)
+            assert offsets(await take(consumer, 1)) == [target]
+
     async def test_a_seek_is_committed_at_the_exit_even_if_nothing_is_received(self, stage: Stage) -> None:
         stage.send(10)
         async with stage.consumer() as consumer:
