@@ -186,7 +186,7 @@ async def test_after_a_silence_nothing_is_delivered_that_became_somebody_elses(d
         driver._file().watcher.stop()
         subscription = member.subscription
         assert isinstance(subscription, SqliteSubscription)
-        ours = subscription._members._ours
+        ours = subscription._membership._ours
         assert isinstance(ours, Membership)
 
         def take(transaction: Transaction) -> None:
@@ -202,7 +202,7 @@ async def test_a_commit_of_an_earlier_epoch_changes_nothing(driver: SqliteDriver
     async with member_of(driver) as member:
         await member.owns(TPS)
         assert isinstance(member.subscription, SqliteSubscription)
-        me = member.subscription._members.member
+        me = member.subscription._membership.member
         file = driver._file()
         for epoch, done in ((1, True), (0, False), (2, False)):
             rows = [(1, epoch, Checkpoint(epoch + 5))]

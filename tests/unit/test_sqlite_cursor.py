@@ -28,19 +28,19 @@ def told(piece: Fetched) -> tuple[list[int], list[int], list[tuple[int, int]]]:
 
 def test_a_ring_during_the_look_leaves_it_open_whether_there_is_more() -> None:
     cursor = cursor_at(0)
-    before = cursor.rings
-    cursor.ring()
+    before = cursor.growths
+    cursor.grew()
     cursor.store(Chunk((), 0, 0), before)
     knows = [cursor.exhausted]  # the look may have come before what the ring was for
-    cursor.store(Chunk((), 0, 0), cursor.rings)
+    cursor.store(Chunk((), 0, 0), cursor.growths)
     knows.append(cursor.exhausted)
-    cursor.ring()
+    cursor.grew()
     assert [*knows, cursor.exhausted] == [False, True, False]
 
 
 def test_losses_and_damage_are_told_where_they_are() -> None:
     cursor = cursor_at(0)
-    cursor.store(Chunk((row(4, 4), row(10, 2, damaged=True), row(12, 1)), 5, 15), cursor.rings)
+    cursor.store(Chunk((row(4, 4), row(10, 2, damaged=True), row(12, 1)), 5, 15), cursor.growths)
     pieces = []
     while (piece := cursor.take(100, 1000)) is not None:
         pieces.append(piece)
@@ -53,7 +53,7 @@ def test_losses_and_damage_are_told_where_they_are() -> None:
     assert [piece.next_offset for piece in pieces] == [8, 12, 13]
     assert cursor.available == 0, "what is not there would keep the rest from being read"
     assert not cursor.exhausted
-    cursor.store(Chunk((), 5, 15), cursor.rings)
+    cursor.store(Chunk((), 5, 15), cursor.growths)
     last = cursor.take(1, 1)
     assert last is not None
     assert (told(last), last.next_offset) == (([], [], [(13, 15)]), 15)
@@ -61,7 +61,7 @@ def test_losses_and_damage_are_told_where_they_are() -> None:
 
 def test_of_damage_as_well_no_more_is_told_than_asked_for() -> None:
     cursor = cursor_at(1)
-    cursor.store(Chunk((row(0, 5, damaged=True), row(5, 1)), 0, 6), cursor.rings)
+    cursor.store(Chunk((row(0, 5, damaged=True), row(5, 1)), 0, 6), cursor.growths)
     available, pieces = [], []
     for _ in range(3):
         available.append(cursor.available)
@@ -76,7 +76,7 @@ def test_of_damage_as_well_no_more_is_told_than_asked_for() -> None:
 def test_a_message_that_comes_whatever_its_size_counts_with_all_its_bytes(length: int) -> None:
     batch = encode(pack([OutgoingMessage(b"x" * 1000)] * length), 0)
     cursor = cursor_at(0)
-    cursor.store(Chunk([Row(0, length, batch.largest, batch.crc, batch.data)], 0, length), cursor.rings)
+    cursor.store(Chunk([Row(0, length, batch.largest, batch.crc, batch.data)], 0, length), cursor.growths)
     sizes = [piece.size for _ in range(length) if (piece := cursor.take(100, 10)) is not None]
     assert sizes == [1000] * length
 
@@ -93,7 +93,7 @@ def test_whatever_is_asked_everything_comes_once_and_in_order(
     rows = [row(sum(lengths[:at]), length) for at, length in enumerate(lengths)]
     rows = [each for each in rows if each.base + each.length > start]
     cursor = cursor_at(start)
-    cursor.store(Chunk(rows, 0, end), cursor.rings)
+    cursor.store(Chunk(rows, 0, end), cursor.growths)
     offsets: list[int] = []
     for turn in range(10 * end):
         messages, size = asked[turn % len(asked)]

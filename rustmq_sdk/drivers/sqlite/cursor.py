@@ -29,7 +29,7 @@ class Cursor:
         self.partition = partition
         self.read_to = offset
         """The next offset to read from the file."""
-        self.rings = 0
+        self.growths = 0
         """How often the partition was said to have grown."""
         self.available = 0
         """Messages that can be had without reading; a loss to tell counts as one. Kept, because many partitions are
@@ -58,15 +58,15 @@ class Cursor:
         """Whether something is there, or may be in the file."""
         return self.available > 0 or self._end is None or self.read_to < self._end
 
-    def ring(self) -> None:
+    def grew(self) -> None:
         """The partition may have grown."""
-        self.rings += 1
+        self.growths += 1
         self._end = None
 
-    def store(self, chunk: Chunk, rings: int) -> None:
-        """Takes what was read from :attr:`read_to` on. ``rings``: how many there were when the reading began."""
-        # A ring since then may be for something the look did not see.
-        self._end = chunk.end if rings == self.rings else None
+    def store(self, chunk: Chunk, growths: int) -> None:
+        """Takes what was read from :attr:`read_to` on. ``growths``: how many there were when the reading began."""
+        # What grew since then the reading may not have seen.
+        self._end = chunk.end if growths == self.growths else None
         if self.read_to < chunk.start:
             self._miss(chunk.start, "deleted, by retention or by hand")
 

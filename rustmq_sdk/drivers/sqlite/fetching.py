@@ -13,7 +13,7 @@ from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holding, Holdings
-from rustmq_sdk.drivers.sqlite.members import Members
+from rustmq_sdk.drivers.sqlite.membership_task import MembershipTask
 from rustmq_sdk.drivers.sqlite.reading import Position, read_chunks
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
@@ -41,14 +41,14 @@ class Fetching:
     Args:
         file: the log.
         holdings: what may be fetched.
-        members: asked, after a silence, whether it still is ours.
+        membership: asked, after a silence, whether it still is ours.
         bell: ends the waiting of a fetch, whoever does it.
     """
 
-    def __init__(self, file: LogFile, holdings: Holdings, members: Members, bell: Bell) -> None:
+    def __init__(self, file: LogFile, holdings: Holdings, membership: MembershipTask, bell: Bell) -> None:
         self._file = file
         self._holdings = holdings
-        self._members = members
+        self._membership = membership
         self._fetches = 0
         self._reads = 0
         self._bell = bell
@@ -65,7 +65,7 @@ class Fetching:
         """Partitions grew; None: any of them may have."""
         for holding in self._holdings:
             if keys is None or holding.partition in keys:
-                holding.cursor.ring()
+                holding.cursor.grew()
                 self._bell.nudge()
 
     async def fetch(
@@ -76,14 +76,14 @@ class Fetching:
         while True:
             # Before the look: what happens after this line is not slept through below.
             self._bell.rearm()
-            self._members.check()
+            self._membership.check()
             pieces = await self._pieces(wanted, max_messages, max_bytes)
             if pieces or self._bell.rung or not await self._bell.wait(deadline - anyio.current_time()):
                 self._bell.rung = False
                 return pieces
 
     async def _pieces(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
-        await self._members.confirm()
+        await self._membership.confirm()
         await checkpoint()
         while True:
             busy = self._busy(wanted)
@@ -111,13 +111,13 @@ class Fetching:
     async def _read(self, needy: Sequence[Holding], max_messages: int, max_bytes: int, most: int) -> int:
         """How many of them were looked at: ``most`` bytes may be used up before it is everybody's turn."""
         self._reads += 1
-        cursors = [(holding.cursor, holding.cursor.rings) for holding in needy]
+        cursors = [(holding.cursor, holding.cursor.growths) for holding in needy]
         ahead = READ_AHEAD // len(cursors)
         positions = [Position(cursor.partition, cursor.read_to) for cursor, _ in cursors]
         chunks = await self._file.read("source", "fetch", read_chunks, positions, max_messages, max_bytes, ahead, most)
-        for holding, (cursor, rings), chunk in zip(needy, cursors, chunks, strict=False):
+        for holding, (cursor, growths), chunk in zip(needy, cursors, chunks, strict=False):
             holding.last_read = self._reads
-            cursor.store(chunk, rings)
+            cursor.store(chunk, growths)
 
         return len(chunks)
 

@@ -15,8 +15,8 @@ from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, TOPICS, Changed, LoopLi
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
-from rustmq_sdk.drivers.sqlite.members import Members
 from rustmq_sdk.drivers.sqlite.membership import Membership
+from rustmq_sdk.drivers.sqlite.membership_task import MembershipTask
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
 from rustmq_sdk.slots import AssignmentListener, Capabilities, SourceRequest
@@ -73,13 +73,13 @@ class SqliteSource:
             ours = Membership(self._file, request, listener, holdings, fetch_bell, missed)
             keys = frozenset({TOPICS, MEMBERS, group_key(request.group)})
 
-        members = Members(ours, keys, fetch_bell, look_bell)
-        fetching = Fetching(self._file, holdings, members, fetch_bell)
-        subscription = SqliteSubscription(self._file, request.group, holdings, fetching, members)
+        membership = MembershipTask(ours, keys, fetch_bell, look_bell)
+        fetching = Fetching(self._file, holdings, membership, fetch_bell)
+        subscription = SqliteSubscription(self._file, request.group, holdings, fetching, membership)
         with raised_as_itself() as body:
-            async with _listening(self._file, fetching, members), anyio.create_task_group() as tasks:
+            async with _listening(self._file, fetching, membership), anyio.create_task_group() as tasks:
                 # Its first step comes after this generator has yielded: the listener has its subscription by then.
-                tasks.start_soon(members.run)
+                tasks.start_soon(membership.run)
                 with body:
                     yield subscription
 
@@ -87,12 +87,12 @@ class SqliteSource:
 
 
 @asynccontextmanager
-async def _listening(file: LogFile, fetching: Fetching, members: Members) -> AsyncIterator[None]:
+async def _listening(file: LogFile, fetching: Fetching, membership: MembershipTask) -> AsyncIterator[None]:
     """Hears broadcasts meanwhile, and leaves the group at the end, also when cancelled."""
 
     def tell(changed: Changed) -> None:
         fetching.heard(changed)
-        members.heard(changed)
+        membership.heard(changed)
 
     loop_listener = LoopListener(tell)
     file.watcher.listen(loop_listener.hear)
@@ -101,4 +101,4 @@ async def _listening(file: LogFile, fetching: Fetching, members: Members) -> Asy
     finally:
         file.watcher.unlisten(loop_listener.hear)
         with anyio.move_on_after(LEAVE_SECONDS, shield=True):
-            await members.leave()
+            await membership.leave()

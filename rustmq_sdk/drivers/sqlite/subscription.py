@@ -12,7 +12,7 @@ from rustmq_sdk.drivers.sqlite import claims, offset_queries
 from rustmq_sdk.drivers.sqlite.fetching import Fetching
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
-from rustmq_sdk.drivers.sqlite.members import Members
+from rustmq_sdk.drivers.sqlite.membership_task import MembershipTask
 from rustmq_sdk.drivers.sqlite.rereading import reread
 from rustmq_sdk.errors import OutcomeUnknown, Unsupported
 from rustmq_sdk.slots import Fetched
@@ -27,17 +27,17 @@ class SqliteSubscription:
         group: None commits nothing: ``commit`` raises ``Unsupported`` and ``committed`` knows nothing.
         holdings: what the membership keeps up to date.
         fetching: reads for them.
-        members: whose partitions these are.
+        membership: whose partitions these are.
     """
 
     def __init__(
-        self, file: LogFile, group: str | None, holdings: Holdings, fetching: Fetching, members: Members
+        self, file: LogFile, group: str | None, holdings: Holdings, fetching: Fetching, membership: MembershipTask
     ) -> None:
         self._file = file
         self._group = group
         self._holdings = holdings
         self._fetching = fetching
-        self._members = members
+        self._membership = membership
         self._refused = False
 
     async def fetch(
@@ -50,7 +50,7 @@ class SqliteSubscription:
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
-        return self._members.missing_topics
+        return self._membership.missing_topics
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         """RETRY where the file could not be written for now: the same checkpoint may be written again."""
@@ -65,7 +65,9 @@ class SqliteSubscription:
             return outcomes
 
         try:
-            written = await self._file.write("source", "commit", claims.commit, self._group, self._members.member, rows)
+            written = await self._file.write(
+                "source", "commit", claims.commit, self._group, self._membership.member, rows
+            )
         except OutcomeUnknown as error:
             if not self._refused:
                 log(
@@ -81,7 +83,7 @@ class SqliteSubscription:
 
         self._refused = False
         if not all(written):
-            self._members.nudge()
+            self._membership.nudge()
 
         committed = (each for each, done in zip(ours, written, strict=True) if done)
         return outcomes | dict.fromkeys(committed, CommitOutcome.COMMITTED)

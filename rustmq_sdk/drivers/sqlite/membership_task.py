@@ -14,7 +14,7 @@ from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
 
 
-class Members:
+class MembershipTask:
     """Runs a :class:`Membership` or a :class:`Solo`.
 
     Args:
