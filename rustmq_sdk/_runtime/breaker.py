@@ -17,10 +17,13 @@ from pybreaker import CircuitBreaker, CircuitMemoryStorage
 
 from rustmq_sdk._core.circuit import CLOSED, OPEN, PROBE_PAUSE, Gate, is_failure
 from rustmq_sdk._error_text import name_and_text
-from rustmq_sdk.errors import CircuitOpen, TransientDriverError
+from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+MAY_PASS = (TransientDriverError, OutcomeUnknown, CircuitOpen, TimeoutError)
+"""How a call can fail that is worth making again: refused, perhaps made, not admitted, or not answered in time."""
 
 
 class Breaker:

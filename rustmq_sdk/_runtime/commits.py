@@ -13,11 +13,11 @@ import anyio
 
 from rustmq_sdk._core.ledger import Ledger, Snapshot
 from rustmq_sdk._runtime.acknowledger import Write
+from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.spills import Spills
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
-from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
-from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome, TopicPartition
+from rustmq_sdk.values import Assignment, Checkpoint, CommitOutcome
 
 UNHURRIED, HURRIED = 0.5, 0.1
 """Of ``commit_timeout``, for storing what does not fit: in a commit like any other, and in one before a farewell."""
@@ -47,7 +47,7 @@ class LogCommits:
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
         self._pins: dict[Ledger, Snapshot] = {}
-        self.unconfirmed = Unconfirmed(session, "commit")
+        self.unconfirmed = Unconfirmed(session, operation="commit", what="commit of {} partitions")
 
     @property
     def last_error(self) -> Exception | None:
@@ -113,8 +113,8 @@ class LogCommits:
             outcomes = await call(
                 self._send, {ledger.assignment: snapshot.checkpoint for ledger, snapshot in snapshots.items()}
             )
-        except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
-            self.unconfirmed.failed(error, *_told(snapshots))
+        except MAY_PASS as error:
+            self.unconfirmed.failed(error, [ledger.assignment.tp for ledger in snapshots])
             return False
 
         written: dict[Ledger, Snapshot] = {}
@@ -134,7 +134,7 @@ class LogCommits:
 
     def _take_stock(self, left: Collection[Ledger]) -> bool:
         if left:
-            self.unconfirmed.put_off(*_told(left))
+            self.unconfirmed.put_off([ledger.assignment.tp for ledger in left])
         else:
             self.unconfirmed.confirmed()
 
@@ -184,7 +184,3 @@ class LogCommits:
             )
 
         self._on_relief()
-
-
-def _told(ledgers: Collection[Ledger]) -> tuple[list[TopicPartition], str]:
-    return [ledger.assignment.tp for ledger in ledgers], f"commit of {len(ledgers)} partitions"

@@ -17,9 +17,9 @@ from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
+from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import OutcomeUnknown, TransientDriverError
 from rustmq_sdk.letters import as_message
 from rustmq_sdk.message import STALE
 from rustmq_sdk.slots import Sink
@@ -132,7 +132,7 @@ class DeadLetterWriter:
         letters = [letter.letter for letter in batch]
         try:
             await self._circuit.run(self._put_in_time, letters)
-        except (TransientDriverError, OutcomeUnknown, TimeoutError, OSError) as error:
+        except (*MAY_PASS, OSError) as error:
             # Unknown counts as not written: a letter twice is better than none.
             await self._pause_after(error)
         except Exception as error:

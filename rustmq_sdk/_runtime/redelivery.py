@@ -19,10 +19,10 @@ from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
+from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.cache import Body, MessageCache
 from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import CircuitOpen, TransientDriverError
 from rustmq_sdk.message import STALE, Message
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Broken, Gone
@@ -188,7 +188,7 @@ class Redelivery:
         try:
             offsets = [retry.offset for retry in retries]
             fetched = await self._session.circuit("source.read").run_or_raise(self._read, ledger, offsets)
-        except (TransientDriverError, TimeoutError, CircuitOpen) as error:
+        except MAY_PASS as error:
             log(logging.WARNING, "read_failed", "%s: reading for a retry: %r", ledger.assignment.tp, error)
             self._again_later(retries)
             return

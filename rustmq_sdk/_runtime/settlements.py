@@ -14,11 +14,10 @@ from rustmq_sdk._core.leases import Due, LeaseBook
 from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.acknowledger import Write
+from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.unconfirmed import Unconfirmed
-from rustmq_sdk.errors import CircuitOpen, OutcomeUnknown, TransientDriverError
 from rustmq_sdk.slots import Ack, Nack, SettleOutcome, Term
-from rustmq_sdk.values import TopicPartition
 
 BATCH = 1000
 """Settlements in one broker call."""
@@ -39,7 +38,7 @@ class QueueSettlements:
         self._on_settled = on_settled
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
-        self.unconfirmed = Unconfirmed(session, "settle")
+        self.unconfirmed = Unconfirmed(session, operation="settle", what="settling {} messages")
 
     @property
     def last_error(self) -> Exception | None:
@@ -65,14 +64,14 @@ class QueueSettlements:
             call = self._circuit.run_once if once else self._circuit.run_or_raise
             try:
                 outcomes = await call(self._send, batch)
-            except (TransientDriverError, TimeoutError, OutcomeUnknown, CircuitOpen) as error:
-                self.unconfirmed.failed(error, *_told(batch))
+            except MAY_PASS as error:
+                self.unconfirmed.failed(error, [due.piece.assignment.tp for due in batch])
                 return False
 
             left += self._take_in(batch, outcomes)
 
         if left:
-            self.unconfirmed.put_off(*_told(left))
+            self.unconfirmed.put_off([due.piece.assignment.tp for due in left])
         else:
             self.unconfirmed.confirmed()
 
@@ -103,10 +102,6 @@ class QueueSettlements:
 
         self._on_relief()
         return left
-
-
-def _told(batch: list[Due]) -> tuple[list[TopicPartition], str]:
-    return sorted({due.piece.assignment.tp for due in batch}), f"settling {len(batch)} messages"
 
 
 def _settlement(due: Due) -> Ack | Nack | Term:

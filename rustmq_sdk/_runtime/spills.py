@@ -17,8 +17,9 @@ import anyio
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.spill import name_of, unspilled
 from rustmq_sdk._log import log
+from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.session import Session
-from rustmq_sdk.errors import CircuitOpen, DriverError, OutcomeUnknown
+from rustmq_sdk.errors import DriverError
 from rustmq_sdk.slots import StateStore
 from rustmq_sdk.values import TopicPartition
 
@@ -28,7 +29,6 @@ ATTEMPTS = 3
 """To write, where somebody else has written since we looked: a member that has lost the partition, at most once."""
 PATIENCE = 0.4
 """Of ``commit_timeout``, for one call: less than a commit gives all of them, so that the circuit hears of it."""
-_FAILURES = (DriverError, OutcomeUnknown, CircuitOpen, TimeoutError)
 
 
 class Spills:
@@ -55,7 +55,7 @@ class Spills:
         place = 1 - self._committed.get(tp, 1)
         try:
             return await self._ask(self._put, self._key(tp, place), spill)
-        except _FAILURES as error:
+        except (*MAY_PASS, DriverError) as error:
             log(logging.WARNING, "spill_failed", "%s: its checkpoint does not fit, and is cut short: %s", tp, error)
             return False
 
@@ -84,7 +84,7 @@ class Spills:
         assert self._store is not None
         try:
             found = await self._ask(self._store.get, self._key(tp, place))
-        except _FAILURES as error:
+        except (*MAY_PASS, DriverError) as error:
             log(logging.WARNING, "spill_failed", "%s: its checkpoint cannot be read: %s", tp, error)
             return None
 

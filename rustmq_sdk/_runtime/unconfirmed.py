@@ -25,11 +25,13 @@ class Unconfirmed:
 
     Args:
         operation: of the driver, for errors.
+        what: is written, with a place for how many.
     """
 
-    def __init__(self, session: Session, operation: str) -> None:
+    def __init__(self, session: Session, *, operation: str, what: str) -> None:
         self._session = session
         self._operation = operation
+        self._what = what
         self._since: float | None = None
         self.error: Exception | None = None
         """Of the latest attempt that said why; None once one was confirmed."""
@@ -43,21 +45,24 @@ class Unconfirmed:
         """All of it is written, or nothing is left to write."""
         self._since = self.error = None
 
-    def failed(self, error: Exception, partitions: Collection[TopicPartition], what: str) -> None:
-        """It is not written. What is said is logged, and told to observers."""
+    def failed(self, error: Exception, left: Collection[TopicPartition]) -> None:
+        """It is not written. What is said is logged, and told to observers.
+
+        ``left``: of each thing that is not, where it belongs.
+        """
         if isinstance(error, TimeoutError):
             problem = f"no answer within {self._session.config.commit_timeout} s"
             error = TransientDriverError(problem, slot="source", operation=self._operation)
 
         self.error = error
-        log(logging.WARNING, "commit_failed", "%s failed: %s", what, error)
-        self._session.observers("commit_failed", partitions, str(error))
+        log(logging.WARNING, "commit_failed", "%s failed: %s", self._what.format(len(left)), error)
+        self._session.observers("commit_failed", list(dict.fromkeys(left)), str(error))
 
-    def put_off(self, partitions: Collection[TopicPartition], what: str) -> None:
+    def put_off(self, left: Collection[TopicPartition]) -> None:
         """The driver says "not now". That is said once, when it has gone on for too long."""
         if self.error is None and self._too_long():
             problem = f"the driver has put it off for {self._lasts:.0f} s, without an error"
-            self.failed(TransientDriverError(problem, slot="source", operation=self._operation), partitions, what)
+            self.failed(TransientDriverError(problem, slot="source", operation=self._operation), left)
 
     def reason(self) -> Reason | None:
         """For ``health()``."""
