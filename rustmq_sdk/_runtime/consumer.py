@@ -29,8 +29,11 @@ from rustmq_sdk.values import TopicPartition
 class Consumer:
     """Receives messages and settles them one by one; loses nothing.
 
-    An async context manager, entered and left in the same task. All its tasks live in one TaskGroup: one for the
-    subscription, one fetches, one handles acks, one redelivers, one writes dead letters if there is a route.
+    An async context manager, entered and left in the same task. Of its calls only ``stop()`` may come from another
+    thread or event loop: the others are a ``ConsumerStateError`` where they would have to wait, or to wake somebody.
+
+    All its tasks live in one TaskGroup: one for the subscription, one fetches, one handles acks, one redelivers, one
+    writes dead letters if there is a route.
 
     Made by ``client.consumer(…)``, or from hand-made slots: ``Consumer(source, group=…, …)``.
 
@@ -208,7 +211,9 @@ class Consumer:
 
         Args:
             handler: async, or plain: then it runs in a daemon thread (which cannot be cancelled), with a copy of the
-                context variables. Takes a ``Message``, or ``Messages`` where ``batch_size`` is given.
+                context variables. Takes a ``Message``, or ``Messages`` where ``batch_size`` is given. A plain one
+                awaits by ``anyio.from_thread.run(producer.send, …, token=token)``, with a ``token =
+                anyio.lowlevel.current_token()`` taken beside the call of ``run()``.
             concurrency: handlers at work at the same time; exactly as many tasks are added.
             ordering: ``"key"`` (default on logs; messages without a key are free), ``"partition"``, or ``"none"``
                 (default on queues). A message that waits for its retry holds back only its own key (or partition).
@@ -327,6 +332,7 @@ class Consumer:
 
         What was fetched is kept, what was handed out can be settled, and the pause survives rebalances.
         """
+        self._session.require_thread("pause_partitions()")
         chosen = named_partitions(partitions)
         self._running.partitions.pause(chosen)
         self._running.fetcher.kick()
@@ -339,6 +345,7 @@ class Consumer:
         with a WARNING, until it is resumed once more. So code that pauses and resumes to hold back the flow gives up no
         message.
         """
+        self._session.require_thread("resume_partitions()")
         chosen = named_partitions(partitions)
         self._running.partitions.resume(chosen)
         self._running.fetcher.kick()

@@ -34,6 +34,8 @@ _LAST_ANSWERS = 1.0
 class Producer:
     """Sends messages; an async context manager, to be entered once. ``client.producer()`` makes one.
 
+    It belongs to the event loop it was entered in: in another one its awaitable calls are a ``ConsumerStateError``.
+
     Promises:
         1. *Durable on return*: what :meth:`send` and :meth:`send_batch` return is stored.
         2. *In order*: the messages of one partition, and so those of one key, are stored in the order of the calls,

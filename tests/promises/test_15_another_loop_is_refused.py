@@ -158,6 +158,17 @@ async def test_what_has_to_be_told_is_told_wholly_or_refused(
     assert stage.committed() == 3
 
 
+@pytest.mark.parametrize("call", ["pause_partitions", "resume_partitions"])
+async def test_partitions_are_paused_and_resumed_by_their_own_thread(stage: Stage, call: str) -> None:
+    stage.send(1)
+    async with stage.consumer() as consumer:
+        await take(consumer, 1)
+        with pytest.raises(ConsumerStateError, match=rf"{call}\(\): the consumer belongs to another event loop"):
+            await run_in_daemon_thread(getattr(consumer, call), [("t", 0)])
+
+        assert not consumer.paused_partitions
+
+
 async def test_what_is_at_hand_needs_no_loop(stage: Stage, anyio_backend_name: str) -> None:
     stage.send(3)
     received: list[Message] = []
