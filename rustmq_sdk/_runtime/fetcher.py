@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -17,7 +15,7 @@ from rustmq_sdk._core.leases import LeaseBook, Leased
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
-from rustmq_sdk._runtime.joining import join_small
+from rustmq_sdk._runtime.fetched import join_small, only, split_at_holes
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import Message, Settler
@@ -238,9 +236,9 @@ class Fetcher:
             self._on_gone(lane, gone)
 
         spent = book.spent(fetched.receipts)
-        self._take_piece(lane, _chosen(fetched, [index for index in range(len(fetched.records)) if index not in spent]))
+        self._take_piece(lane, only(fetched, [index for index in range(len(fetched.records)) if index not in spent]))
         for index, attempts in spent.items():
-            piece, _ = self._admit(book, _chosen(fetched, [index]))
+            piece, _ = self._admit(book, only(fetched, [index]))
             if piece is not None:
                 self._on_spent(piece, fetched.build([fetched.records[index]], piece, 0)[0], attempts)
 
@@ -261,57 +259,6 @@ def _later_attempts(piece: Piece) -> int:
 
     due, offsets = piece.ledger.due_attempts, piece.offsets
     return sum(offsets[0] <= offset <= offsets[-1] for offset in due)
-
-
-def _chosen(fetched: Fetched, places: Sequence[int]) -> Fetched:
-    """A queue's piece with only the records at these places."""
-    if len(places) == len(fetched.records):
-        return fetched
-
-    return replace(
-        fetched,
-        offsets=range(len(places)),
-        records=[fetched.records[place] for place in places],
-        receipts=[fetched.receipts[place] for place in places],
-        attempts=[fetched.attempts[place] for place in places] if fetched.attempts else (),
-        size=fetched.size * len(places) // max(1, len(fetched.records)),
-        gone=(),
-    )
-
-
-def split_at_holes(fetched: Fetched) -> Iterator[tuple[Fetched, Broken | Gone | None]]:
-    """The good records before each broken one and each lost range, and after the last."""
-    offsets, records = fetched.offsets, fetched.records
-    share = fetched.size // max(1, len(offsets))
-    done = 0
-    holes: list[Broken | Gone] = [*fetched.broken, *fetched.gone]
-    for hole in sorted(holes, key=_start):
-        cut = bisect_left(offsets, _start(hole), done)
-        part = replace(
-            fetched,
-            offsets=offsets[done:cut],
-            records=records[done:cut],
-            next_offset=_start(hole),
-            size=share * (cut - done),
-            broken=(),
-            gone=(),
-        )
-        yield part, hole
-        done = cut
-
-    rest = replace(
-        fetched,
-        offsets=offsets[done:],
-        records=records[done:],
-        size=share * (len(offsets) - done),
-        broken=(),
-        gone=(),
-    )
-    yield rest, None
-
-
-def _start(hole: Broken | Gone) -> int:
-    return hole.offset if isinstance(hole, Broken) else hole.first
 
 
 def _is_empty(fetched: Sequence[Fetched]) -> bool:

@@ -11,9 +11,11 @@ import pytest
 
 from rustmq_sdk import (
     AckResult,
+    CircuitOpen,
     Consumer,
     DeadLetter,
     Message,
+    OutcomeUnknown,
     PartitionStopped,
     PermanentDriverError,
     Reject,
@@ -259,13 +261,24 @@ class TestOtherRoutes:
             stage.send(1)
             assert texts(await take(consumer, 1)) == ["m4"]
 
-    async def test_an_error_that_nobody_has_heard_of_loses_no_letter(self, stage: Stage) -> None:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            TransientDriverError("not now", slot="dead_letters", operation="put"),
+            OutcomeUnknown("it may be stored or not"),
+            CircuitOpen("of a client that the function writes with", 5.0),
+            TimeoutError(),
+            ConnectionError("refused"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    async def test_a_route_that_fails_for_a_while_gets_its_letter_later(self, stage: Stage, error: Exception) -> None:
         calls: list[int] = []
 
         async def write(given: Sequence[DeadLetter]) -> None:
             calls.append(len(given))
             if len(calls) < 3:
-                raise TransientDriverError("not now", slot="dead_letters", operation="put")
+                raise error
 
         stage.send(1)
         async with stage.consumer(dead_letters=write) as consumer:
