@@ -122,7 +122,7 @@ class ConsumerConfig(Schema, frozen=True, kw_only=True):
     ] = 25.0
     commit_timeout: Annotated[float, about("Seconds that one commit may take.", gt=0)] = 10.0
     ack_timeout: Annotated[
-        float | None, about("Seconds after which an unsettled message is taken back and comes again. None: never.")
+        float | None, about("Seconds that a message may be in hand, unsettled, before it comes again. None: any time.")
     ] = None
     stall_after: Annotated[float, about("Seconds after which an unsettled message is reported as stalled.", gt=0)] = (
         60.0

@@ -27,8 +27,6 @@ class Buffer:
         self._rotation: deque[Lane] = deque()
         self._held: set[Lane] = set()
         self._waiting = 0
-        self.piecemeal = False
-        """Load one message at a time, and note when: for taking messages back after a time."""
 
     # Lanes
 
@@ -160,8 +158,7 @@ class Buffer:
     def load(self, now: float) -> int:
         """Refills ``ready``; how many messages came in."""
         loaded: list[Message] = []
-        limit = 1 if self.piecemeal else LOAD
-        while self._rotation and len(loaded) < limit:
+        while self._rotation and len(loaded) < LOAD:
             lane = self._rotation.popleft()
             lane.queued = False
             if lane.at_obstacle and (loaded or self.ready or lane.parked):
@@ -172,7 +169,7 @@ class Buffer:
 
                 continue
 
-            part, _ = self._next_part(lane, 1 if self.piecemeal else None, now)
+            part, _ = self._next_part(lane, None, now)
             # One piece is the common case: then its list is used as it is.
             loaded = loaded + part if loaded else part
             self._queue(lane)
@@ -213,7 +210,7 @@ class Buffer:
         lane.forget_settled_keys()
         waiting = lane.waiting[0]
         before = len(waiting)
-        part = waiting.load(before if most is None else most, now, timed=self.piecemeal)
+        part = waiting.load(before if most is None else most, now)
         self._waiting -= before - len(waiting)
         if not len(waiting):
             lane.waiting.popleft()

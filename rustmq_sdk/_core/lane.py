@@ -26,12 +26,10 @@ class Waiting:
     def __len__(self) -> int:
         return len(self.piece) - self.first
 
-    def load(self, most: int, now: float, *, timed: bool) -> tuple[list[Message], Span | None]:
+    def load(self, most: int, now: float) -> tuple[list[Message], Span | None]:
         """Builds up to ``most`` messages, in order. What was settled before a restart is left out.
 
         Answers with them the run of slots that they fill, or None where that takes a closer look.
-
-        ``timed`` notes when; then ``most`` should be 1, so that it is also when they are handed out.
         """
         piece, first = self.piece, self.first
         end = min(first + most, len(piece))
@@ -39,10 +37,6 @@ class Waiting:
         messages = self.build(records, piece, first)
         self.first = end
         piece.loaded_at = now
-        if timed:
-            times = piece.times = piece.times or {}
-            times.update(dict.fromkeys(range(first, end), now))
-
         due = piece.ledger.due_attempts
         # Something may be settled before it is delivered: before a restart, or its lease has run out.
         settled = piece.count(FREE, first, end) + piece.count(WATCH, first, end) < end - first
@@ -78,7 +72,7 @@ class Obstacle(Waiting):
         super().__init__(piece, (), lambda *_: [])
         self._reached = reached
 
-    def load(self, most: int, now: float, *, timed: bool) -> tuple[list[Message], Span | None]:
+    def load(self, most: int, now: float) -> tuple[list[Message], Span | None]:
         """Nothing to hand out; stops the partition instead."""
         self.first = len(self.piece)
         self._reached()
@@ -132,8 +126,13 @@ class Lane:
         """No new messages until the watermark has moved: the checkpoint could not remember more of them.
 
         Asked of the watermark and not of the next commit: without auto-commit that may wait for these very messages.
+        Where nothing that was fetched is unsettled, only new messages can move the watermark.
         """
-        return self.pressed_at is not None and self.ledger.watermark <= self.pressed_at
+        if self.pressed_at is None:
+            return False
+
+        watermark = self.ledger.watermark
+        return watermark <= self.pressed_at and watermark < self.ledger.scanned
 
     @property
     def backlog(self) -> int:

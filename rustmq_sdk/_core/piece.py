@@ -83,6 +83,13 @@ class Piece(bytearray):
         """How log lines name a message."""
         return self.assignment.tp.at(self.offsets[index])
 
+    def handed_out(self, first: int, end: int, now: float) -> None:
+        """Notes when, where messages are taken back after a time."""
+        if self.times is None:
+            self.times = {}
+
+        self.times.update(dict.fromkeys(range(first, end), now))
+
     def settle_range(self, first: int, end: int) -> int:
         """Settles what is FREE or WATCH in ``[first, end)``; how many that were."""
         part = self[first:end]

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Self, Unpack, final
 import anyio
 
 from rustmq_sdk._runtime.arguments import check_seconds, check_source, check_whole, named_partitions
+from rustmq_sdk._runtime.delivery import popping
 from rustmq_sdk._runtime.health import explain, health, statistics
 from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
@@ -62,7 +63,7 @@ class Consumer:
         put = route_of(route, config)
         self._session = session = Session(config, source.capabilities, observers_of(observers))
         self._life = Life(session, source, put)
-        self._pop: Callable[[], Message] = session.buffer.ready.pop
+        self._pop = popping(session, session.buffer.ready.pop)
 
     # Life
 
@@ -255,7 +256,7 @@ class Consumer:
         finally:
             parts.workers = None
             if not self._session.stopping:
-                self._pop = self._session.buffer.ready.pop
+                self._pop = popping(self._session, self._session.buffer.ready.pop)
 
     # Positions
 

@@ -14,10 +14,11 @@ from typing import TypeAlias
 import anyio
 import anyio.lowlevel
 
+from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import ConsumerStateError
-from rustmq_sdk.message import Message, Messages, Span
+from rustmq_sdk.message import AnyPiece, Message, Messages, Span
 
 CHECKPOINT_EVERY = 256
 """Messages between checkpoints: 2.5 to 4 us each (asyncio, trio), 0.01 to 0.02 us a message at this distance."""
@@ -26,6 +27,27 @@ QUIET = 5.0
 
 Pop: TypeAlias = Callable[[], Message]
 TakeBatch: TypeAlias = Callable[[int, float], tuple[list[Message], list[Span]]]
+
+
+def popping(session: Session, pop: Pop) -> Pop:
+    """``pop``, which with ``ack_timeout`` notes when each message is handed out, and not when it is built.
+
+    Between the two it may wait as long as it likes: parked for its key, or until somebody asks.
+    """
+    if session.config.ack_timeout is None:
+        return pop
+
+    def pop_and_note() -> Message:
+        message = pop()
+        _note(message._piece, message._index, message._index + 1, session.clock())
+        return message
+
+    return pop_and_note
+
+
+def _note(piece: AnyPiece, first: int, end: int, now: float) -> None:
+    assert isinstance(piece, Piece)
+    piece.handed_out(first, end, now)
 
 
 class Delivery:
@@ -123,9 +145,14 @@ class Delivery:
         return self._taken(take, most)
 
     def _taken(self, take: TakeBatch, most: int) -> Messages | None:
-        messages, spans = take(most, self._session.clock())
+        now = self._session.clock()
+        messages, spans = take(most, now)
         if not messages:
             return None
+
+        if self._session.config.ack_timeout is not None:
+            for piece, first, end in spans:
+                _note(piece, first, end, now)
 
         self._since_checkpoint += len(messages)
         self._low()

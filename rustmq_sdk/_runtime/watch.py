@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from rustmq_sdk._core.lane import Lane
@@ -37,9 +38,8 @@ class Holder(NamedTuple):
 class Watch:
     """Looks through what is in flight a few times per ``stall_after`` and ``ack_timeout``.
 
-    No clock is read when a message is handed out. So a stall is found by looking: the same handed-out slot has held its
-    partition's watermark at each look for ``stall_after`` seconds. Only with ``ack_timeout`` times are kept, and
-    messages loaded one by one for it.
+    Without ``ack_timeout`` no clock is read when a message is handed out. So a stall is found by looking: the same
+    handed-out slot has held its partition's watermark at each look for ``stall_after`` seconds.
 
     Args:
         take_back: gets a slot that was handed out longer than ``ack_timeout`` ago.
@@ -118,16 +118,11 @@ class Watch:
     def _take_back_late(self, before: float) -> None:
         for lane in list(self._session.lanes):
             for piece, index in list(_late(lane, before)):
-                if not self._session.buffer.has(piece, index):
-                    self._take_back(piece, index)
+                self._take_back(piece, index)
 
 
 def _late(lane: Lane, before: float) -> Iterator[Slot]:
-    for piece in lane.ledger.open.values():
+    for piece in chain(lane.ledger.open.values(), lane.ledger.children.values()):
         for index, since in (piece.times or {}).items():
             if since <= before and piece[index] in (FREE, WATCH):
                 yield piece, index
-
-    for child in lane.ledger.children.values():
-        if child[0] == WATCH and 0 < child.loaded_at <= before:
-            yield child, 0

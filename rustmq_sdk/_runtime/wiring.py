@@ -78,7 +78,6 @@ class Parts:
         self.leave = anyio.Event()
         self.left = anyio.Event()
         self._introduce()
-        session.buffer.piecemeal = session.config.ack_timeout is not None
 
     def _introduce(self) -> None:
         """Parts that call each other cannot all be made with the others at hand."""

@@ -16,7 +16,7 @@ from rustmq_sdk._core.piece import piece_of
 from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.arguments import check_handler, check_seconds, check_whole, function_behind
-from rustmq_sdk._runtime.delivery import Delivery, Pop
+from rustmq_sdk._runtime.delivery import Delivery, popping
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.shutdown import IN_FLIGHT
 from rustmq_sdk._threads import run_in_daemon_thread
@@ -64,7 +64,7 @@ class Workers:
         self._in_threads = self._call is not handler
         self._concurrency = concurrency
         self._order = None if ordering == "none" else KeyOrder(session.buffer, whole_partition=ordering == "partition")
-        self._pop: Pop = session.buffer.ready.pop if self._order is None else self._order.pop
+        self._pop = popping(session, session.buffer.ready.pop if self._order is None else self._order.pop)
         self._take_batch = session.buffer.take_batch if self._order is None else self._order.take_batch
         self._batch_size = batch_size
         self._batch_wait = batch_wait

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
 
-from rustmq_sdk import AckResult, Message, OutgoingMessage, PartitionStopped, Retry, RetryPolicy
+from rustmq_sdk import AckResult, Message, Messages, OutgoingMessage, PartitionStopped, Retry, RetryPolicy
 from rustmq_sdk.testing import Fault
 from rustmq_sdk.values import Gone
 from tests.promises.stage import (
@@ -287,6 +288,50 @@ class TestItsHandles:
                 await message.ack()
 
         assert seen == [(offset, 1) for offset in range(50)]
+
+    @pytest.mark.parametrize("batch_size", [None, 3])
+    async def test_the_ack_timeout_begins_when_a_message_is_handed_out_and_not_while_it_waits_for_its_key(
+        self, stage: Stage, batch_size: int | None
+    ) -> None:
+        stage.send(20, keys=["k"])
+        running, most, handled = 0, 0, []
+
+        async def handler(received: Message | Messages) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await passes(9)
+            running -= 1
+            handled.extend(texts([received] if isinstance(received, Message) else received))
+
+        options: Any = {"ack_timeout": 10, "retry": RetryPolicy(max_attempts=1), "dead_letter_topic": DLQ}
+        async with stage.consumer(**options) as consumer, anyio.create_task_group() as group:
+            await in_background(group, partial(consumer.run, handler, concurrency=4, batch_size=batch_size))
+            await until(lambda: consumer.statistics().acked == 20)
+            consumer.stop()
+
+        assert (handled, most, stage.letters) == (numbered(20), 1, [])
+
+    async def test_nor_while_a_retry_waits_until_somebody_asks(self, either: Stage) -> None:
+        await passes(1)
+        either.send(1)
+        async with either.consumer(ack_timeout=10, cache_messages=10) as consumer:
+            await (await consumer.receive(10)).nack(delay=0)
+            await passes(9.9)
+            retry = await consumer.receive(10)
+            await passes(9.9)
+            assert retry.attempt == 2
+            assert await retry.ack() is AckResult.RECORDED
+
+    async def test_a_batch_that_nobody_settles_is_taken_back_after_the_ack_timeout(self, either: Stage) -> None:
+        either.send(3)
+        async with either.consumer(ack_timeout=20) as consumer:
+            lost = await consumer.receive_batch(3)
+            await lost[1].ack()
+            again = await take(consumer, 2)
+            assert {message.attempt for message in again} == {2}
+            await ack(*again)
+            assert await take_all(consumer, quiet=60) == []
 
     async def test_the_ack_timeout_counts_attempts_until_the_dead_letters(self, stage: Stage) -> None:
         stage.send(1)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
@@ -122,35 +121,6 @@ def test_the_list_that_receive_pops_from_stays_the_same_object() -> None:
     assert buffer.ready is ready == []
 
 
-def test_one_message_at_a_time_notes_when_each_was_handed_out() -> None:
-    buffer = Buffer()
-    buffer.piecemeal = True
-    lanes = [lane_of(buffer, number) for number in range(2)]
-    for lane in lanes:
-        fetch(buffer, lane, 3)
-
-    order = []
-    for now in range(6):
-        assert buffer.load(float(now)) == 1
-        order.append(buffer.ready.pop())
-
-    assert places(order) == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]
-    pieces = [next(iter(lane.ledger.open.values())) for lane in lanes]
-    assert [piece.times for piece in pieces] == [{0: 0.0, 1: 2.0, 2: 4.0}, {0: 1.0, 1: 3.0, 2: 5.0}]
-
-
-def test_noting_times_costs_the_same_for_each_message_of_a_large_piece() -> None:
-    buffer = Buffer()
-    buffer.piecemeal = True
-    lane = lane_of(buffer)
-    fetch(buffer, lane, 3)
-    received(buffer)
-    piece = next(iter(lane.ledger.open.values()))
-    times = piece.times
-    received(buffer)
-    assert piece.times is times
-
-
 def test_a_message_settled_before_a_restart_is_not_handed_out() -> None:
     buffer = Buffer()
     lane = lane_of(buffer, remembered=Remembered([(1, 3), (5, 9)]))
@@ -250,12 +220,9 @@ def test_a_leased_message_whose_lease_ran_out_in_the_buffer_is_not_handed_out() 
 class Buffers(Steps):
     """Three partitions: fetches, receives, batches, retries, pauses, revokes."""
 
-    piecemeal = False
-
     def __init__(self) -> None:
         super().__init__()
         self.buffer = Buffer()
-        self.buffer.piecemeal = self.piecemeal
         self.lanes = [lane_of(self.buffer, number) for number in range(3)]
         self.waiting: list[list[int]] = [[], [], []]
         """Offsets that were never handed out, in order."""
@@ -397,10 +364,5 @@ class Buffers(Steps):
         assert receive(self.buffer) is None
 
 
-class Piecemeal(Buffers):
-    piecemeal = True
-
-
-@pytest.mark.parametrize("machine", [Buffers, Piecemeal])
-def test_nothing_is_lost_doubled_or_out_of_order_whatever_happens(machine: type[Buffers]) -> None:
-    run(machine, examples=60, steps=40)
+def test_nothing_is_lost_doubled_or_out_of_order_whatever_happens() -> None:
+    run(Buffers, examples=60, steps=40)

@@ -117,7 +117,7 @@ class Ledgers(Steps):
             return
 
         waiting = Waiting(piece, offsets[cut:], build)
-        delivered, _ = waiting.load(len(waiting), 0.0, timed=False)
+        delivered, _ = waiting.load(len(waiting), 0.0)
         assert [message.offset for message in delivered] == fresh, "delivered twice, or skipped"
         for message in delivered:
             assert isinstance(message._piece, Piece)
@@ -372,7 +372,7 @@ class Ledgers(Steps):
             self.position = next_offset
             piece, cut = self.ledger.admit(offsets, next_offset, size=0, largest=0, owner=NOBODY)
             waiting = Waiting(piece, offsets[cut:], build) if piece is not None else None
-            delivered = waiting.load(len(waiting), 0.0, timed=False)[0] if waiting is not None else []
+            delivered = waiting.load(len(waiting), 0.0)[0] if waiting is not None else []
             assert {message.offset for message in delivered} == set(offsets) - self.started_with
             for message in delivered:
                 assert isinstance(message._piece, Piece)
