@@ -34,16 +34,23 @@ def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path, clock: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 def test_nothing_is_lost_on_kafka_when_processes_are_killed(tmp_path: Path, kafka: KafkaServer) -> None:
-    plan = Plan(seed=1, kills=8, lease=2.0).on_server()
-    account = Conductor(f"kafka://{kafka.bootstrap}", tmp_path, plan, print).run()
-    assert account.sound, str(account)
-    assert account.kills == 8
-    assert account.durable > 50
+    for seed in range(1, 5):
+        folder = tmp_path / f"{seed}"
+        folder.mkdir()
+        plan = Plan(seed=seed, kills=8, lease=2.0).on_server()
+        account = Conductor(f"kafka://{kafka.bootstrap}", folder, plan, print).run()
+        assert account.sound, str(account)
+        assert account.kills == 8
+        assert account.durable > 50
+        assert sum(account.again.values()) - account.again["its attempt had failed"] < account.stored / 4
+        # It is by chance that somebody is killed whose last commit had something above its watermark.
+        if account.remembered > 0:
+            break
+
     # Settled out of order, committed beside the watermark, and not run again: that would not be sound.
     assert account.remembered > 0
-    assert sum(account.again.values()) - account.again["its attempt had failed"] < account.stored / 4
 
 
 @pytest.mark.slow
