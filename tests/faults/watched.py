@@ -32,8 +32,7 @@ class WatchedSource:
         watched = WatchedListener(listener, self._journal, self._owner)
         async with self._source.subscribe(watched) as subscription:
             inner: Any = subscription
-            real = inner._log if self.capabilities.kind == "log" else inner._queue
-            self._owner.memberships.append(real.membership)
+            self._owner.memberships.append(inner._subscription.membership)
             yield WatchedSubscription(subscription, watched, self._journal, self._owner)
 
 
