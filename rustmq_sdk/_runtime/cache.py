@@ -35,44 +35,17 @@ class MessageCache:
         max_bytes: their bytes at most; 0 keeps none, and a single larger body is not kept.
         ttl: seconds after which a body is forgotten. Reading does not come into it: a read takes the body out.
         clock: the loop's clock.
-
-    Attributes:
-        hits, misses: how often :meth:`take` found a body, and how often the log has to be read instead.
-        evictions: bodies forgotten for room.
-        expirations: bodies forgotten for age.
-        refusals: bodies not kept, because the cache is off or the body alone is over the budget.
     """
 
     def __init__(self, max_messages: int, max_bytes: int, ttl: float, clock: Callable[[], float]) -> None:
         self._max_messages = max_messages if max_bytes else 0
-        self._bodies = _Bodies(max_bytes, ttl, timer=clock, getsizeof=_size)
-        self.hits = 0
-        self.misses = 0
-        self.refusals = 0
+        self._bodies: TTLCache[Key, Body] = TTLCache(max_bytes, ttl, timer=clock, getsizeof=_size)
 
-    def __len__(self) -> int:
-        """Bodies kept; those that are too old do not count, and are freed by asking."""
-        return len(self._bodies)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the bodies kept."""
-        return int(self._bodies.currsize)
-
-    @property
-    def evictions(self) -> int:
-        return self._bodies.evictions
-
-    @property
-    def expirations(self) -> int:
-        return self._bodies.expirations
-
-    def put(self, key: Key, body: Body) -> bool:
-        """Keeps the body, in place of an earlier one of the same key; returns whether it was kept."""
+    def put(self, key: Key, body: Body) -> None:
+        """Keeps the body, in place of an earlier one of the same key."""
         bodies = self._bodies
         if not self._max_messages or _size(body) > bodies.maxsize:
-            self.refusals += 1
-            return False
+            return
 
         with bodies.timer:
             if key not in bodies:
@@ -81,47 +54,22 @@ class MessageCache:
 
             bodies[key] = body
 
-        return True
-
     def take(self, key: Key) -> Body | None:
         """Gives the body away; None if it has to be read again from the log."""
-        body = self._bodies.pop(key, None)
-        if body is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-
-        return body
+        return self._bodies.pop(key, None)
 
     def expire(self) -> None:
         """Frees what is too old. Without it an idle cache keeps dead bodies: lookups alone never free anything."""
         self._bodies.expire()
 
-    def forget(self, which: Hashable | Callable[[Key], bool]) -> None:
-        """Frees the bodies of one owner, or of all keys that the predicate is true for."""
+    def forget(self, owner: Hashable) -> None:
+        """Frees the bodies of one owner."""
         bodies = self._bodies
         with bodies.timer:
             bodies.expire()
             for key in list(bodies):
-                if which(key) if callable(which) else key[0] is which:
+                if key[0] is owner:
                     del bodies[key]
-
-
-class _Bodies(TTLCache[Key, Body]):
-    """Counts what leaves unasked."""
-
-    evictions = 0
-    expirations = 0
-
-    def popitem(self) -> tuple[Key, Body]:
-        item = super().popitem()
-        self.evictions += 1
-        return item
-
-    def expire(self, time: float | None = None) -> list[tuple[Key, Body]]:
-        expired = list(super().expire(time))
-        self.expirations += len(expired)
-        return expired
 
 
 def _size(body: Body) -> int:
