@@ -175,7 +175,7 @@ class Buffer:
             self._queue(lane)
 
         loaded.reverse()
-        # What became ready meanwhile (nothing does today: this is one synchronous call) would still come first.
+        # Behind what is at hand, and in place: receive() keeps its bound pop.
         self.ready[:0] = loaded
         return len(loaded)
 

@@ -37,9 +37,9 @@ class Counts:
 
     received: int = 0
     settled: int = 0
-    settled_unacked: int = 0
-    """Of these: dead-lettered, or dropped on the user's word."""
     """Of partitions that were given up or moved; the ledgers of the present ones know their own."""
+    settled_unacked: int = 0
+    """Of all partitions: dead-lettered, or dropped on the user's word."""
     nacked: int = 0
     rejected: int = 0
     redelivered: int = 0

@@ -75,7 +75,7 @@ class LedgerSettler:
         if not durable:
             return RECORDED
 
-        return await self._acknowledger.until_written(piece.ledger, [_root_offset(piece, index)])
+        return await self._acknowledger.until_written(piece.ledger, [piece.offsets[index]])
 
     async def ack_spans(self, spans: Collection[Span], durable: bool) -> AckResult:
         """Settles whole runs of slots at once."""
@@ -109,7 +109,7 @@ class LedgerSettler:
             assert isinstance(piece, Piece)
             # Each of them: the highest may have been written long before the others were settled.
             settled[piece.ledger] += [
-                _root_offset(piece, index)
+                piece.offsets[index]
                 for index in range(first, end)
                 if piece[index] == DONE and not _went_back(piece, index)
             ]
@@ -229,10 +229,6 @@ class LedgerSettler:
             )
 
         return AckResult.STALE
-
-
-def _root_offset(piece: Piece, index: int) -> int:
-    return piece.offsets[index]
 
 
 def _went_back(piece: Piece, index: int) -> bool:
