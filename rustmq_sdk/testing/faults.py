@@ -81,7 +81,7 @@ class Fault:
 
 
 class FaultPlan:
-    """Which calls go wrong; and a record of which did.
+    """A plan of which calls go wrong, and a record of those that did.
 
     Attributes:
         calls: how often each operation was called. A run without faults tells where faults can be put.
@@ -110,14 +110,14 @@ class FaultPlan:
         operations: Sequence[str] = OPERATIONS,
         seconds: float = 3.0,
     ) -> FaultPlan:
-        """Faults drawn by a seed: the same ones for the same sequence of calls.
+        """Makes a plan of faults drawn at random: for one seed, the same faults in the same sequence of calls.
 
         Args:
-            seed: of the draw.
-            rate: of calls that go wrong.
-            most: faults in all, so that a program that can recover has the time to.
-            kinds: to draw from.
-            operations: that may go wrong.
+            seed: decides what is drawn.
+            rate: which part of the calls goes wrong, from 0 to 1.
+            most: how many faults there are in all, so that a program has the time to recover.
+            kinds: the kinds to draw from.
+            operations: the operations that may go wrong.
             seconds: the longest hang, disconnect or late reply.
         """
         plan = cls()
@@ -127,7 +127,7 @@ class FaultPlan:
         return plan
 
     def draw(self, operation: str) -> Fault | None:
-        """Counts a call; returns what is to go wrong with it."""
+        """Counts a call, and returns what is to go wrong with it."""
         self.calls[operation] += 1
         call = self.calls[operation]
         fault = self._planned.get((operation, call)) or self._drawn(operation, call)

@@ -1,4 +1,4 @@
-"""A driver around a driver, that lets happen what a plan says."""
+"""A driver around a driver that lets calls go wrong as a plan says."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ GroupFate = Callable[[str], object]
 
 
 class FaultyDriver:
-    """Fills :class:`~rustmq_sdk.slots.Driver` by another driver, with the faults of a plan.
+    """Does what another driver does, except where a plan lets calls go wrong.
 
     Args:
-        driver: the one that does the work.
-        plan: what goes wrong; keeps the record.
+        driver: the driver that does the work.
+        plan: says what goes wrong, and keeps a record of it.
         rebalance, expire: called with a group's name by the faults of these names. The in-memory driver has its own.
 
     Attributes:
@@ -89,7 +89,7 @@ class FaultyDriver:
     async def call(
         self, operation: str, action: Callable[[], Awaitable[T]], *, lost_reply: Exception | None = None
     ) -> T:
-        """Does ``action``, or what the plan says instead.
+        """Awaits ``action``, or does what the plan says instead.
 
         Args:
             operation: one of :data:`~rustmq_sdk.testing.faults.OPERATIONS`.
@@ -118,7 +118,7 @@ class FaultyDriver:
 
     @asynccontextmanager
     async def reading(self, subscription: AnySubscription, group: str | None) -> AsyncIterator[None]:
-        """While a subscription lives, faults find its group and end its waiting fetch."""
+        """While its block runs, faults find the subscription's group, and can end its waiting fetch."""
         self._fetching.append(subscription)
         if group is not None:
             self._groups[group] = self._groups.get(group, 0) + 1
@@ -179,6 +179,6 @@ async def _pass(seconds: float) -> None:
 
 
 def failure(operation: str, problem: str) -> TransientDriverError:
-    """The error of a call that may be repeated."""
+    """Makes the error of a call that may be repeated."""
     slot, _, name = operation.partition(".")
     return TransientDriverError(f"{problem} (injected)", slot=slot, operation=name)
