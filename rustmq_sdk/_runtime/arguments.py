@@ -44,6 +44,17 @@ def named_partitions(partitions: Iterable[tuple[str, int | None]]) -> list[Topic
     return [TopicPartition(*item) for item in chosen]
 
 
+def check_partitions(partitions: Iterable[TopicPartition]) -> None:
+    """Refuses what names no partition of a log: a number as text would look like it in every message."""
+    for tp in partitions:
+        if not isinstance(tp.topic, str):
+            raise ConfigurationError(
+                "expected a topic's name", field="topic", value=tp.topic, fix='Write it as text, for example "orders"'
+            )
+
+        check_whole("partition", tp.partition, least=0, fix="Give the number of the partition; the first one is 0")
+
+
 def function_behind(handler: Any) -> Any:
     """What is called in the end: below ``functools.partial``, and the ``__call__`` of an object."""
     while isinstance(handler, partial):

@@ -277,17 +277,15 @@ class Consumer:
 
         Raises:
             ConfigurationError: ``offset`` is below 0, or beyond the end: what is sent up to there would be skipped.
-            ConsumerStateError: the partition is not assigned.
+            ConsumerStateError: the partition is not assigned, or none was within ``commit_timeout`` after entering:
+                until then it waits.
             TransientDriverError: the broker did not say within ``commit_timeout`` where the end is. Nothing has moved.
             Unsupported: the source cannot seek.
         """
         await self._positions.seek([TopicPartition(topic, partition)], offset)
 
     async def seek_all(self, offset: int) -> None:
-        """:meth:`seek` for every assigned partition: all of them move, or none does.
-
-        Waits for the first assignment; ``ConsumerStateError`` if none comes within ``commit_timeout``.
-        """
+        """:meth:`seek` for every assigned partition: all of them move, or none does."""
         await self._positions.seek_all(offset)
 
     async def seek_to_timestamp(self, topic: str, partition: int, timestamp: int | datetime) -> None:
@@ -300,7 +298,7 @@ class Consumer:
 
     async def position(self, topic: str, partition: int) -> int:
         """Returns the offset of the next message that is handed out."""
-        return self._positions.position(TopicPartition(topic, partition))
+        return await self._positions.position(TopicPartition(topic, partition))
 
     async def committed_offset(self, topic: str, partition: int) -> int | None:
         """Returns the position that the broker has; None if nothing was ever committed.

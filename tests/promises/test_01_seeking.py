@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from rustmq_sdk import (
     AckResult,
     ConfigurationError,
+    ConsumerClosed,
     ConsumerStateError,
     PartitionStopped,
     TopicPartition,
@@ -56,6 +56,60 @@ class TestSeeking:
         async with stage.consumer() as consumer:
             await consumer.seek_all(7)
             assert await handle_all(consumer) == ["m7", "m8", "m9"]
+
+    @pytest.mark.parametrize("call", ["seek", "seek_to_timestamp", "position", "committed_offset"])
+    async def test_a_partition_can_be_named_before_the_group_has_said_that_it_is_ours(
+        self, stage: Stage, call: str
+    ) -> None:
+        stage.send(5, timestamp=1_000)
+        stage.send(5, timestamp=2_000)
+        arguments = {"seek": (7,), "seek_to_timestamp": (datetime.fromtimestamp(2, UTC),)}.get(call, ())
+        async with stage.consumer() as consumer:
+            assert not consumer.assigned_partitions
+            answer = await getattr(consumer, call)("t", 0, *arguments)
+            assert answer == (0 if call == "position" else None)
+            first = {"seek": 7, "seek_to_timestamp": 5}.get(call, 0)
+            assert await handle_all(consumer) == numbered(10 - first, first)
+
+    async def test_before_the_first_assignment_a_partition_that_is_not_ours_is_found_out_in_time(
+        self, stage: Stage
+    ) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            with pytest.raises(ConsumerStateError, match=r"t\[7\] is not assigned"):
+                await consumer.seek("t", 7, 0)
+
+        async with stage.consumer("nowhere") as consumer:
+            begun = anyio.current_time()
+            for seek in (consumer.seek("nowhere", 0, 0), consumer.position("nowhere", 0)):
+                with pytest.raises(ConsumerStateError, match="no partition was assigned within commit_timeout=10 s"):
+                    await seek
+
+            assert anyio.current_time() - begun == pytest.approx(20, abs=0.1)
+            await consumer.close()
+            with pytest.raises(ConsumerClosed, match=r"seek\(\): the consumer was closed before"):
+                await consumer.seek("nowhere", 0, 0)
+
+            assert anyio.current_time() - begun < 25
+
+    @pytest.mark.parametrize("partition", ["0", None, -1, 0.0, True])
+    async def test_what_is_no_number_of_a_partition_is_refused_by_name(self, stage: Stage, partition: Any) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            await take(consumer, 1)
+            for call in (
+                consumer.seek("t", partition, 0),
+                consumer.seek_to_timestamp("t", partition, 0),
+                consumer.position("t", partition),
+                consumer.committed_offset("t", partition),
+            ):
+                with pytest.raises(ConfigurationError, match="expected a whole number of at least 0") as caught:
+                    await call
+
+                assert caught.value.field == "partition"
+
+            with pytest.raises(ConfigurationError, match="expected a topic's name"):
+                await consumer.position(0, 0)  # type: ignore[arg-type]
 
     async def test_without_a_partition_there_is_nothing_to_move_and_that_is_said(self, stage: Stage) -> None:
         async with stage.consumer("nowhere") as consumer:
@@ -135,7 +189,7 @@ class TestSeeking:
     async def test_position_committed_offset_and_lag_tell_the_truth(self, stage: Stage) -> None:
         stage.send(10)
         async with stage.consumer() as consumer:
-            assert await _when_assigned(consumer.committed_offset, "t", 0) is None
+            assert await consumer.committed_offset("t", 0) is None
             messages = await take(consumer, 6)
             await ack(*messages[:2], *messages[4:6])
             await consumer.commit()
@@ -301,12 +355,3 @@ class TestSeekingBeyondTheEnd:
             await take(consumer, 1)
             await consumer.seek_all_to_timestamp(2_000)
             assert await consumer.position("t", 0) == 5
-
-
-async def _when_assigned(call: Callable[..., Any], *arguments: object) -> Any:
-    """The answer as soon as the partition is ours."""
-    while True:
-        try:
-            return await call(*arguments)
-        except ConsumerStateError:
-            await passes(0.01)
