@@ -141,6 +141,20 @@ class TestSmallRoom:
 
         stage.close()
 
+    async def test_after_a_restart_a_full_checkpoint_lets_come_what_moves_the_watermark(self) -> None:
+        stage = Stage(checkpoint_room=20)
+        stage.send(200)
+        async with stage.consumer() as consumer:
+            await ack(*[message for message in await take(consumer, 200) if (message.offset or 0) * 7919 % 3 == 1])
+
+        # Commits while nothing is in flight, each of a checkpoint that is nearly full.
+        async with stage.consumer(max_uncommitted=5, prefetch=1) as consumer:
+            await handle_all(consumer, quiet=1000)
+            assert consumer.health().reasons == []
+
+        assert stage.committed() == 200
+        stage.close()
+
 
 class TestAttempts:
     async def test_attempts_survive_a_restart(self, stage: Stage) -> None:

@@ -325,12 +325,24 @@ def test_new_partitions_do_not_push_what_is_in_flight_over_the_bound() -> None:
 
 def test_a_partition_whose_checkpoint_is_full_gets_nothing_until_it_has_moved() -> None:
     consumer = Consumer(limits(), 2)
-    consumer.lanes[0].pressed_at = consumer.lanes[0].ledger.watermark
-    for _ in range(5):
-        consumer.work(1)
-
+    full = consumer.lanes[0]
+    consumer.work(1, keeps=full)
+    full.pressed_at = full.ledger.watermark
+    consumer.received.clear()
+    consumer.work(20, keeps=full)
+    consumer.received.clear()
+    consumer.work(5, keeps=full)
     assert consumer.starving() == [TopicPartition("t", 0)]
-    consumer.lanes[0].pressed_at = None
+    full.pressed_at = None
+    consumer.work(5, keeps=full)
+    assert consumer.starving() == []
+
+
+def test_a_full_checkpoint_holds_nothing_back_that_alone_can_move_the_watermark() -> None:
+    consumer = Consumer(limits(), 2)
+    full = consumer.lanes[0]
+    assert full.ledger.watermark == full.ledger.scanned
+    full.pressed_at = full.ledger.watermark
     consumer.work(5)
     assert consumer.starving() == []
 
