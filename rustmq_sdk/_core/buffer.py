@@ -25,7 +25,7 @@ class Buffer:
         self.ready: list[Message] = []
         self.lanes: dict[Ledger, Lane] = {}
         self._rotation: deque[Lane] = deque()
-        self._held: set[Lane] = set()
+        self._withheld: set[Lane] = set()
         self._waiting = 0
 
     # Lanes
@@ -34,14 +34,14 @@ class Buffer:
         """A new assignment."""
         self.lanes[lane.ledger] = lane
         if not lane.deliverable:
-            self._held.add(lane)
+            self._withheld.add(lane)
 
     def remove(self, ledger: Ledger) -> Lane | None:
         """An assignment is over: nothing of it will be handed out."""
         lane = self.lanes.pop(ledger, None)
         if lane is not None:
             self.take_back(lane)
-            self._held.discard(lane)
+            self._withheld.discard(lane)
             self._waiting -= lane.backlog
             self._unqueue(lane)
             lane.front.clear()
@@ -55,12 +55,12 @@ class Buffer:
         """Call after ``lane.deliverable`` turned false: messages at hand go back to the front of their lane."""
         self.take_back(lane)
         self._unqueue(lane)
-        self._held.add(lane)
+        self._withheld.add(lane)
 
     def resume(self, lane: Lane) -> None:
         """Call after ``lane.deliverable`` may have turned true."""
         if lane.deliverable:
-            self._held.discard(lane)
+            self._withheld.discard(lane)
 
         self._queue(lane)
 
@@ -131,9 +131,9 @@ class Buffer:
         return self._waiting + len(self.ready)
 
     @property
-    def held(self) -> int:
+    def withheld(self) -> int:
         """Messages of the backlog that may not be handed out now."""
-        return sum(lane.backlog for lane in self._held)
+        return sum(lane.backlog for lane in self._withheld)
 
     @property
     def runnable(self) -> bool:

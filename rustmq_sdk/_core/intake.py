@@ -62,15 +62,15 @@ class Intake:
         self._turn = 0
         self._sure_for = 0
 
-    def demand(self, lanes: Collection[Lane], backlog: int, held: int) -> Demand | None:
+    def demand(self, lanes: Collection[Lane], backlog: int, withheld: int) -> Demand | None:
         """What to fetch now; None if there is enough to hand out, no room, or no partition to fetch from.
 
         Args:
             lanes: of all assigned partitions.
             backlog: their undelivered messages.
-            held: those of them that may not be handed out now (paused, stopped, being revoked).
+            withheld: those of them that may not be handed out now (paused, stopped, being revoked).
         """
-        to_hand_out = backlog - held
+        to_hand_out = backlog - withheld
         if to_hand_out > self.low:
             return None
 
@@ -204,7 +204,7 @@ class Intake:
 def _largest(lanes: Collection[Lane]) -> int:
     """Bytes of the largest message in flight."""
     pieces = (piece for lane in lanes for piece in lane.ledger.open.values())
-    return max((min(piece.held, piece.largest) for piece in pieces), default=0)
+    return max((min(piece.size, piece.largest) for piece in pieces), default=0)
 
 
 def uncommitted(lanes: Collection[Lane]) -> int:

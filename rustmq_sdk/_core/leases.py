@@ -123,7 +123,7 @@ class LeaseBook(Ledger):
         self.open[numbers.start] = piece
         self.unreported[numbers.start] = piece
         self.in_flight += len(piece)
-        self.in_flight_bytes += piece.held
+        self.in_flight_bytes += piece.size
         self._keep_watch(piece)
         return piece
 

@@ -146,9 +146,11 @@ class Ledger:
             self.pass_over(next_offset)
             return None, cut
 
-        # What was cut off may be the small ones.
-        held = min(size, len(kept) * (largest or size)) if cut else size
-        piece = Piece(self, kept, size=held, largest=largest, owner=owner)
+        if cut:
+            # What was cut off may be the small ones.
+            size = min(size, len(kept) * (largest or size))
+
+        piece = Piece(self, kept, size=size, largest=largest, owner=owner)
         self.admitted += len(piece)
         self._mark_remembered(piece)
         self.pass_over(next_offset)
@@ -158,7 +160,7 @@ class Ledger:
         self.open[kept[0]] = piece
         self._keep_watch(piece)
         self.in_flight += len(piece) - piece.counted
-        self.in_flight_bytes += piece.held
+        self.in_flight_bytes += piece.size
         return piece, cut
 
     def pass_over(self, next_offset: int) -> None:
@@ -202,17 +204,17 @@ class Ledger:
 
     def recount(self, piece: Piece) -> Settled:
         """Counts what was settled in ``piece`` since somebody last looked."""
-        settled, held = self.settled, self.in_flight_bytes
+        settled, size = self.settled, self.in_flight_bytes
         unsettled = self._count(piece)
-        return Settled(self.settled - settled, held - self.in_flight_bytes, not unsettled)
+        return Settled(self.settled - settled, size - self.in_flight_bytes, not unsettled)
 
     def recount_all(self) -> Settled:
         """Counts all open pieces, because somebody is short of room or wants exact numbers."""
-        settled, held = self.settled, self.in_flight_bytes
+        settled, size = self.settled, self.in_flight_bytes
         for piece in list(self.open.values()):
             self._count(piece)
 
-        return Settled(self.settled - settled, held - self.in_flight_bytes, completed=False)
+        return Settled(self.settled - settled, size - self.in_flight_bytes, completed=False)
 
     def _count(self, piece: Piece) -> int:
         """What is left unsettled."""
@@ -223,10 +225,10 @@ class Ledger:
             piece.counted = done
             self.settled += fresh
             self.in_flight -= fresh
-            held = unsettled * piece.largest
-            if held < piece.held:
-                self.in_flight_bytes -= piece.held - held
-                piece.held = held
+            left = unsettled * piece.largest
+            if left < piece.size:
+                self.in_flight_bytes -= piece.size - left
+                piece.size = left
 
         if unsettled:
             self._keep_watch(piece)

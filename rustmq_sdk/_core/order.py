@@ -187,12 +187,12 @@ def _park(lane: Lane, message: Message, key: bytes | None) -> None:
         queue = lane.parked[key] = deque()
         _hook(lane.ledger.busy[key], key)
 
-    place = len(queue)
+    index = len(queue)
     # Retries are older than whatever came up for the first time, and there are few of them.
-    while place and _offset(queue[place - 1]) > _offset(message):
-        place -= 1
+    while index and _offset(queue[index - 1]) > _offset(message):
+        index -= 1
 
-    queue.insert(place, message)
+    queue.insert(index, message)
 
 
 def _hook(holder: Holder, key: bytes | None) -> None:

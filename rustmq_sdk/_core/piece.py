@@ -31,7 +31,6 @@ class Piece(bytearray):
         "attempt",
         "busy",
         "counted",
-        "held",
         "hooks",
         "largest",
         "ledger",
@@ -41,6 +40,7 @@ class Piece(bytearray):
         "owner",
         "parent",
         "parent_index",
+        "size",
         "times",
     )
 
@@ -58,7 +58,8 @@ class Piece(bytearray):
         """Of its first message, counting all that the assignment ever brought."""
         self.attempt = 1
         self.counted = 0
-        self.held = size
+        self.size = size
+        """Bytes that count as in flight for it: at first those of all its messages."""
         self.largest = largest or size
         self.loaded_at = 0.0
         self.hooks: dict[int, bytes | None] | None = None

@@ -118,7 +118,7 @@ class Acknowledger:
         if self._due.changed(self._session.clock()):
             self.inbox.ring()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Something has to be written although nobody asks for a commit."""
         self.inbox.ring()
 
@@ -235,7 +235,7 @@ class Acknowledger:
         busy = False
         while True:
             await self.inbox.wait(self._due.wait(self._session.clock(), self._due_in(), busy=busy))
-            busy = self._look()
+            busy = self._take_told()
             if self._forced:
                 forced, self._forced = self._forced, []
                 # What is ours now: a revoke may have run out of time while another commit hung; then its partitions are
@@ -248,7 +248,7 @@ class Acknowledger:
                 busy = True
                 await self._write(once=False)
 
-    def _look(self) -> bool:
+    def _take_told(self) -> bool:
         """Whether somebody has told something."""
         told = self.inbox.drain()
         for ledger in told:

@@ -21,7 +21,7 @@ from rustmq_sdk._core.retry import decide
 from rustmq_sdk._error_text import name_and_text, stack_of, text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
-from rustmq_sdk._runtime.redelivery import Redelivery, Retry
+from rustmq_sdk._runtime.redelivery import Redelivery, ScheduledRetry
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import OPEN, STALE, Message, Settler
@@ -145,7 +145,7 @@ class Failures:
         log(logging.WARNING, "ack_timeout", "%s: attempt %d timed out", parent.place_at(root), attempt)
         self._session.observers("retried", ledger.assignment.tp, offset, attempt, 0.0)
 
-    def exhausted(self, retry: Retry, message: Message) -> None:
+    def exhausted(self, retry: ScheduledRetry, message: Message) -> None:
         """The last attempt timed out as well."""
         attempt = retry.attempt - 1
         reason = f"not settled within ack_timeout={self._session.config.ack_timeout} s, attempt {attempt}"
@@ -171,7 +171,7 @@ class Failures:
         reason = f"not settled before {limit} ran out, attempt {attempt}"
         self._bury(piece, 0, message, reason, None, attempt, stop=self.stop_there)
 
-    def evicted(self, retry: Retry) -> None:
+    def evicted(self, retry: ScheduledRetry) -> None:
         """The cache has let its body go. A queue cannot be read by offset, but it still has the message."""
         assert isinstance(retry.parent, Leased)
         self._give_back(retry.parent, retry.index, Return(), Tried(retry.attempt - 1, spent=False))

@@ -86,7 +86,7 @@ class Fetcher:
 
     def low(self) -> None:
         """The buffer was drawn from: wakes a fetcher that waits for room there."""
-        if self._wants_backlog and self._session.buffer.backlog - self._session.buffer.held <= self.intake.low:
+        if self._wants_backlog and self._session.buffer.backlog - self._session.buffer.withheld <= self.intake.low:
             self.kick()
 
     def room(self) -> None:
@@ -154,10 +154,10 @@ class Fetcher:
             return None
 
         buffer = session.buffer
-        backlog, held = buffer.backlog, buffer.held
+        backlog, withheld = buffer.backlog, buffer.withheld
         # Whoever makes room from now on ends the wait.
         self._wants_backlog = True
-        if backlog - held > self.intake.low:
+        if backlog - withheld > self.intake.low:
             return None
 
         if self.intake.too_much_uncommitted(lanes):
@@ -166,7 +166,7 @@ class Fetcher:
             self._wants_room = True
             return None
 
-        demand = self.intake.demand(lanes, backlog, held)
+        demand = self.intake.demand(lanes, backlog, withheld)
         if demand is not None and not demand.partial:
             self._wants_backlog = False
             return demand
@@ -183,7 +183,7 @@ class Fetcher:
         for lane in session.lanes:
             session.recount(lane.ledger)
 
-        demand = self.intake.demand(session.lanes, buffer.backlog, buffer.held)
+        demand = self.intake.demand(session.lanes, buffer.backlog, buffer.withheld)
         if demand is None and not buffer.runnable and not buffer.ready:
             # Receivers wait for us, and we for the very next ack, whichever it is.
             for lane in session.lanes:
@@ -219,7 +219,7 @@ class Fetcher:
         again = _later_attempts(taken)
         session.counts.redelivered += again
         session.counts.received += len(taken) - taken.counted - (again if isinstance(taken, Leased) else 0)
-        session.observers("received", lane.ledger.assignment.tp, len(taken) - taken.counted, taken.held)
+        session.observers("received", lane.ledger.assignment.tp, len(taken) - taken.counted, taken.size)
         records = fetched.records[cut:] if cut else fetched.records
         session.buffer.push(Waiting(taken, records, fetched.build))
 

@@ -14,7 +14,7 @@ from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Letter
 from rustmq_sdk._runtime.failures import Failures, Stop, Stuck
-from rustmq_sdk._runtime.redelivery import Retry
+from rustmq_sdk._runtime.redelivery import ScheduledRetry
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import Message, Settler
 from rustmq_sdk.values import Broken, Gone
@@ -41,11 +41,11 @@ class Holes:
 
     def broken(self, lane: Lane, broken: Broken) -> None:
         """A record that could not be decoded: dead-lettered with its raw bytes, or its partition stops there."""
-        piece = self._hold_place(lane, broken.offset)
+        piece = self._hold_watermark(lane, broken.offset)
         if piece is not None:
             self._route_broken(piece, 0, broken, self._failures.stop_there)
 
-    def broken_retry(self, retry: Retry, broken: Broken) -> None:
+    def broken_retry(self, retry: ScheduledRetry, broken: Broken) -> None:
         """The same, found when the body was read again."""
         self._route_broken(retry.parent, retry.index, broken, self._failures.stop)
 
@@ -61,13 +61,13 @@ class Holes:
             return
 
         first = max(gone.first, lane.ledger.scanned)
-        piece = self._hold_place(lane, first) if first < gone.end else None
+        piece = self._hold_watermark(lane, first) if first < gone.end else None
         if piece is not None:
             # The rest of the range needs no slots: one that is not settled holds the watermark.
             lane.ledger.pass_over(gone.end)
             self._route_gone(piece, 0, gone._replace(first=first), self._failures.stop_there)
 
-    def gone_retry(self, retry: Retry, gone: Gone) -> None:
+    def gone_retry(self, retry: ScheduledRetry, gone: Gone) -> None:
         """The log has lost a message that waited for its next attempt, and the cache had let it go."""
         offset = retry.offset
         self._route_gone(retry.parent, retry.index, gone._replace(first=offset, end=offset + 1), self._failures.stop)
@@ -81,7 +81,7 @@ class Holes:
             return
 
         # A slot at the position, so that nothing is said to be settled that nobody has seen.
-        piece = self._hold_place(lane, ledger.scanned)
+        piece = self._hold_watermark(lane, ledger.scanned)
         assert piece is not None
         fix = (
             f"consumer.resume_partitions(…) goes on at offset {restart}, where the log begins now; "
@@ -89,7 +89,7 @@ class Holes:
         )
         self._failures.stop_there(ledger, Stuck("restart", piece, 0, restart=restart), reason, fix)
 
-    def _hold_place(self, lane: Lane, offset: int) -> Piece | None:
+    def _hold_watermark(self, lane: Lane, offset: int) -> Piece | None:
         ledger = lane.ledger
         piece, _ = ledger.admit((offset,), offset + 1, size=0, largest=0, owner=self._settler)
         if piece is not None:

@@ -121,7 +121,7 @@ class Life:
         self._session.wake_receivers()
         if self.parts is not None and not self._session.closing:
             self.parts.fetcher.kick()
-            self.parts.redelivery.look()
+            self.parts.redelivery.inspect_now()
 
     def refuse_other_task(self) -> None:
         """Raises ``ConsumerStateError`` in another task than the one that entered."""

@@ -17,10 +17,10 @@ from rustmq_sdk._core.outbox import PendingSend, Unflushed
 from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
 from rustmq_sdk._log import log
-from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.dispatcher import Dispatcher
 from rustmq_sdk._runtime.home import Home
 from rustmq_sdk._runtime.room import Room
+from rustmq_sdk._runtime.seeding import new_rng
 from rustmq_sdk.config import ProducerConfig
 from rustmq_sdk.errors import BufferFull, ConfigurationError, ConsumerStateError, RustMQError, TransientDriverError
 from rustmq_sdk.slots import Sink
@@ -83,7 +83,7 @@ class Producer:
             append_messages=append_messages,
             settled=self._room.give,
             failed=self._note_failure,
-            rng=rng or chance.generator(),
+            rng=rng or new_rng(),
         )
 
     async def __aenter__(self) -> Producer:

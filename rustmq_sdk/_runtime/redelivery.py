@@ -32,7 +32,7 @@ READ_AGAIN_AFTER = 1.0
 
 
 @dataclass(order=True, slots=True)
-class Retry:
+class ScheduledRetry:
     """One message waiting for its next attempt."""
 
     due: float
@@ -71,10 +71,10 @@ class Redelivery:
         self,
         session: Session,
         *,
-        on_gone: Callable[[Retry, Gone], None],
-        on_broken: Callable[[Retry, Broken], None],
-        on_exhausted: Callable[[Retry, Message], None],
-        on_evicted: Callable[[Retry], None],
+        on_gone: Callable[[ScheduledRetry, Gone], None],
+        on_broken: Callable[[ScheduledRetry, Broken], None],
+        on_exhausted: Callable[[ScheduledRetry, Message], None],
+        on_evicted: Callable[[ScheduledRetry], None],
         inspect: Callable[[float], float | None],
     ) -> None:
         config = session.config
@@ -84,7 +84,7 @@ class Redelivery:
         self._on_exhausted = on_exhausted
         self._on_evicted = on_evicted
         self._inspect = inspect
-        self._heap: list[Retry] = []
+        self._heap: list[ScheduledRetry] = []
         self._numbers = count()
         self._bell = Bell()
         self._resting = True
@@ -97,7 +97,7 @@ class Redelivery:
 
     def add(self, message: Message, parent: Piece, index: int, *, attempt: int, delay: float) -> None:
         """The message comes again as ``attempt`` in ``delay`` seconds."""
-        retry = Retry(self._session.clock() + delay, next(self._numbers), parent, index, attempt)
+        retry = ScheduledRetry(self._session.clock() + delay, next(self._numbers), parent, index, attempt)
         body = Body(message.payload, message.key, message.headers, message.timestamp)
         self.cache.put((parent.ledger, retry.offset), body)
         heapq.heappush(self._heap, retry)
@@ -105,7 +105,7 @@ class Redelivery:
 
     def read_later(self, parent: Piece, index: int, *, attempt: int, exhausted: bool) -> None:
         """The message comes again, or is given up, as soon as the log was asked for it."""
-        retry = Retry(self._session.clock(), next(self._numbers), parent, index, attempt, exhausted)
+        retry = ScheduledRetry(self._session.clock(), next(self._numbers), parent, index, attempt, exhausted)
         heapq.heappush(self._heap, retry)
         self._bell.ring()
 
@@ -120,7 +120,7 @@ class Redelivery:
         heapq.heapify(self._heap)
         self.cache.forget(ledger)
 
-    def look(self) -> None:
+    def inspect_now(self) -> None:
         """Has it inspect now."""
         self._bell.ring()
 
@@ -145,7 +145,7 @@ class Redelivery:
             await self._deliver_due(self._session.clock())
 
     async def _deliver_due(self, now: float) -> None:
-        missing: dict[Ledger, list[Retry]] = defaultdict(list)
+        missing: dict[Ledger, list[ScheduledRetry]] = defaultdict(list)
         while self._heap and self._heap[0].due <= now:
             retry = heapq.heappop(self._heap)
             if retry.is_over:
@@ -182,7 +182,7 @@ class Redelivery:
 
     # Bodies the cache has let go
 
-    async def _read_again(self, ledger: Ledger, retries: list[Retry]) -> None:
+    async def _read_again(self, ledger: Ledger, retries: list[ScheduledRetry]) -> None:
         # From here until the answer the retries are in no heap: an error, or a cancellation at shutdown (where it does
         # not matter any more), must put them back.
         try:
@@ -211,7 +211,7 @@ class Redelivery:
         with anyio.fail_after(self._session.config.commit_timeout):
             return await self._session.log.read(ledger.assignment, offsets)
 
-    def _deliver_read(self, fetched: Fetched, left: dict[int, Retry]) -> None:
+    def _deliver_read(self, fetched: Fetched, left: dict[int, ScheduledRetry]) -> None:
         for offset, record in zip(fetched.offsets, fetched.records, strict=True):
             retry = left.pop(offset, None)
             if retry is not None:
@@ -222,7 +222,7 @@ class Redelivery:
                 else:
                     self._deliver(retry.parent, retry.index, retry.attempt, body)
 
-    def _again_later(self, retries: list[Retry]) -> None:
+    def _again_later(self, retries: list[ScheduledRetry]) -> None:
         for retry in retries:
             retry.due = self._session.clock() + READ_AGAIN_AFTER
             heapq.heappush(self._heap, retry)

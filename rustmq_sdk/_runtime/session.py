@@ -16,9 +16,9 @@ from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._error_text import repr_of
 from rustmq_sdk._log import log
-from rustmq_sdk._runtime import chance
 from rustmq_sdk._runtime.breaker import Breaker
 from rustmq_sdk._runtime.home import Home
+from rustmq_sdk._runtime.seeding import new_rng
 from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
@@ -66,7 +66,7 @@ class Session:
     observers: Observers
     clock: Callable[[], float] = anyio.current_time
     wall: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    rng: random.Random = field(default_factory=chance.generator)
+    rng: random.Random = field(default_factory=new_rng)
     buffer: Buffer = field(default_factory=Buffer)
     counts: Counts = field(default_factory=Counts)
     circuits: dict[str, Breaker] = field(default_factory=dict)

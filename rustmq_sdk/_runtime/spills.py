@@ -1,6 +1,6 @@
 """Checkpoints that the broker has no room for, kept in a state store.
 
-Two places a partition take turns: the one that the committed checkpoint names stays as it is until a checkpoint that
+Two copies a partition take turns: the one that the committed checkpoint names stays as it is until a checkpoint that
 names the other one is committed. So a crash between the two writes costs nothing. Whatever else goes wrong (the store
 is down, somebody else wrote in between, the store was emptied) costs duplicates and nothing else: what is not
 remembered runs again.
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 3
 """To write, where somebody else has written since we looked: a member that has lost the partition, at most once."""
-PATIENCE = 0.4
+CALL_SHARE = 0.4
 """Of ``commit_timeout``, for one call: less than a commit gives all of them, so that the circuit hears of it."""
 
 
@@ -43,7 +43,7 @@ class Spills:
         self._store = store
         self._circuit = session.circuit("state.checkpoints") if store is not None else None
         self._committed: dict[TopicPartition, int] = {}
-        """The place that the committed checkpoint names."""
+        """The copy that the committed checkpoint names."""
 
     @property
     def possible(self) -> bool:
@@ -52,9 +52,9 @@ class Spills:
 
     async def keep(self, tp: TopicPartition, spill: bytes) -> bool:
         """Stores it beside the one that is committed; whether that worked."""
-        place = 1 - self._committed.get(tp, 1)
+        copy = 1 - self._committed.get(tp, 1)
         try:
-            return await self._ask(self._put, self._key(tp, place), spill)
+            return await self._ask(self._put, self._key(tp, copy), spill)
         except (*MAY_PASS, DriverError) as error:
             log(logging.WARNING, "spill_failed", "%s: its checkpoint does not fit, and is cut short: %s", tp, error)
             return False
@@ -69,21 +69,21 @@ class Spills:
         if nonce is None or not self.possible:
             return remembered
 
-        for place in (0, 1):
-            spill = await self._find(tp, place)
+        for copy in (0, 1):
+            spill = await self._find(tp, copy)
             whole = unspilled(watermark, spill, nonce) if spill is not None else None
             if whole is not None:
-                self._committed[tp] = place
+                self._committed[tp] = copy
                 return whole
 
         text = "%s: the state store does not have the rest of its checkpoint: what is not remembered runs again"
         log(logging.WARNING, "spill_missing", text, tp.at(watermark))
         return remembered
 
-    async def _find(self, tp: TopicPartition, place: int) -> bytes | None:
+    async def _find(self, tp: TopicPartition, copy: int) -> bytes | None:
         assert self._store is not None
         try:
-            found = await self._ask(self._store.get, self._key(tp, place))
+            found = await self._ask(self._store.get, self._key(tp, copy))
         except (*MAY_PASS, DriverError) as error:
             log(logging.WARNING, "spill_failed", "%s: its checkpoint cannot be read: %s", tp, error)
             return None
@@ -104,8 +104,8 @@ class Spills:
 
     async def _ask(self, operation: Callable[..., Awaitable[T]], *args: object) -> T:
         assert self._circuit is not None
-        with anyio.fail_after(self._session.config.commit_timeout * PATIENCE):
+        with anyio.fail_after(self._session.config.commit_timeout * CALL_SHARE):
             return await self._circuit.run_or_raise(operation, *args)
 
-    def _key(self, tp: TopicPartition, place: int) -> str:
-        return f"checkpoint/{self._session.config.group}/{tp.topic}/{tp.partition}/{place}"
+    def _key(self, tp: TopicPartition, copy: int) -> str:
+        return f"checkpoint/{self._session.config.group}/{tp.topic}/{tp.partition}/{copy}"

@@ -137,7 +137,7 @@ class Parts:
     def _pin(self, ledgers: Collection[Ledger]) -> None:
         if isinstance(self.writer, LogCommits) and self.session.config.group is not None:
             self.writer.pin(ledgers)
-            self.acknowledger.look()
+            self.acknowledger.wake()
 
     def _account(self, ledger: Ledger, settled: Settled) -> None:
         self.settler.account(ledger, settled)

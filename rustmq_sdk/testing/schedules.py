@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from rustmq_sdk._runtime.chance import seeds
+from rustmq_sdk._runtime.seeding import seeds
 from rustmq_sdk.testing.clock import Backend, virtual_time
 
 T = TypeVar("T")

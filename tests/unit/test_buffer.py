@@ -337,7 +337,7 @@ class Buffers(Steps):
         each = [len(self.waiting[number]) + len(self.retries[number]) for number in range(3)]
         at_hand = [sum(message.partition == number for message in buffer.ready) for number in range(3)]
         assert buffer.backlog == sum(each)
-        assert buffer.held == sum(each[number] for number in range(3) if not self.lanes[number].deliverable)
+        assert buffer.withheld == sum(each[number] for number in range(3) if not self.lanes[number].deliverable)
         deliverable = sum(each[number] for number in range(3) if self.lanes[number].deliverable)
         assert buffer.deliverable(1_000_000) == deliverable
         assert min(5, deliverable) <= buffer.deliverable(5) <= deliverable

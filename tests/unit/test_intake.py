@@ -64,7 +64,7 @@ class Consumer:
             if lane.ledger.open:
                 lane.ledger.recount_all()
 
-        demand = self.intake.demand(self.lanes, self.buffer.backlog, self.buffer.held)
+        demand = self.intake.demand(self.lanes, self.buffer.backlog, self.buffer.withheld)
         return demand is not None and self.answer(demand)
 
     def answer(self, demand: Demand) -> bool:
@@ -234,7 +234,7 @@ def test_nobody_waits_for_a_quiet_partition() -> None:
     consumer = Consumer(limits(), 100)
     consumer.fetch()
     consumer.pause(consumer.lanes[0])
-    assert consumer.buffer.held == 1000
+    assert consumer.buffer.withheld == 1000
     for lane in consumer.lanes[:-1]:
         consumer.left[lane] = 0
 
@@ -429,7 +429,7 @@ def test_nothing_is_asked_for_while_enough_is_at_hand_or_nobody_may_have_it() ->
     for lane in consumer.lanes:
         consumer.pause(lane)
 
-    assert consumer.intake.demand(consumer.lanes, consumer.buffer.backlog, consumer.buffer.held) is None
+    assert consumer.intake.demand(consumer.lanes, consumer.buffer.backlog, consumer.buffer.withheld) is None
 
 
 class Intakes(Steps):

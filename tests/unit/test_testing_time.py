@@ -10,7 +10,7 @@ import pytest
 from tenacity import wait_random
 
 from rustmq_sdk import Client, RetryPolicy, TopicPartition
-from rustmq_sdk._runtime.chance import seeds
+from rustmq_sdk._runtime.seeding import seeds
 from rustmq_sdk.testing import BACKENDS, run
 from rustmq_sdk.testing.clock import Backend
 

@@ -9,7 +9,7 @@ seeds: ContextVar[Random | None] = ContextVar("rustmq_sdk_seeds", default=None)
 """What the generators of consumers and producers made in this context are seeded from; None: the system."""
 
 
-def generator() -> Random:
+def new_rng() -> Random:
     """A generator of its own for one consumer or producer."""
     source = seeds.get()
     return Random() if source is None else Random(source.getrandbits(64))
