@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from rustmq_sdk.drivers.kafka.gaps import Gaps
 from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, TopicPartition
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -51,9 +53,20 @@ def gaps_at(position: int) -> tuple[Log, Holdings, Gaps]:
     return log, holdings, Gaps(log, holdings, log)
 
 
+async def told(gaps: Gaps) -> Fetched | None:
+    """What comes of a position that is out of range."""
+    answered = asyncio.Event()
+    gaps.out_of_range(ONE, ON_ONE, answered.set)
+    assert not gaps.answers([ONE])
+    await answered.wait()
+    found = gaps.answers([ONE])
+    assert not gaps.is_asked(ONE)
+    return found[0] if found else None
+
+
 async def test_what_retention_took_is_told_and_passed() -> None:
     log, holdings, gaps = gaps_at(50)
-    found = await gaps.out_of_range(ONE, ON_ONE)
+    found = await told(gaps)
     assert found is not None
     assert [(gone.first, gone.end) for gone in found.gone] == [(50, 100)]
     assert (log.sought, holdings.position(ONE)) == ([100], 100)
@@ -61,13 +74,13 @@ async def test_what_retention_took_is_told_and_passed() -> None:
 
 async def test_a_position_that_is_there_after_all_is_read_on_from() -> None:
     log, holdings, gaps = gaps_at(150)
-    assert await gaps.out_of_range(ONE, ON_ONE) is None
+    assert await told(gaps) is None
     assert (log.sought, holdings.position(ONE)) == ([150], 150)
 
 
 async def test_a_position_beyond_the_end_is_told_and_stays() -> None:
     log, holdings, gaps = gaps_at(250)
-    found = await gaps.out_of_range(ONE, ON_ONE)
+    found = await told(gaps)
     assert found is not None
     assert [(gone.first, gone.restart) for gone in found.gone] == [(250, 100)]
     assert (log.sought, holdings.position(ONE)) == ([], 250)
@@ -84,7 +97,7 @@ async def test_an_answer_that_came_too_late_says_nothing_and_moves_nothing(posit
         "a loss": lambda: holdings.drop([ONE]),
     }
     log.meanwhile = changes[happens]
-    assert await gaps.out_of_range(ONE, ON_ONE) is None
+    assert await told(gaps) is None
     assert log.sought == []
     if happens == "a seek":
         assert holdings.position(LATER) == 120

@@ -44,7 +44,7 @@ POSSIBLE = _possible()
 def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Taken:
     """What there is room for of what was fetched of a partition; the position moves behind it.
 
-    Call ``arrived.has_more()`` then: without more, aiokafka's table should forget it.
+    Call ``arrived.has_more()`` then, also if it raises: without more, aiokafka's table should forget it.
 
     Args:
         arrived: what was fetched.
@@ -52,7 +52,8 @@ def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Tak
         at_least_one: also if it is larger than the room.
 
     Raises:
-        CorruptRecordException: the batch at the position fails its checksum. What is before it comes first.
+        CorruptRecordException: the batch at the position fails its checksum.
+        Exception: it cannot be decoded or decompressed. What is before it comes first.
     """
     partition = arrived._topic_partition
     if not arrived.check_assignment(partition) or not arrived.has_more():
@@ -63,7 +64,7 @@ def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Tak
     most, most_bytes = room
     taken: list[Row] = []
     sizes: list[int] = []
-    done = False
+    done = True
     try:
         while len(taken) < most and rows.fill(source):
             size = rows.move(taken, sizes, (most, most_bytes), at_least_one=at_least_one and not taken)
@@ -73,17 +74,14 @@ def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Tak
                 break
 
         done = rows.finished(source)
-    except CorruptRecordException:
+    except Exception:
+        # First what is before it. The rest of the piece is dropped, so it is met again when that is fetched again.
         if not taken:
             raise
-
-        # First what is before it. It is met again when it is the first of what is fetched next.
-        done = True
     finally:
         arrived._update_position()
-
-    if done:
-        arrived._partition_records = None
+        if done:
+            arrived._partition_records = None
 
     return taken, sizes
 

@@ -39,7 +39,7 @@ class OffsetQueries:
             return dict.fromkeys(partitions)
 
         coordinator = self._consumer._coordinator
-        found = await self._ask("committed", coordinator.fetch_committed_offsets(_theirs(partitions)))
+        found = await self.ask("committed", coordinator.fetch_committed_offsets(_theirs(partitions)))
         positions: dict[TopicPartition, Checkpoint | None] = {}
         for tp in partitions:
             at = found.get(KafkaPartition(*tp))
@@ -50,23 +50,28 @@ class OffsetQueries:
 
     async def start(self, partitions: Collection[TopicPartition]) -> Offsets:
         """The first offsets that are still there."""
-        found = await self._ask("start_offsets", self._consumer.beginning_offsets(_theirs(partitions)))
+        found = await self.ask("start_offsets", self._consumer.beginning_offsets(_theirs(partitions)))
         return {tp: found[KafkaPartition(*tp)] for tp in partitions}
 
     async def end(self, partitions: Collection[TopicPartition]) -> Offsets:
         """One past the last record a reader may see: the last stable offset under ``read_committed``."""
-        found = await self._ask("end_offsets", self._consumer.end_offsets(_theirs(partitions)))
+        found = await self.ask("end_offsets", self._consumer.end_offsets(_theirs(partitions)))
         return {tp: found[KafkaPartition(*tp)] for tp in partitions}
 
     async def at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Offsets:
         """The first offset whose record is not older; the end offset where there is none."""
         asked = dict.fromkeys(_theirs(partitions), timestamp_ms)
-        found = await self._ask("offsets_at", self._consumer.offsets_for_times(asked))
+        found = await self.ask("offsets_at", self._consumer.offsets_for_times(asked))
         later = {tp: at.offset for tp in partitions if (at := found.get(KafkaPartition(*tp))) is not None}
         missing = [tp for tp in partitions if tp not in later]
         return later | dict(await self.end(missing)) if missing else later
 
-    async def _ask(self, operation: str, question: Awaitable[T]) -> T:
+    async def ask(self, operation: str, question: Awaitable[T]) -> T:
+        """Waits for the answer to any question, until the deadline.
+
+        Raises:
+            DriverError: there was none.
+        """
         try:
             async with asyncio.timeout(self._deadline):
                 return await question

@@ -9,15 +9,17 @@ waiting is done here, on a future of ours.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from rustmq_sdk.drivers.kafka.gaps import Gaps
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.records import Room, piece_of
+from rustmq_sdk.drivers.kafka.salvage import UNREADABLE
 from rustmq_sdk.drivers.kafka.taking import Taking
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment
@@ -29,8 +31,7 @@ class Polling:
     Args:
         holdings: what is ours.
         check: raises what the consumer should know: a failure of the membership, a group without its coordinator.
-        on_out_of_range: what to say of a partition whose position the log does not have.
-        on_corrupt: what to say of a partition whose batch at the position is damaged.
+        gaps: knows what to do about a partition whose position the log does not have, or where it is damaged.
     """
 
     def __init__(
@@ -39,15 +40,14 @@ class Polling:
         holdings: Holdings,
         *,
         check: Callable[[], None],
-        on_out_of_range: Callable[[Assignment, KafkaPartition], Awaitable[Fetched | None]],
-        on_corrupt: Callable[[Assignment, KafkaPartition, Exception], Fetched | None],
+        gaps: Gaps,
     ) -> None:
         self._consumer = consumer
         self._holdings = holdings
         self._taking = Taking(consumer)
         self._check = check
-        self._on_out_of_range = on_out_of_range
-        self._on_corrupt = on_corrupt
+        self._gaps = gaps
+        self._failure: Exception | None = None
         self._woken = False
         self._waker: asyncio.Future[None] | None = None
         self._turn = 0
@@ -82,7 +82,12 @@ class Polling:
     def _live(self) -> None:
         """Shows that somebody fetches, also where nothing is wanted or a reassignment runs: max.poll.interval.ms."""
         with self._consumer._subscription.fetch_context():
-            self._check()
+            pass  # what it ends with it does not do where something is raised inside
+
+        self._check()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     async def _wait(self, seconds: float) -> None:
         """Until records arrive, the time is over, or somebody ends it."""
@@ -103,15 +108,27 @@ class Polling:
                 arrived.cancel()
 
     async def _look(self, wanted: Sequence[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
-        pieces: list[Fetched] = []
+        """What was taken is handed over, whatever else happens: its positions have moved.
+
+        So nothing is waited for in here (outside a reassignment aiokafka does not suspend either), and what is raised
+        behind something that was taken is raised by the next fetch.
+        """
+        pieces = list(self._gaps.answers(wanted))
         for assignment, partition in self._in_turn(wanted):
-            # Asked each time: what follows suspends where a position is out of range.
             if self._consumer._subscription.reassignment_in_progress:
                 break
 
             # One message that is larger than all the room still comes, alone.
             alone = not any(piece.records for piece in pieces)
-            piece = await self._take(assignment, partition, (max_messages, max_bytes), at_least_one=alone)
+            try:
+                piece = await self._take(assignment, partition, (max_messages, max_bytes), at_least_one=alone)
+            except Exception as error:
+                if not pieces:
+                    raise
+
+                self._failure = error
+                break
+
             if piece is None:
                 continue
 
@@ -139,17 +156,22 @@ class Polling:
     async def _take(
         self, assignment: Assignment, partition: KafkaPartition, room: Room, *, at_least_one: bool
     ) -> Fetched | None:
+        if self._gaps.is_asked(assignment):
+            return None  # whatever has come again meanwhile
+
         try:
             rows, sizes = await self._taking.take(partition, room, at_least_one=at_least_one)
         except NoOffsetForPartitionError:
             # From before our seek: aiokafka looked for a committed position by itself, and there is none.
             return None
         except OffsetOutOfRangeError:
-            return await self._on_out_of_range(assignment, partition)
-        except CorruptRecordException as error:
+            self._gaps.out_of_range(assignment, partition, self.interrupt)
+            return None
+        except UNREADABLE as error:
             # Behind the transactions and markers that were passed before it.
             self._holdings.move(assignment, self._taking.position(partition))
-            return self._on_corrupt(assignment, partition, error)
+            self._gaps.unreadable(assignment, partition, error, room[0], self.interrupt)
+            return None
 
         position = self._taking.position(partition)
         if position == self._holdings.position(assignment):

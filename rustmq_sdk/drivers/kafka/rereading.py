@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
-from rustmq_sdk.drivers.kafka.records import OFFSET, Record, Row, build, rows_of, sizes_of
+from rustmq_sdk.drivers.kafka.records import OFFSET, Row, build, rows_of, sizes_of
+from rustmq_sdk.drivers.kafka.salvage import CORRUPT_READS, UNREADABLE, Salvaged, salvage
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.slots import Fetched
-from rustmq_sdk.values import Assignment, Gone
+from rustmq_sdk.values import Assignment, Broken, Gone
 
 FAR = 500
 """Offsets between two wanted ones from which on it is cheaper to seek than to read on."""
@@ -90,9 +91,32 @@ class Rereading:
                 consumer.seek(partition, search.wanted[0])
 
             return
+        except UNREADABLE as error:
+            await self._salvage(consumer, partition, search, error)
+            return
 
-        search.take(found.get(partition, ()), position := await consumer.position(partition))
+        search.take(rows_of(found.get(partition, ())), position := await consumer.position(partition))
         if search.wanted and search.wanted[0] > position + FAR:
+            consumer.seek(partition, search.wanted[0])
+
+    async def _salvage(
+        self, consumer: AIOKafkaConsumer, partition: KafkaPartition, search: _Search, error: Exception
+    ) -> None:
+        at = search.wanted[0]
+        found = Salvaged((), [Broken(at, b"", error)], at + 1)
+        for _ in range(CORRUPT_READS):
+            try:
+                found = await salvage(consumer, partition, at, search.wanted[-1] - at + 1)
+                break
+            except OffsetOutOfRangeError:
+                consumer.seek(partition, at)  # since: the next look finds out
+                return
+            except UNREADABLE:
+                continue
+
+        search.take(found.rows, found.next_offset, found.broken)
+        if search.wanted:
+            # aiokafka forgets what it has fetched, and could not go on with.
             consumer.seek(partition, search.wanted[0])
 
     async def _connected(self) -> AIOKafkaConsumer:
@@ -116,13 +140,15 @@ class _Search:
         self.wanted = offsets
         self._assignment = assignment
         self._found: list[Row] = []
+        self._broken: list[Broken] = []
         self._gone: list[Gone] = []
 
-    def take(self, records: Sequence[Record], position: int) -> None:
+    def take(self, rows: Sequence[Row], position: int, broken: Sequence[Broken] = ()) -> None:
         """These came, and everything below ``position`` was looked at."""
         asked = set(self.wanted)
-        self._found += rows_of(record for record in records if record.offset in asked)
-        present = {record.offset for record in records}
+        self._found += [row for row in rows if row[OFFSET] in asked]
+        self._broken += [one for one in broken if one.offset in asked]
+        present = {row[OFFSET] for row in rows} | {one.offset for one in broken}
         self._miss([offset for offset in self.wanted if offset < position and offset not in present], "compacted")
         self.wanted = [offset for offset in self.wanted if offset >= position]
 
@@ -146,5 +172,6 @@ class _Search:
             asked[-1] + 1,
             sum(sizes),
             max(sizes, default=0),
+            broken=self._broken,
             gone=self._gone,
         )

@@ -56,14 +56,8 @@ class KafkaSubscription:
         self._offsets = OffsetQueries(consumer, has_group=group is not None, deadline=timing.request)
         self._commits = OffsetCommits(consumer, self._holdings, self._generation)
         self._rereading = Rereading(reader, deadline=timing.request)
-        gaps = Gaps(consumer, self._holdings, self._offsets)
-        self._polling = Polling(
-            consumer,
-            self._holdings,
-            check=self._check,
-            on_out_of_range=gaps.out_of_range,
-            on_corrupt=gaps.corrupt,
-        )
+        self._gaps = Gaps(consumer, self._holdings, self._offsets)
+        self._polling = Polling(consumer, self._holdings, check=self._check, gaps=self._gaps)
         self._missing = MissingTopics(consumer, wanted, self._holdings)
         if consumer._group_instance_id is not None and isinstance(consumer._coordinator, GroupCoordinator):
             StaticMembership(consumer, consumer._group_instance_id)
@@ -98,6 +92,7 @@ class KafkaSubscription:
         self._leaving = True
         try:
             await self._commits.give_up()
+            await self._gaps.close()
             await self._rereading.close()
         finally:
             await leave(self._consumer, static=static)

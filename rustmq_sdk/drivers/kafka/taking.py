@@ -8,11 +8,11 @@ from __future__ import annotations
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException
 
 from rustmq_sdk.drivers.kafka import bare
 from rustmq_sdk.drivers.kafka.reading_ahead import ReadingAhead
 from rustmq_sdk.drivers.kafka.records import Room, Row, Taken, rows_of, sizes_of
+from rustmq_sdk.drivers.kafka.salvage import UNREADABLE
 
 
 class Taking:
@@ -37,17 +37,19 @@ class Taking:
             at_least_one: also if it is larger than the room.
 
         Raises:
-            CorruptRecordException: the batch at the position fails its checksum.
+            Exception: one of ``UNREADABLE``: the batch at the position cannot be read.
             KafkaError: what a request has met meanwhile.
         """
         fetcher = self._consumer._fetcher
         arrived = fetcher._records.get(partition)
         if bare.POSSIBLE and type(arrived) is FetchResult:
-            taken = bare.take(arrived, room, at_least_one=at_least_one)
-            if not arrived.has_more():
-                # As getmany() does: the next request may ask for this partition again.
-                del fetcher._records[partition]
-                fetcher._notify(fetcher._wait_consume_future)
+            try:
+                taken = bare.take(arrived, room, at_least_one=at_least_one)
+            finally:
+                if not arrived.has_more():
+                    # As getmany() does: the next request may ask for this partition again.
+                    del fetcher._records[partition]
+                    fetcher._notify(fetcher._wait_consume_future)
         else:
             taken = await self._by_getmany(partition, room)
 
@@ -68,7 +70,13 @@ class Taking:
         count = 1
         while count > 0:
             slowly = partition in self._slowly
-            more = await self._some(partition, 1 if slowly else count, most)
+            try:
+                more = await self._some(partition, 1 if slowly else count, most)
+            except Exception:
+                if not rows:
+                    raise
+
+                break  # what was taken comes first, and this is met again
             rows += more
             sizes += sizes_of(more)
             if not more or slowly:
@@ -82,7 +90,7 @@ class Taking:
         slowly = self._slowly.pop(partition, 0)
         try:
             found = await self._consumer.getmany(partition, timeout_ms=0, max_records=count)
-        except CorruptRecordException:
+        except UNREADABLE:
             if slowly:
                 raise
 
