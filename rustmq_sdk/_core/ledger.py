@@ -19,13 +19,13 @@ Rules of this file:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
+from rustmq_sdk._core.on_broker import OnBroker
 from rustmq_sdk._core.piece import Child, Holder, Piece
 from rustmq_sdk._core.settled_runs import Runs
 from rustmq_sdk._core.spill import Fitted, fit
@@ -34,34 +34,6 @@ from rustmq_sdk.values import Assignment, Checkpoint
 
 _TO_STALE = bytes(DONE if state == DONE else STALE for state in range(256))
 _FREE_TO_WATCH = bytes(WATCH if state == FREE else state for state in range(256))
-
-SENT = 20
-"""Checkpoints without an answer that are remembered; with the pauses between them that is more than a minute."""
-
-
-@dataclass(slots=True)
-class OnBroker:
-    """What the broker has of a partition's position, as far as its owner knows.
-
-    One for all ledgers of an owner: a seek begins a new ledger, and the broker may answer a commit of the old one after
-    that.
-    """
-
-    checkpoint: Checkpoint
-    """Written last; where we began, until something was."""
-    stored: bool = False
-    """The broker has it: it is not only where we began."""
-    sent: deque[Checkpoint] = field(default_factory=lambda: deque(maxlen=SENT))
-    """Sent since, without an answer: the broker may have any of these."""
-
-    def may_be(self, committed: Checkpoint | None) -> bool:
-        """Whether a position can be our own doing, and nobody else's."""
-        # Nothing was ever committed: then there is nothing anybody could have moved.
-        if committed is None:
-            return not self.stored
-
-        # A commit whose answer was lost may have been made all the same.
-        return committed == self.checkpoint or committed in self.sent
 
 
 class Settled(NamedTuple):

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.ledger import Ledger, OnBroker
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.on_broker import OnBroker
 from rustmq_sdk._log import log
 from rustmq_sdk._moments import milliseconds
 from rustmq_sdk._runtime.session import Session
