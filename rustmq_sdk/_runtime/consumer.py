@@ -26,6 +26,9 @@ from rustmq_sdk.slots import Capabilities, DeadLetterQueue, Source
 from rustmq_sdk.values import TopicPartition
 
 
+NO_TIMEOUT = "0 does not wait, and None waits for as long as it takes"
+
+
 @final
 class Consumer:
     """Receives messages and settles them one by one; loses nothing.
@@ -146,6 +149,8 @@ class Consumer:
         if timeout is None:
             return await delivery.next(self._pop)
 
+        check_seconds("timeout", timeout, fix=NO_TIMEOUT)
+
         with anyio.move_on_after(timeout):
             return await delivery.next(self._pop)
 
@@ -163,6 +168,9 @@ class Consumer:
         """
         check_whole("max_messages", max_messages, least=1, fix="Give the size of a full batch")
         check_seconds("max_wait", max_wait, fix="0 takes what is there")
+        if timeout is not None:
+            check_seconds("timeout", timeout, fix=NO_TIMEOUT)
+
         delivery = self._receiving.delivery
         take = self._session.buffer.take_batch
         if timeout is None:

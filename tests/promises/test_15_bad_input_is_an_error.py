@@ -269,6 +269,8 @@ class TestCalls:
             lambda consumer: consumer.receive_batch(2.5),
             lambda consumer: consumer.receive_batch("5"),
             lambda consumer: consumer.receive_batch(5, max_wait=-1),
+            lambda consumer: consumer.receive_batch(5, timeout=-1),
+            lambda consumer: consumer.receive_batch(5, timeout="5"),
             lambda consumer: consumer.seek("t", 0, -1),
             lambda consumer: consumer.seek("t", 0, 1.5),
             lambda consumer: consumer.seek("t", 0, "1"),
@@ -287,6 +289,19 @@ class TestCalls:
                 await call(consumer)
 
             assert await handle_all(consumer) == ["m1", "m2"]
+
+    @pytest.mark.parametrize("timeout", ["5", -5, float("nan"), True])
+    async def test_a_timeout_that_is_no_time_is_refused_when_there_is_something_to_wait_for(
+        self, either: Stage, timeout: Any
+    ) -> None:
+        either.create()
+        async with either.consumer() as consumer:
+            with pytest.raises(ConfigurationError, match=r"expected seconds >= 0\. 0 does not wait") as caught:
+                await consumer.receive(timeout)
+
+            assert caught.value.field == "timeout"
+            either.send(1)
+            assert await handle_all(consumer) == ["m0"]
 
     async def test_a_moment_without_a_time_zone_is_refused_wherever_one_is_taken(self, stage: Stage) -> None:
         naive = datetime(2026, 1, 1)  # noqa: DTZ001  # that is the mistake
