@@ -13,12 +13,12 @@ from typing import TypeAlias
 import anyio
 
 from rustmq_sdk._backoff import pause_after
+from rustmq_sdk._bell import Bell
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.breaker import MAY_PASS
-from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.letters import as_message
 from rustmq_sdk.message import STALE

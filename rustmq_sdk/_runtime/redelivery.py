@@ -15,13 +15,13 @@ from itertools import count
 
 import anyio
 
+from rustmq_sdk._bell import Bell
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.cache import Body, MessageCache
-from rustmq_sdk._runtime.channel import Bell
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.message import STALE, Message
 from rustmq_sdk.slots import Fetched

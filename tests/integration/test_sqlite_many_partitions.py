@@ -90,7 +90,7 @@ async def test_large_batches_are_not_read_ahead_of_all_partitions(driver: Sqlite
 async def forget_the_assignment(member: Subscriber[LogSubscription]) -> None:
     """The next fetch would return at once because of it."""
     assert isinstance(member.subscription, SqliteSubscription)
-    member.subscription._fetching._bell.rung = False
+    member.subscription._fetching._bell.ended = False
 
 
 async def test_a_message_behind_many_empty_partitions_comes_with_the_first_fetch(driver: SqliteDriver) -> None:

@@ -10,7 +10,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._runtime.channel import Bell, Channel, ChannelFull
+from rustmq_sdk._bell import Bell
+from rustmq_sdk._runtime.channel import Channel, ChannelFull
 from rustmq_sdk.testing.clock import BACKENDS, Backend, virtual_time
 from rustmq_sdk.testing.schedules import run
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.memory import MemoryDriver, log_source
 from rustmq_sdk.drivers.memory import open as open_memory
 from rustmq_sdk.drivers.memory.groups import Group
@@ -214,7 +214,7 @@ MUTANTS = [
     Mutant(log_source, "_served", lambda _: lambda _: 0, Log, "every_partition_is_served_within_one_round"),
     Mutant(MemoryLogSubscription, "fetch", taken_before_a_checkpoint, Log, "a_cancelled_fetch_loses_nothing"),
     Mutant(MemoryLogSubscription, "wake", nothing, Log, "wake_ends_a_waiting_fetch"),
-    Mutant(Bell, "ring", lambda _: Bell.nudge, Log, "wake_before_a_fetch_ends_the_next_one"),
+    Mutant(FetchBell, "end", lambda _: FetchBell.ring, Log, "wake_before_a_fetch_ends_the_next_one"),
     Mutant(MemoryLogSubscription, "_changed", nothing, Log, "a_change_of_assignment_ends_a_waiting_fetch"),
     Mutant(Group, "commit", without_extra, Log, "a_checkpoint_comes_back_as_it_was_written"),
     Mutant(MemoryLogSubscription, "_write", always_committed, Log, "a_moved_partition_is_fenced"),
@@ -247,7 +247,7 @@ MUTANTS = [
     Mutant(Queue, "give_back", at_once, QueueSourceContract, "each_nack_has_its_own_delay"),
     Mutant(Queue, "give_back", forgotten, QueueSourceContract, "a_nacked_message_comes_again_and_the_attempt_counts"),
     Mutant(Queue, "_again", all_counted, QueueSourceContract, "giving_back_uncounted_counts_no_attempt"),
-    Mutant(Bell, "ring", nothing, QueueSourceContract, "wake_ends_a_fetch"),
+    Mutant(FetchBell, "end", nothing, QueueSourceContract, "wake_ends_a_fetch"),
 ]
 
 

@@ -33,8 +33,8 @@ class Cut(NamedTuple):
 
 
 @contextmanager
-def nudging(bell: Bell, logs: Collection[PartitionLog]) -> Iterator[None]:
-    """Nudges the bell meanwhile, whenever something is appended to one of the logs."""
+def ringing(bell: Bell, logs: Collection[PartitionLog]) -> Iterator[None]:
+    """Rings the bell meanwhile, whenever something is appended to one of the logs."""
     for log in logs:
         log.waiters[bell] = None
 
@@ -69,7 +69,7 @@ class PartitionLog:
         self.largest = 0
         """Bytes of the largest record there ever was: an upper bound for every piece, known without a scan."""
         self.waiters: dict[Bell, None] = {}
-        """Nudged by the next record. In the order in which they came, so that a seeded schedule repeats."""
+        """Rung by the next record. In the order in which they came, so that a seeded schedule repeats."""
         self._entries: list[Entry] = []
         self._totals: list[int] = []
         self._total_before = 0
@@ -95,7 +95,7 @@ class PartitionLog:
     def announce(self) -> None:
         """Wakes who waits for records of this partition."""
         for bell in self.waiters:
-            bell.nudge()
+            bell.ring()
 
     def skip(self, count: int) -> None:
         """Leaves ``count`` offsets without a record, as transaction markers do."""

@@ -8,10 +8,10 @@ from operator import attrgetter
 
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim, Group
-from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, build, nudging
+from rustmq_sdk.drivers.memory.log import Cut, PartitionLog, build, ringing
 from rustmq_sdk.drivers.memory.membership import Membership, running
 from rustmq_sdk.errors import ConsumerStateError, Unsupported
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Fetched, SourceRequest
@@ -87,7 +87,7 @@ class MemoryLogSubscription:
         self._group = group
         self._commits = request.group is not None
         self._capabilities = capabilities
-        self._bell = Bell()
+        self._bell = FetchBell()
         self._cursors: dict[Assignment, Cursor] = {}
         self._turn = 0
 
@@ -96,18 +96,18 @@ class MemoryLogSubscription:
     ) -> Sequence[Fetched]:
         self._bell.rearm()
         pieces = self._pieces(wanted, max_messages, max_bytes)
-        if not pieces and not self._bell.rung:
+        if not pieces and not self._bell.ended:
             cursors = [self._cursors[assignment] for assignment in wanted if assignment in self._cursors]
-            with nudging(self._bell, {cursor.log for cursor in cursors}):
+            with ringing(self._bell, {cursor.log for cursor in cursors}):
                 await self._bell.wait(max_wait)
 
             pieces = self._pieces(wanted, max_messages, max_bytes)
 
-        self._bell.rung = False
+        self._bell.ended = False
         return pieces
 
     def wake(self) -> None:
-        self._bell.ring()
+        self._bell.end()
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
@@ -148,7 +148,7 @@ class MemoryLogSubscription:
             return  # being revoked: it is committed under its new name, and fetched no more
 
         self._cursors[new] = Cursor(new, cursor.claim, cursor.log, offset)
-        self._bell.nudge()
+        self._bell.ring()
 
     async def read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
         self._must_have("read")
@@ -202,7 +202,7 @@ class MemoryLogSubscription:
     def _changed(self) -> None:
         held = self.membership.held
         self._cursors = {assignment: cursor for assignment, cursor in self._cursors.items() if assignment in held}
-        self._bell.nudge()
+        self._bell.ring()
 
     def _write(self, assignment: Assignment, position: Checkpoint) -> CommitOutcome:
         if assignment in self.membership.released:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.memory.broker import MemoryBroker
 from rustmq_sdk.drivers.memory.groups import Claim, Group
-from rustmq_sdk.drivers.memory.log import build, nudging
+from rustmq_sdk.drivers.memory.log import build, ringing
 from rustmq_sdk.drivers.memory.membership import Membership, running
 from rustmq_sdk.drivers.memory.queues import Lease, Queue, Taken
 from rustmq_sdk.slots import (
@@ -71,7 +71,7 @@ class MemoryQueueSubscription:
         self._broker = broker
         self._request = request
         self._capabilities = capabilities
-        self._bell = Bell()
+        self._bell = FetchBell()
         self._queues: dict[Assignment, Queue] = {}
         self._served: dict[Assignment, int] = {}
         self._turn = 0
@@ -82,7 +82,7 @@ class MemoryQueueSubscription:
         deadline = anyio.current_time() + max_wait
         self._bell.rearm()
         pieces = self._pieces(wanted, max_messages, max_bytes)
-        while not pieces and not self._bell.rung:
+        while not pieces and not self._bell.ended:
             now = anyio.current_time()
             if now >= deadline:
                 break
@@ -90,18 +90,18 @@ class MemoryQueueSubscription:
             queues = [self._queues[assignment] for assignment in wanted if assignment in self._queues]
             # Deliveries come due and leases run out without anybody ringing. Without room that is of no interest.
             changes = [change for queue in queues if max_messages > 0 and (change := queue.next_change()) is not None]
-            with nudging(self._bell, {queue.log for queue in queues}):
-                nudged = await self._bell.wait(min([deadline, *changes]) - now)
+            with ringing(self._bell, {queue.log for queue in queues}):
+                rung = await self._bell.wait(min([deadline, *changes]) - now)
 
             pieces = self._pieces(wanted, max_messages, max_bytes)
-            if nudged:
+            if rung:
                 break
 
-        self._bell.rung = False
+        self._bell.ended = False
         return pieces
 
     def wake(self) -> None:
-        self._bell.ring()
+        self._bell.end()
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
@@ -180,7 +180,7 @@ class MemoryQueueSubscription:
         held = self.membership.held
         self._queues = {assignment: queue for assignment, queue in self._queues.items() if assignment in held}
         self._served = {assignment: turn for assignment, turn in self._served.items() if assignment in held}
-        self._bell.nudge()
+        self._bell.ring()
 
     def _last_turn(self, assignment: Assignment) -> int:
         return self._served.get(assignment, 0)

@@ -8,7 +8,7 @@ from operator import attrgetter
 import anyio
 from anyio.lowlevel import checkpoint
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.fair_shares import fair_shares
 from rustmq_sdk.drivers.sqlite.file import LogFile
@@ -45,7 +45,7 @@ class Fetching:
         bell: ends the waiting of a fetch, whoever does it.
     """
 
-    def __init__(self, file: LogFile, holdings: Holdings, membership: MembershipTask, bell: Bell) -> None:
+    def __init__(self, file: LogFile, holdings: Holdings, membership: MembershipTask, bell: FetchBell) -> None:
         self._file = file
         self._holdings = holdings
         self._membership = membership
@@ -55,18 +55,18 @@ class Fetching:
 
     def wake(self) -> None:
         """Has the waiting fetch, or the next one, return."""
-        self._bell.ring()
+        self._bell.end()
 
     def look_again(self) -> None:
         """There may be something to fetch that was not before."""
-        self._bell.nudge()
+        self._bell.ring()
 
     def heard(self, keys: Changed) -> None:
         """Partitions grew; None: any of them may have."""
         for holding in self._holdings:
             if keys is None or holding.partition in keys:
                 holding.cursor.grew()
-                self._bell.nudge()
+                self._bell.ring()
 
     async def fetch(
         self, wanted: Collection[Assignment], max_messages: int, max_bytes: int, max_wait: float
@@ -78,8 +78,9 @@ class Fetching:
             self._bell.rearm()
             self._membership.check()
             pieces = await self._pieces(wanted, max_messages, max_bytes)
-            if pieces or self._bell.rung or not await self._bell.wait(deadline - anyio.current_time()):
-                self._bell.rung = False
+            left = deadline - anyio.current_time()
+            if pieces or self._bell.ended or left <= 0 or not await self._bell.wait(left):
+                self._bell.ended = False
                 return pieces
 
     async def _pieces(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
@@ -100,7 +101,7 @@ class Fetching:
                 busy = self._busy(wanted)
 
             pieces = self._hand_out(list(_first(filter(_has_some, busy), max_messages)), max_messages, max_bytes)
-            if pieces or self._bell.rung or not unread:
+            if pieces or self._bell.ended or not unread:
                 return pieces
 
     def _busy(self, wanted: Collection[Assignment]) -> list[Holding]:

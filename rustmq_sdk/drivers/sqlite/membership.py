@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.sqlite import claims
 from rustmq_sdk.drivers.sqlite.beats import BeatWatch
 from rustmq_sdk.drivers.sqlite.claims import Claimed, Stepped
@@ -43,7 +43,7 @@ class Membership:
         request: SourceRequest,
         listener: AssignmentListener,
         holdings: Holdings,
-        bell: Bell,
+        bell: FetchBell,
         missed: Callable[[], None],
     ) -> None:
         self.member = b""
@@ -170,7 +170,7 @@ class Membership:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
-            self._bell.ring()
+            self._bell.end()
             await self._listener.lost(assignments, reason=reason)
 
     async def _give_up(self, wanted: Sequence[Holding]) -> None:
@@ -183,7 +183,7 @@ class Membership:
             holding.flowing, holding.revoked = False, True
 
         if untold:  # all but those whose release failed the last time
-            self._bell.ring()
+            self._bell.end()
             await self._listener.revoking(untold, self._request.revoke_budget)
 
         epochs = {holding.partition: holding.epoch for holding in wanted}
@@ -249,7 +249,7 @@ class Membership:
             await self._file.write("source", "release", claims.release, self._group, self.member, waiting)
             raise
         finally:
-            self._bell.ring()
+            self._bell.end()
 
 
 class _Look(NamedTuple):

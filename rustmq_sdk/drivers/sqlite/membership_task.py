@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import anyio
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import Bell, FetchBell
 from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
@@ -24,7 +24,9 @@ class MembershipTask:
         look_bell: ends its own waiting.
     """
 
-    def __init__(self, ours: Membership | Solo, keys: frozenset[Hashable], fetch_bell: Bell, look_bell: Bell) -> None:
+    def __init__(
+        self, ours: Membership | Solo, keys: frozenset[Hashable], fetch_bell: FetchBell, look_bell: Bell
+    ) -> None:
         self._ours = ours
         self._keys = keys
         self._fetch_bell = fetch_bell
@@ -49,11 +51,11 @@ class MembershipTask:
                 await self._keep_up()
         except Exception as error:
             self._failure = error
-            self._fetch_bell.ring()
+            self._fetch_bell.end()
 
     def nudge(self) -> None:
         """Has it look at the group now."""
-        self._look_bell.nudge()
+        self._look_bell.ring()
 
     def heard(self, keys: Changed) -> None:
         """Something was written; None: anything."""
@@ -81,17 +83,16 @@ class MembershipTask:
 
     async def _keep_up(self) -> None:
         while True:
-            # Before the look: what happens after this line leads to another one.
-            self._look_bell.rearm()
             try:
                 await self._ours.round()
             except (TransientDriverError, OutcomeUnknown) as error:
                 # The next look repeats what is left to do. A full disk lets everybody read on: only here is it met.
                 if isinstance(error, TransientDriverError):
                     self._trouble = error
-                    self._fetch_bell.ring()
+                    self._fetch_bell.end()
 
                 await anyio.sleep(self._ours.interval)
                 continue
 
+            # What was rung while it looked leads to another look.
             await self._look_bell.wait(self._ours.interval)

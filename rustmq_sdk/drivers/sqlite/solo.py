@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import FetchBell
 from rustmq_sdk.drivers.sqlite.file import LogFile
 from rustmq_sdk.drivers.sqlite.holdings import Holdings
 from rustmq_sdk.drivers.sqlite.topics import missing, partitions_of
@@ -29,7 +29,7 @@ class Solo:
         request: SourceRequest,
         listener: AssignmentListener,
         holdings: Holdings,
-        bell: Bell,
+        bell: FetchBell,
     ) -> None:
         self.member = b""
         self.missing_topics: Mapping[str, str] = {}
@@ -51,7 +51,7 @@ class Solo:
         if lost:
             assignments = [holding.assignment for holding in lost]
             self._holdings.drop(lost)
-            self._bell.ring()
+            self._bell.end()
             await self._listener.lost(assignments, reason="topics_changed")
 
         held = {holding.partition for holding in self._holdings}
@@ -59,7 +59,7 @@ class Solo:
         if fresh:
             reason = "topics_changed" if self._joined else "joined"
             self._holdings.take(await self._listener.assigned(list(fresh), None, reason=reason), fresh, 0)
-            self._bell.ring()
+            self._bell.end()
 
         self._joined = True
 

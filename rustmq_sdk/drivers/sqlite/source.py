@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from rustmq_sdk._bell import Bell
+from rustmq_sdk._bell import Bell, FetchBell
 from rustmq_sdk._task_groups import raised_as_itself
 from rustmq_sdk._threads import Mailbox
 from rustmq_sdk.drivers.sqlite.broadcast import MEMBERS, TOPICS, Changed, LoopListener, group_key
@@ -62,14 +62,14 @@ class SqliteSource:
 
     @asynccontextmanager
     async def _subscribed(self, listener: AssignmentListener) -> AsyncIterator[SqliteSubscription]:
-        request, fetch_bell, look_bell = self._request, Bell(), Bell()
+        request, fetch_bell, look_bell = self._request, FetchBell(), Bell()
         holdings = Holdings(check_crcs=self._file.options.check_crcs)
         ours: Membership | Solo
         keys: frozenset[Hashable]
         if request.group is None:
             ours, keys = Solo(self._file, request, listener, holdings, fetch_bell), frozenset({TOPICS})
         else:
-            missed = partial(Mailbox.current().post, look_bell.nudge)
+            missed = partial(Mailbox.current().post, look_bell.ring)
             ours = Membership(self._file, request, listener, holdings, fetch_bell, missed)
             keys = frozenset({TOPICS, MEMBERS, group_key(request.group)})
 
