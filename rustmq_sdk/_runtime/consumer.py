@@ -25,7 +25,6 @@ from rustmq_sdk.observe import Health, Statistics
 from rustmq_sdk.slots import Capabilities, DeadLetterQueue, Source
 from rustmq_sdk.values import TopicPartition
 
-
 NO_TIMEOUT = "0 does not wait, and None waits for as long as it takes"
 
 
@@ -63,9 +62,8 @@ class Consumer:
     ) -> None:
         self._config = config = config or load(ConsumerConfig, dict(options), environment={})
         check_source(source, config)
-        put = route_of(route, config)
         self._session = session = Session(config, source.capabilities, observers_of(observers))
-        self._life = Life(session, source, put)
+        self._life = Life(session, source, route_of(route, config))
         self._pop = popping(session, session.buffer.ready.pop)
 
     # Life

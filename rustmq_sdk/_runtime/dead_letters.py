@@ -6,9 +6,11 @@ A message's slot is settled only after its letter is durable, so no position pas
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+import operator
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
@@ -32,7 +34,17 @@ PUT_TIMEOUT = 30.0
 PAUSE = (0.5, 30.0)
 """Seconds after a failed write, doubled up to the second number; then the circuit takes over."""
 
+T = TypeVar("T")
 Put: TypeAlias = Callable[[Sequence[DeadLetter]], Awaitable[object]]
+
+
+class Route(NamedTuple):
+    """Where letters go."""
+
+    put: Put
+    """Durable on return."""
+    places: Callable[[Sequence[DeadLetter]], Awaitable[Sequence[Hashable]]] | None = None
+    """The place of each letter, if that is not one for all: a place may fail while others work."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +54,8 @@ class Letter:
     letter: DeadLetter
     parent: Piece
     index: int
+    alone: bool = False
+    """A batch that it was in was refused: it is written by itself."""
 
     @property
     def is_over(self) -> bool:
@@ -56,7 +70,7 @@ class DeadLetterWriter:
     before memory runs out. A route that refuses a letter for good stops the letter's partition.
 
     Args:
-        put: durable on return.
+        route: where they go.
         settle_slot: called for each letter's message once it is.
         on_refused: called for a letter that the route will never take.
     """
@@ -64,13 +78,13 @@ class DeadLetterWriter:
     def __init__(
         self,
         session: Session,
-        put: Put,
+        route: Route,
         *,
         settle_slot: Callable[[Piece, int], None],
         on_refused: Callable[[Letter, Exception], None],
     ) -> None:
         self._session = session
-        self._put = put
+        self._route = route
         self._settle_slot = settle_slot
         self._on_refused = on_refused
         self._circuit = session.circuit("dead_letters.put")
@@ -121,33 +135,72 @@ class DeadLetterWriter:
         """Writes letters until cancelled."""
         while True:
             self.forget_lost()
-            if self._waiting:
-                await self._write(self._waiting[:BATCH])
+            if not self._waiting:
+                self._tell()
+                await self._bell.wait(None)
                 continue
 
-            self._tell()
-            await self._bell.wait(None)
+            failed: Exception | None = None
+            for part in await self._parts(self._waiting[:BATCH]):
+                failed = await self._write(part) or failed
 
-    async def _write(self, batch: list[Letter]) -> None:
-        letters = [letter.letter for letter in batch]
+            if failed is None:
+                self._failures = 0
+                self.failing_since = None
+            else:
+                await self._pause_after(failed)
+
+    async def _parts(self, batch: list[Letter]) -> Collection[list[Letter]]:
+        """What is written by itself: the letters of one place, or one of a batch that was refused.
+
+        What one place takes is not written there again because another place fails.
+        """
+        parts: dict[Hashable, list[Letter]] = defaultdict(list)
+        for letter, place in zip(batch, await self._places(batch), strict=True):
+            parts[letter if letter.alone else place].append(letter)
+
+        return parts.values()
+
+    async def _places(self, batch: list[Letter]) -> Sequence[Hashable]:
+        if self._route.places is not None:
+            try:
+                return await self._circuit.run(self._in_time, self._route.places, [one.letter for one in batch])
+            except Exception:  # noqa: S110  # the write meets it as well, and there it is dealt with
+                pass
+
+        return [None] * len(batch)
+
+    async def _write(self, part: list[Letter]) -> Exception | None:
+        """Writes what is still ours of it. Answers what keeps it from being written for the moment."""
         try:
-            await self._circuit.run(self._put_in_time, letters)
+            written = await self._circuit.run(self._put, part, void=operator.not_)
         except (*MAY_PASS, OSError) as error:
             # Unknown counts as not written: a letter twice is better than none.
-            await self._pause_after(error)
+            return error
         except Exception as error:
-            await self._refused(batch, error)
+            self._refused(part, error)
         else:
-            self._written(batch)
+            self._written(written)
 
-    async def _put_in_time(self, letters: Sequence[DeadLetter]) -> None:
+        return None
+
+    async def _put(self, part: list[Letter]) -> list[Letter]:
+        # Asked here, after the circuit: others may have been waited for, or written, for minutes.
+        ours = [letter for letter in part if not letter.is_over]
+        if ours:
+            await self._in_time(self._route.put, [letter.letter for letter in ours])
+
+        return ours
+
+    async def _in_time(self, call: Callable[[Sequence[DeadLetter]], Awaitable[T]], letters: Sequence[DeadLetter]) -> T:
         # Inside of what the breaker sees, so that a route that hangs counts as one that fails.
         with anyio.fail_after(PUT_TIMEOUT):
-            await self._put(letters)
+            return await call(letters)
 
     def _written(self, batch: list[Letter]) -> None:
-        self._failures = 0
-        self.failing_since = None
+        if not batch:
+            return
+
         self._remove(batch)
         session = self._session
         session.counts.dead_lettered += len(batch)
@@ -168,11 +221,11 @@ class DeadLetterWriter:
         for letter in batch:
             self._settle_slot(letter.parent, letter.index)
 
-    async def _refused(self, batch: list[Letter], error: Exception) -> None:
-        # One bad letter must not take the others down with it: a refused batch is tried one by one.
+    def _refused(self, batch: list[Letter], error: Exception) -> None:
         if len(batch) > 1:
+            # One bad letter must not take the others down with it.
             for letter in batch:
-                await self._write([letter])
+                letter.alone = True
 
             return
 
@@ -240,12 +293,16 @@ class TopicDeadLetters:
         self._sink = sink
         self._topic = topic
 
+    async def places(self, letters: Sequence[DeadLetter]) -> Sequence[int]:
+        """The partition of each letter."""
+        partitions = await self._sink.partitions(self._topic)
+        return [(letter.tp.partition or 0) % partitions for letter in letters]
+
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Appends the letters; durable on return."""
-        partitions = await self._sink.partitions(self._topic)
-        by_partition: dict[int, list[OutgoingMessage]] = {}
-        for letter in letters:
-            by_partition.setdefault((letter.tp.partition or 0) % partitions, []).append(as_message(letter))
+        by_partition: dict[int, list[OutgoingMessage]] = defaultdict(list)
+        for letter, partition in zip(letters, await self.places(letters), strict=True):
+            by_partition[partition].append(as_message(letter))
 
         for partition, messages in by_partition.items():
             await self._sink.append(self._topic, partition, messages, sequence=None)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.abc
 
-from rustmq_sdk._runtime.dead_letters import Put
+from rustmq_sdk._runtime.dead_letters import Route
 from rustmq_sdk._runtime.health import explain
 from rustmq_sdk._runtime.home import Home
 from rustmq_sdk._runtime.scopes import Scopes, unwrapped
@@ -24,13 +24,13 @@ class Life:
 
     Args:
         source: subscribed to in a task of its own, so that leaving it can have a deadline.
-        put: writes dead letters durably; None where there is no route.
+        route: of dead letters; None where there is none.
     """
 
-    def __init__(self, session: Session, source: Source, put: Put | None) -> None:
+    def __init__(self, session: Session, source: Source, route: Route | None) -> None:
         self._session = session
         self._source = source
-        self._put = put
+        self._route = route
         self._scopes = Scopes()
         self._group: anyio.abc.TaskGroup
         self._mailbox: Mailbox | None = None
@@ -51,7 +51,7 @@ class Life:
         self._mailbox = Mailbox.current()
         session.home = Home("consumer")
         self._connected = anyio.Event()
-        self.parts = parts = Parts(session, self._put, explain=lambda: explain(session))
+        self.parts = parts = Parts(session, self._route, explain=lambda: explain(session))
         self._group = group = anyio.create_task_group()
         await group.__aenter__()
         group.start_soon(self._subscribe, parts, name="rustmq_sdk subscription")

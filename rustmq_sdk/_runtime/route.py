@@ -1,4 +1,4 @@
-"""From what the user gave as a dead-letter route to one awaitable call."""
+"""From what the user gave as a dead-letter route to one that is awaited."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from rustmq_sdk._runtime.dead_letters import Put
+from rustmq_sdk._runtime.dead_letters import Put, Route, TopicDeadLetters
 from rustmq_sdk.config import ConsumerConfig, rule_of_routes
 from rustmq_sdk.errors import ConfigurationError
 from rustmq_sdk.values import DeadLetter
 
 
-def route_of(given: Any, config: ConsumerConfig) -> Put | None:
-    """The ``put`` of a ``DeadLetterQueue``, or an async callable as it is; None for no route.
+def route_of(given: Any, config: ConsumerConfig) -> Route | None:
+    """From a ``DeadLetterQueue``, or a callable that is what its ``put`` would be; None for no route.
 
     Args:
         given: a route that is taken instead of that of the settings; None if there is none.
@@ -28,7 +28,8 @@ def route_of(given: Any, config: ConsumerConfig) -> Put | None:
         if rule.wrong:
             raise rule.error(route)
 
-        return _awaitable(getattr(route, "put", route))
+        places = route.places if isinstance(route, TopicDeadLetters) else None
+        return Route(_awaitable(getattr(route, "put", route)), places)
 
     if config.dead_letter_topic is not None:
         raise ConfigurationError(

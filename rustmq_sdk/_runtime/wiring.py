@@ -11,7 +11,7 @@ from rustmq_sdk._core.ledger import Ledger, Settled
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.commits import LogCommits
-from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Put
+from rustmq_sdk._runtime.dead_letters import DeadLetterWriter, Route
 from rustmq_sdk._runtime.delivery import Delivery
 from rustmq_sdk._runtime.failures import Failures
 from rustmq_sdk._runtime.fetcher import Fetcher
@@ -35,11 +35,11 @@ class Parts:
 
     Args:
         session: state common to all parts.
-        put: writes dead letters durably; None where there is no route.
+        route: of dead letters; None where there is none.
         explain: what is waited for, in one line.
     """
 
-    def __init__(self, session: Session, put: Put | None, *, explain: Callable[[], str]) -> None:
+    def __init__(self, session: Session, route: Route | None, *, explain: Callable[[], str]) -> None:
         self.session = session
         self.partitions = partitions = Partitions(session)
         self.failures = failures = Failures(session)
@@ -53,7 +53,7 @@ class Parts:
             on_room=self._room,
             on_key_freed=self._key_freed,
         )
-        self.letters = self._letters(put)
+        self.letters = self._letters(route)
         self.watch = Watch(session, take_back=self._take_back)
         self.redelivery = Redelivery(
             session,
@@ -99,12 +99,12 @@ class Parts:
             pin=self._pin,
         )
 
-    def _letters(self, put: Put | None) -> DeadLetterWriter | None:
-        if put is None:
+    def _letters(self, route: Route | None) -> DeadLetterWriter | None:
+        if route is None:
             return None
 
         return DeadLetterWriter(
-            self.session, put, settle_slot=self.settler.settle_slot, on_refused=self.failures.undeliverable
+            self.session, route, settle_slot=self.settler.settle_slot, on_refused=self.failures.undeliverable
         )
 
     def tasks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:

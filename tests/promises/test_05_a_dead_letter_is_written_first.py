@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -16,12 +18,14 @@ from rustmq_sdk import (
     DeadLetter,
     Message,
     OutcomeUnknown,
+    OutgoingMessage,
     PartitionStopped,
     PermanentDriverError,
     Reject,
     RetryPolicy,
     TransientDriverError,
 )
+from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
 from rustmq_sdk.slots import SourceRequest
 from rustmq_sdk.testing import Fault
 from tests.promises.stage import (
@@ -161,6 +165,20 @@ class TestTheLetter:
             str(text.encode()) for text in numbered(250)
         )
 
+    async def test_a_route_that_fails_is_asked_more_and_more_rarely(self, stage: Stage) -> None:
+        asked: list[float] = []
+
+        async def put(letters: Sequence[DeadLetter]) -> None:
+            asked.append(anyio.current_time())
+            raise OSError("down")
+
+        stage.send(1)
+        async with stage.consumer(dead_letters=put, circuit_failures=1000) as consumer:
+            await (await consumer.receive(10)).reject()
+            await passes(200)
+            pauses = [round(later - earlier, 1) for earlier, later in pairwise(asked)]
+            assert pauses[:8] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
     async def test_a_route_that_never_answers_is_noticed(self, stage: Stage) -> None:
         stage.plan.breaks("dead_letters.put", kind="hang")
         stage.send(3)
@@ -286,6 +304,120 @@ class TestOtherRoutes:
             await until(lambda: consumer.statistics().dead_lettered == 1)
 
         assert calls == [1, 1, 1]
+
+    @pytest.mark.parametrize("kind", ["fails", "hangs"])
+    async def test_what_fails_in_one_partition_of_a_topic_is_not_written_again_in_the_others(
+        self, stage: Stage, kind: str
+    ) -> None:
+        class Sink:
+            def __init__(self) -> None:
+                self.letters: Counter[int] = Counter()
+                self.down = True
+
+            async def partitions(self, topic: str) -> int:
+                return 3
+
+            async def append(self, topic: str, partition: int, messages: Sequence[OutgoingMessage], **_: Any) -> None:
+                if partition == 1 and self.down:
+                    if kind == "hangs":
+                        await anyio.sleep_forever()
+
+                    raise TransientDriverError("down", slot="sink", operation="append")
+
+                self.letters[partition] += len(messages)
+
+        stage.create(3)
+        for partition in range(3):
+            stage.send(2, partition=partition)
+
+        sink = Sink()
+        async with stage.consumer(dead_letters=TopicDeadLetters(sink, "dlq")) as consumer:  # type: ignore[arg-type]
+            for message in await take(consumer, 6):
+                await message.reject()
+
+            await passes(200)
+            assert sink.letters == {0: 2, 2: 2}
+            assert [stage.committed(partition) for partition in range(3)] == [2, 0, 2]
+            assert "dead_letters_failing" in [reason.code for reason in consumer.health().reasons]
+            sink.down = False
+            await passes(200)
+            assert sink.letters == {0: 2, 1: 2, 2: 2}
+            assert consumer.health().ok
+
+        assert stage.committed(1) == 2
+
+    async def test_a_topic_that_cannot_be_asked_for_its_partitions_is_asked_again(self, stage: Stage) -> None:
+        class Sink:
+            letters = 0
+            down = True
+
+            async def partitions(self, topic: str) -> int:
+                if self.down:
+                    raise TransientDriverError("down", slot="sink", operation="partitions")
+
+                return 3
+
+            async def append(self, topic: str, partition: int, messages: Sequence[OutgoingMessage], **_: Any) -> None:
+                self.letters += len(messages)
+
+        stage.send(2)
+        sink = Sink()
+        async with stage.consumer(dead_letters=TopicDeadLetters(sink, "dlq")) as consumer:  # type: ignore[arg-type]
+            for message in await take(consumer, 2):
+                await message.reject()
+
+            await passes(100)
+            sink.down = False
+            await passes(100)
+            assert (sink.letters, stage.committed()) == (2, 2)
+
+    async def test_a_refused_batch_writes_no_letter_of_a_partition_that_was_lost_meanwhile(self, stage: Stage) -> None:
+        written: list[int | None] = []
+
+        async def put(letters: Sequence[DeadLetter]) -> None:
+            if len(letters) > 1:
+                raise ValueError("a batch is too large")
+
+            await passes(1)
+            written.append(letters[0].offset)
+
+        stage.send(20)
+        async with stage.consumer(dead_letters=put) as consumer:
+            for message in await take(consumer, 20):
+                await message.reject()
+
+            await until(lambda: len(written) == 3)
+            await passes(0.5)
+            await consumer.seek("t", 0, 20)
+            await passes(60)
+            assert written == [0, 1, 2, 3], "the last was on its way"
+            assert consumer.statistics().dead_lettered == 4
+
+    async def test_nor_does_a_circuit_that_closes(self, stage: Stage) -> None:
+        written: list[bytes | None] = []
+        down = True
+
+        async def put(letters: Sequence[DeadLetter]) -> None:
+            if down:
+                raise OSError("down")
+
+            written.extend(letter.payload for letter in letters)
+
+        stage.create(2)
+        for partition, bodies in enumerate((["lost"], ["kept"])):
+            stage.send(bodies, partition=partition)
+
+        options: Any = {"dead_letters": put, "circuit_failures": 1, "circuit_open": 150}
+        async with stage.consumer(**options) as consumer:
+            for message in await take(consumer, 2):
+                await message.reject()
+
+            await passes(20)
+            down = False
+            await consumer.seek("t", 0, 1)
+            await passes(300)
+            assert written == [b"kept"]
+            assert consumer.statistics().dead_lettered == 1
 
     async def test_hand_made_slots_take_a_queue_of_dead_letters(self, stage: Stage) -> None:
         stage.send(1)
