@@ -162,7 +162,7 @@ class Client:
                 revoke_budget=config.close_timeout,
             )
         )
-        return Consumer(source, config=config, route=self._dead_letters(config), observers=observers)
+        return Consumer(source, topics=topics, config=config, route=self._dead_letters(config), observers=observers)
 
     def state_store(self, name: str) -> StateStore:
         """Makes a store of small values, each of which is written only if nobody else has written it since it was read.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,8 @@ from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConfigurationError
 from rustmq_sdk.slots import Source
 from rustmq_sdk.values import TopicPartition
+
+_PLAIN_NAME = re.compile(r"[\w.-]+")
 
 
 def check_whole(field: str, value: object, *, least: int, fix: str) -> None:
@@ -26,8 +30,19 @@ def check_seconds(field: str, value: object, *, fix: str) -> None:
         raise ConfigurationError("expected seconds >= 0", field=field, value=value, fix=fix)
 
 
-def named_partitions(partitions: Iterable[tuple[str, int | None]]) -> list[TopicPartition]:
-    """The partitions that a caller names. A single pair, or a topic alone, would name something else by accident."""
+def check_timeout(value: object) -> None:
+    """Refuses what is no time to wait for something; None is for as long as it takes."""
+    if value is not None:
+        check_seconds("timeout", value, fix="0 does not wait, and None waits for as long as it takes")
+
+
+def named_partitions(partitions: Iterable[tuple[str, int | None]], topics: Collection[str]) -> list[TopicPartition]:
+    """The partitions that a caller names. A single pair, or a topic alone, would name something else by accident.
+
+    Args:
+        partitions: of these topics, but not only those that are ours.
+        topics: that are read; not known where there are none.
+    """
     chosen = list(partitions)
     for item in chosen:
         match item:
@@ -41,7 +56,25 @@ def named_partitions(partitions: Iterable[tuple[str, int | None]]) -> list[Topic
                     fix='Write for example [("orders", 0)], or pass assigned_partitions',
                 )
 
-    return [TopicPartition(*item) for item in chosen]
+    named = [TopicPartition(*item) for item in chosen]
+    _check_read(named, topics)
+    return named
+
+
+def _check_read(partitions: Iterable[TopicPartition], topics: Collection[str]) -> None:
+    # What is no plain name is a pattern or a partition to its driver, and stands for names that nobody knows here.
+    if not topics or not all(map(_PLAIN_NAME.fullmatch, topics)):
+        return
+
+    for tp in partitions:
+        if tp.topic not in topics:
+            nearest = difflib.get_close_matches(tp.topic, topics, n=1, cutoff=0.5)
+            raise ConfigurationError(
+                "this consumer does not read that topic",
+                field="partitions",
+                value=(tp.topic, tp.partition),
+                fix=f"Did you mean {nearest[0]!r}?" if nearest else f"It reads {', '.join(topics)}",
+            )
 
 
 def check_partitions(partitions: Iterable[TopicPartition]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack, final
+from typing import Any, Self, Unpack, final
 
 import anyio
 
-from rustmq_sdk._runtime.arguments import check_seconds, check_source, check_whole, named_partitions
-from rustmq_sdk._runtime.delivery import popping
+from rustmq_sdk._runtime.arguments import check_seconds, check_source, check_timeout, check_whole, named_partitions
+from rustmq_sdk._runtime.delivery import nothing, popping
 from rustmq_sdk._runtime.health import explain, health, statistics
 from rustmq_sdk._runtime.life import Life
 from rustmq_sdk._runtime.positions import Positions
@@ -25,8 +25,6 @@ from rustmq_sdk.observe import Health, Statistics
 from rustmq_sdk.slots import Capabilities, DeadLetterQueue, Source
 from rustmq_sdk.values import TopicPartition
 
-NO_TIMEOUT = "0 does not wait, and None waits for as long as it takes"
-
 
 @final
 class Consumer:
@@ -35,13 +33,11 @@ class Consumer:
     An async context manager, entered and left in the same task. Of its calls only ``stop()`` may come from another
     thread or event loop: the others are a ``ConsumerStateError`` where they would have to wait, or to wake somebody.
 
-    All its tasks live in one TaskGroup: one for the subscription, one fetches, one handles acks, one redelivers, one
-    writes dead letters if there is a route.
-
     Made by ``client.consumer(…)``, or from hand-made slots: ``Consumer(source, group=…, …)``.
 
     Args:
         source: configured, not connected.
+        topics: what the source was made to read, so that a misspelt one can be refused.
         config: instead of ``options``.
         route: where dead letters go, instead of the ``dead_letters`` of the options.
         observers: objects with some of the methods of :class:`~rustmq_sdk.Observer`.
@@ -55,12 +51,14 @@ class Consumer:
         self,
         source: Source,
         *,
+        topics: Collection[str] = (),
         config: ConsumerConfig | None = None,
         route: DeadLetterQueue | Callable[..., Any] | None = None,
         observers: Collection[object] = (),
         **options: Unpack[ConsumerOptions],
     ) -> None:
         self._config = config = config or load(ConsumerConfig, dict(options), environment={})
+        self._topics = topics
         check_source(source, config)
         self._session = session = Session(config, source.capabilities, observers_of(observers))
         self._life = Life(session, source, route_of(route, config))
@@ -88,7 +86,7 @@ class Consumer:
             Exception: what ended the consumer, if no call has raised it yet.
         """
         self._life.refuse_other_task()
-        self._pop = _nothing
+        self._pop = nothing
         await self._life.end()
         self._session.over = True
         if error is None:
@@ -105,7 +103,7 @@ class Consumer:
             return
 
         self._session.require_loop("close()")
-        self._pop = _nothing
+        self._pop = nothing
         await self._life.close(wait_for_receivers=True)
 
     def stop(self) -> None:
@@ -117,7 +115,7 @@ class Consumer:
         # Two plain assignments, so that it is safe between any two bytecodes of the loop's thread. The buffer is left
         # alone: receive() looks for the next message through ``_pop``.
         self._session.stopping = True
-        self._pop = _nothing
+        self._pop = nothing
         self._life.post_stop()
 
     # Messages
@@ -147,7 +145,7 @@ class Consumer:
         if timeout is None:
             return await delivery.next(self._pop)
 
-        check_seconds("timeout", timeout, fix=NO_TIMEOUT)
+        check_timeout(timeout)
 
         with anyio.move_on_after(timeout):
             return await delivery.next(self._pop)
@@ -166,9 +164,7 @@ class Consumer:
         """
         check_whole("max_messages", max_messages, least=1, fix="Give the size of a full batch")
         check_seconds("max_wait", max_wait, fix="0 takes what is there")
-        if timeout is not None:
-            check_seconds("timeout", timeout, fix=NO_TIMEOUT)
-
+        check_timeout(timeout)
         delivery = self._receiving.delivery
         take = self._session.buffer.take_batch
         if timeout is None:
@@ -256,7 +252,7 @@ class Consumer:
             batch_wait=batch_wait,
         )
         # From here on receive() takes its slow path, and is refused there.
-        self._pop = _nothing
+        self._pop = nothing
         try:
             await workers.run()
         finally:
@@ -335,10 +331,11 @@ class Consumer:
     def pause_partitions(self, partitions: Iterable[tuple[str, int | None]]) -> None:
         """Hands out no more messages of these partitions until they are resumed. The others go on.
 
-        What was fetched is kept, what was handed out can be settled, and the pause survives rebalances.
+        What was fetched is kept, what was handed out can be settled, and the pause survives rebalances. A partition
+        need not be ours; ``ConfigurationError`` is raised for a topic that this consumer does not read.
         """
         self._session.require_thread("pause_partitions()")
-        chosen = named_partitions(partitions)
+        chosen = named_partitions(partitions, self._topics)
         self._running.partitions.pause(chosen)
         self._running.fetcher.kick()
         self._session.observers("paused", chosen)
@@ -351,7 +348,7 @@ class Consumer:
         message.
         """
         self._session.require_thread("resume_partitions()")
-        chosen = named_partitions(partitions)
+        chosen = named_partitions(partitions, self._topics)
         self._running.partitions.resume(chosen)
         self._running.fetcher.kick()
         self._session.observers("resumed", chosen)
@@ -401,8 +398,3 @@ class Consumer:
     @property
     def _positions(self) -> Positions:
         return Positions(self._session, self._running)
-
-
-def _nothing() -> NoReturn:
-    """Takes the place of the buffer's pop where receive() has to look closer first."""
-    raise IndexError

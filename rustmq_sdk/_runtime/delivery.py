@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -27,6 +27,11 @@ QUIET = 5.0
 
 Pop: TypeAlias = Callable[[], Message]
 TakeBatch: TypeAlias = Callable[[int, float], tuple[list[Message], list[Span]]]
+
+
+def nothing() -> NoReturn:
+    """Takes the place of the buffer's pop where receive() has to look closer first."""
+    raise IndexError
 
 
 def popping(session: Session, pop: Pop) -> Pop:

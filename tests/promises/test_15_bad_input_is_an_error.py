@@ -342,6 +342,26 @@ class TestCalls:
             assert consumer.paused_partitions == frozenset()
             assert await handle_all(consumer) == numbered(3)
 
+    async def test_pausing_a_topic_that_is_not_read_is_refused_with_the_nearest(self, either: Stage) -> None:
+        either.send(3)
+        number = 0 if either.kind == "log" else None
+        async with either.consumer("t", "orders") as consumer:
+            for call in (consumer.pause_partitions, consumer.resume_partitions):
+                with pytest.raises(ConfigurationError, match=r"does not read that topic\. Did you mean 'orders'\?"):
+                    call([("t", number), ("order", number)])
+
+                with pytest.raises(ConfigurationError, match="It reads t, orders"):
+                    call([("zzz", number)])
+
+            assert consumer.paused_partitions == frozenset()
+            assert await handle_all(consumer) == numbered(3)
+
+    async def test_where_patterns_are_read_any_topic_can_be_paused(self, stage: Stage) -> None:
+        for names in (("^orders-.*",), ("orders[0]",)):
+            async with stage.consumer(*names) as consumer:
+                consumer.pause_partitions([("orders-eu", 0)])
+                assert consumer.paused_partitions == {("orders-eu", 0)}
+
     async def test_a_delay_that_is_no_number_is_refused_and_the_message_stays_ours(self, either: Stage) -> None:
         either.send(1)
         async with either.consumer() as consumer:
