@@ -48,6 +48,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def jump(self, seconds: float) -> None:
+        """Lets time go by while nobody runs, as ``trio.testing.MockClock.jump()``."""
+        self._jumping.now += seconds
+
 
 def virtual_time(backend: Backend) -> Mapping[str, Any]:
     """Returns the ``backend_options`` with which anyio runs this backend in virtual time."""

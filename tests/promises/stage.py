@@ -6,6 +6,7 @@ virtual on both loops, so waiting costs nothing: :func:`passes` lets seconds go 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ from itertools import count
 from typing import Any
 
 import anyio
+import sniffio
+import trio.testing
 
 from rustmq_sdk import Client, Consumer, Message
 from rustmq_sdk.drivers.memory import OPTIONS as OPTIONS
@@ -21,6 +24,7 @@ from rustmq_sdk.drivers.memory import forget as forget_memory
 from rustmq_sdk.drivers.memory import open as open_memory
 from rustmq_sdk.options import Location, locate
 from rustmq_sdk.testing import Fault, FaultPlan, FaultyDriver
+from rustmq_sdk.testing.clock import VirtualTimeLoop
 from rustmq_sdk.testing.faults import Kind
 from rustmq_sdk.values import Checkpoint, DeadLetter, OutgoingMessage, TopicPartition
 
@@ -158,6 +162,18 @@ def open(url: Location | str) -> FaultyDriver:  # noqa: A001  # every driver has
 async def passes(seconds: float) -> None:
     """Lets time go by; it is virtual."""
     await anyio.sleep(seconds)
+
+
+def works_for(seconds: float) -> None:
+    """Has the clock go on as if the loop's thread had been busy."""
+    if sniffio.current_async_library() == "trio":
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(seconds)
+    else:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.jump(seconds)
 
 
 async def until(condition: Callable[[], object], *, at_most: float = 600.0, step: float = 0.01) -> None:

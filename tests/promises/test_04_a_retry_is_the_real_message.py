@@ -37,8 +37,7 @@ STEADY = RetryPolicy(initial=1, multiplier=3, jitter="none")
 
 def expire_leases(queue: Stage) -> None:
     """The broker has run out of patience with everybody."""
-    for _, _, lease in queue.broker.queue("g", "t")._leases:
-        lease.deadline = anyio.current_time()
+    queue.broker.end_leases("g", "t")
 
 
 class TestItsBody:

@@ -12,8 +12,9 @@ import pytest
 
 from rustmq_sdk import AckResult, Message, Retry, RetryPolicy, StalePartition
 from rustmq_sdk._core.commit_due import SHORT_PAUSE
+from rustmq_sdk._runtime.commits import LogCommits
 from rustmq_sdk.testing import Fault
-from tests.promises.stage import DLQ, TOPIC, Plan, Stage, ack, in_background, passes, take, until
+from tests.promises.stage import DLQ, TOPIC, Plan, Stage, ack, in_background, passes, take, until, works_for
 
 pytestmark = pytest.mark.virtual_time
 
@@ -69,22 +70,15 @@ class TestCost:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch, cost: float, pause: float
     ) -> None:
         """At most a twentieth of the time goes into them, as far as the interval allows."""
-        busy, prepared_at = 0.0, []
+        prepare, prepared_at = LogCommits.prepare, []
+
+        def take_long(*arguments: Any) -> Any:
+            prepared_at.append(anyio.current_time())
+            works_for(cost)
+            return prepare(*arguments)
+
+        monkeypatch.setattr(LogCommits, "prepare", take_long)
         async with stage.consumer(commit_every=10, commit_interval=10) as consumer:
-            session, writer = consumer._session, consumer._running.writer
-            prepare = writer.prepare
-
-            def clock() -> float:
-                return anyio.current_time() + busy
-
-            def take_long(*arguments: Any) -> Any:
-                nonlocal busy
-                prepared_at.append(clock())
-                busy += cost
-                return prepare(*arguments)
-
-            monkeypatch.setattr(session, "clock", clock)
-            monkeypatch.setattr(writer, "prepare", take_long)
             for _ in range(500):
                 stage.send(10)
                 await ack(*(await take(consumer, 10)))
@@ -372,8 +366,7 @@ class TestDurable:
         queue.send(3)
         async with queue.consumer() as consumer:
             batch = await consumer.receive_batch(3)
-            lease = queue.broker.queue("g", "t")._leases[0][2]
-            lease.deadline = anyio.current_time()  # the broker has run out of patience
+            queue.broker.end_leases("g", "t", [batch[0].payload])
             with pytest.raises(StalePartition):
                 await batch.ack(durable=True)
 

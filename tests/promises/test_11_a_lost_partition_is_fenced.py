@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition, TransientDriverError
-from rustmq_sdk.drivers.memory.queues import LeaseState
 from rustmq_sdk.testing import Fault
 from rustmq_sdk.values import Checkpoint
 from tests.promises.stage import (
@@ -33,9 +32,7 @@ pytestmark = pytest.mark.virtual_time
 
 def steal(queue: Stage, *texts: str) -> None:
     """Somebody else has these messages from now on."""
-    for _, _, lease in queue.broker.queue("g", "t")._leases:
-        if lease.state is LeaseState.HELD and (lease.record[0] or b"").decode() in texts:
-            lease.state = LeaseState.LOST
+    queue.broker.end_leases("g", "t", [text.encode() for text in texts], again=False)
 
 
 class TestLost:

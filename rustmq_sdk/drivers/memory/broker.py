@@ -213,6 +213,16 @@ class MemoryBroker:
         for silent in members[:1]:
             self.group(group).expire(silent)
 
+    def end_leases(
+        self, group: str, topic: str, payloads: Collection[bytes | None] | None = None, *, again: bool = True
+    ) -> None:
+        """Ends the leases of a queue's messages, as if their time had run out: all of them, or those of ``payloads``.
+
+        Whoever has such a message is told when it settles it or renews its lease. It comes again when its time had been
+        up; with ``again=False`` never: somebody else has it.
+        """
+        self.queue(group, topic).end_leases(payloads, again=again)
+
     def rebalance(self, group: str) -> None:
         """Makes all members of a group give up everything and get it back, as an eager rebalance does."""
         self.group(group).rebalance_eagerly()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -113,6 +114,14 @@ class Queue:
             return True
 
         return False
+
+    def end_leases(self, payloads: Collection[bytes | None] | None, *, again: bool) -> None:
+        """They run out now; see :meth:`MemoryBroker.end_leases`."""
+        for _, _, lease in self._leases:
+            if lease.state is LeaseState.HELD and (payloads is None or lease.record[0] in payloads):
+                lease.deadline = -inf
+                if not again:
+                    lease.state = LeaseState.LOST
 
     def next_change(self) -> float | None:
         """When something becomes available by itself; may be too early, never too late."""
