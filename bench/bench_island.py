@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from rustmq_sdk._asyncio_island import Home, Island
+from rustmq_sdk._asyncio_island import Island, UserLoop
 
 CALLS = 2_000
 ANOTHER_LOOP = "a call on another loop"
@@ -53,7 +53,7 @@ def test_a_hundred_at_once(measure: Callable[..., None]) -> None:
 
 def test_from_there_back_home(measure: Callable[..., None]) -> None:
     async def program() -> None:
-        home = Home(patience=1.0)
+        home = UserLoop(patience=1.0)
 
         async def call_home() -> None:
             for _ in range(CALLS):

@@ -56,7 +56,7 @@ OTHER = """
             elif word == "why":
                 print(*(call.reason for call in listener.calls if call.reason is not None))
             elif word == "me":
-                print(member.subscription._members.member.hex())
+                print(member.subscription._membership.member.hex())
             elif word == "mute":
                 from rustmq_sdk.drivers.sqlite.doorbell import Doorbell
                 Doorbell.ring = lambda bell: None
