@@ -399,7 +399,7 @@ class TestOtherRoutes:
 
         async def put(letters: Sequence[DeadLetter]) -> None:
             if down:
-                raise OSError("down")
+                raise TransientDriverError("down", slot="dead_letters", operation="put")
 
             written.extend(letter.payload for letter in letters)
 
