@@ -9,6 +9,9 @@ from rustmq_sdk.errors import ConfigurationError
 NAIVE = "a datetime without a time zone means another moment on every machine"
 NAIVE_FIX = "Add tzinfo, for example datetime(…, tzinfo=timezone.utc)"
 
+DOUBTFUL = 10**11
+"""Milliseconds below which a number is rather one of seconds: in 1973, before any log was written."""
+
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 

@@ -129,7 +129,8 @@ def _check_number(part: str, value: Any) -> None:
         return
 
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected the {part} as a whole number or None, got {type(value).__name__}")
+        what = "whole milliseconds since the epoch, a datetime" if part == "timestamp" else "a whole number"
+        raise TypeError(f"expected the {part} as {what} or None, got {type(value).__name__}")
 
     if value < 0 and part == "partition":
         raise ValueError(f"expected a partition of 0 or more, got {value}")

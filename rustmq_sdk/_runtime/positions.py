@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from rustmq_sdk._core.lane import Lane
-from rustmq_sdk._moments import milliseconds
+from rustmq_sdk._log import log
+from rustmq_sdk._moments import DOUBTFUL, milliseconds
 from rustmq_sdk._runtime.arguments import check_partitions, check_whole
 from rustmq_sdk._runtime.partitions import patiently
 from rustmq_sdk._runtime.session import Session
@@ -61,8 +63,20 @@ class Positions:
         check_partitions(partitions)
         moment = milliseconds("timestamp", timestamp)
         check_whole("timestamp", moment, least=0, fix="Give milliseconds since the epoch, or a datetime")
+        if moment is timestamp and 0 < moment < DOUBTFUL:
+            self._doubt(moment)
+
         await self._first_assignment("seek_to_timestamp()")
         self._move(await self._ask_about(partitions, "offsets_at", self._session.log.offsets_at, moment))
+
+    def _doubt(self, moment: int) -> None:
+        if self._session.moment_doubted:
+            return
+
+        self._session.moment_doubted = True
+        text = "seek_to_timestamp(): %d is %s, since milliseconds are expected. Did you mean %d? Or give a datetime"
+        when = datetime.fromtimestamp(moment / 1000, UTC).strftime("%d %B %Y")
+        log(logging.WARNING, "moment_doubted", text, moment, when, moment * 1000)
 
     async def _first_assignment(self, what: str) -> None:
         """After entering it takes the group a moment to say what is ours; until then that would be nothing."""

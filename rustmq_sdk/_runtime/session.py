@@ -83,6 +83,8 @@ class Session:
     """Everybody who waits for a message looks again."""
     wake_receiver: Callable[[], None] = lambda: None
     """A message may be there: one of those who wait looks."""
+    moment_doubted: bool = False
+    """That a number is meant as a moment in milliseconds, aloud and once."""
     home: Home | None = None
     """The loop it was entered in."""
     _subscription: AnySubscription | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -319,6 +319,24 @@ class TestCalls:
 
             with pytest.raises(ConfigurationError, match="Add tzinfo"):
                 producer.send_nowait("t", b"x", timestamp=naive)
+
+    async def test_a_moment_that_is_rather_in_seconds_is_doubted_aloud_and_once(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            for moment in (0, 1_763_795_000_000, datetime(1970, 1, 21, tzinfo=UTC)):
+                await consumer.seek_to_timestamp("t", 0, moment)
+
+            assert "seek_to_timestamp" not in caplog.text
+            await consumer.seek_to_timestamp("t", 0, 1_763_795_000)
+            await consumer.seek_all_to_timestamp(1_763_795_000)
+
+        (doubt,) = [record for record in caplog.records if getattr(record, "event", "") == "moment_doubted"]
+        assert doubt.getMessage() == (
+            "seek_to_timestamp(): 1763795000 is 21 January 1970, since milliseconds are expected. "
+            "Did you mean 1763795000000? Or give a datetime"
+        )
 
     async def test_what_takes_no_dead_letters_is_no_route(self, stage: Stage) -> None:
         async with MemoryDriver(stage.broker) as driver:

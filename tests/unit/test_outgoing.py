@@ -44,9 +44,16 @@ def test_headers_keep_their_order_and_repetitions() -> None:
     assert outgoing("x", headers=headers).headers == tuple(headers)
 
 
-@pytest.mark.parametrize(("part", "value"), [("partition", "1"), ("partition", True), ("timestamp", 1.5)])
-def test_a_partition_or_timestamp_that_is_no_whole_number_is_refused(part: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"expected the {part} as a whole number"):
+@pytest.mark.parametrize(
+    ("part", "value", "what"),
+    [
+        ("partition", "1", "a whole number"),
+        ("partition", True, "a whole number"),
+        ("timestamp", 1.5, "whole milliseconds since the epoch, a datetime"),
+    ],
+)
+def test_a_partition_or_timestamp_that_is_no_whole_number_is_refused(part: str, value: Any, what: str) -> None:
+    with pytest.raises(TypeError, match=f"expected the {part} as {what} or None, got {type(value).__name__}"):
         outgoing("x", **{part: value})
 
 
