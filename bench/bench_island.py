@@ -51,17 +51,17 @@ def test_a_hundred_at_once(measure: Callable[..., None]) -> None:
     measure(program, CALLS, table=ANOTHER_LOOP)
 
 
-def test_from_there_back_home(measure: Callable[..., None]) -> None:
+def test_from_there_back(measure: Callable[..., None]) -> None:
     async def program() -> None:
-        home = UserLoop(patience=1.0)
+        user_loop = UserLoop(patience=1.0)
 
-        async def call_home() -> None:
+        async def call_back() -> None:
             for _ in range(CALLS):
-                await home.call(nothing)
+                await user_loop.call(nothing)
 
         async with Island("bench", thread=True) as island, anyio.create_task_group() as tasks:
-            tasks.start_soon(home.serve)
-            await island.run(call_home)
-            home.close()
+            tasks.start_soon(user_loop.serve)
+            await island.run(call_back)
+            user_loop.close()
 
     measure(program, CALLS, table=ANOTHER_LOOP)
