@@ -246,6 +246,7 @@ class Partitions:
 
     def close(self) -> None:
         """The consumer has left: what is still in somebody's hands comes again, so its handles are stale."""
+        self._session.held_at_close = frozenset(ledger.assignment for ledger in self.ownership.all())
         for ledger in self.ownership.all():
             self._drop(ledger.assignment.tp)
 

@@ -23,6 +23,7 @@ from rustmq_sdk.config import ConsumerConfig
 from rustmq_sdk.errors import ConsumerClosed, PartitionStopped, RustMQError
 from rustmq_sdk.observe import Observers
 from rustmq_sdk.slots import AnySubscription, Capabilities, LogSubscription, QueueSubscription
+from rustmq_sdk.values import Assignment
 
 State = Literal["new", "starting", "running", "stopping", "closed", "failed"]
 
@@ -83,6 +84,8 @@ class Session:
     """Everybody who waits for a message looks again."""
     wake_receiver: Callable[[], None] = lambda: None
     """A message may be there: one of those who wait looks."""
+    held_at_close: Collection[Assignment] = ()
+    """What was ours to the end: nobody took it away, and what is stale of it is so because of the closing."""
     moment_doubted: bool = False
     """That a number is meant as a moment in milliseconds, aloud and once."""
     home: Home | None = None

@@ -223,9 +223,10 @@ class LedgerSettler:
 
     def _stale(self, piece: Piece, durable: bool) -> AckResult:
         if durable:
+            closed = piece.assignment in self._session.held_at_close
+            why = "the consumer was closed" if closed else "the partition was lost, or moved by a seek,"
             raise StalePartition(
-                f"{piece.assignment.tp} was lost, or moved by a seek, before the message was settled; "
-                "it is, or will be, delivered again"
+                f"{piece.assignment.tp}: {why} before the message was settled; it is, or will be, delivered again"
             )
 
         return AckResult.STALE

@@ -108,12 +108,21 @@ class TestClosing:
             assert await held[0].ack() is AckResult.STALE
             assert await held[0].nack() is AckResult.STALE
             assert await held[0].reject() is AckResult.STALE
-            with pytest.raises(StalePartition):
+            with pytest.raises(StalePartition, match=r": the consumer was closed before the message was settled"):
                 await held[1].ack(durable=True)
 
         assert await held[2].ack() is AckResult.STALE
         async with either.consumer() as consumer:
             assert await handle_all(consumer) == numbered(9, 1)
+
+    async def test_a_partition_that_was_lost_before_it_is_not_blamed_on_it(self, stage: Stage) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            (message,) = await take(consumer, 1)
+            await consumer.seek("t", 0, 0)
+            await consumer.close()
+            with pytest.raises(StalePartition, match="the partition was lost, or moved by a seek, before the message"):
+                await message.ack(durable=True)
 
     async def test_waiting_receivers_are_told_and_loops_end(self, either: Stage) -> None:
         either.create()
