@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +15,9 @@ pytest.importorskip("aiokafka")
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaConnectionError
 
-from rustmq_sdk.drivers.kafka import assigning, manual
+from rustmq_sdk.drivers.kafka import assigning, group, manual
 from rustmq_sdk.drivers.kafka.assigning import Assigning
-from rustmq_sdk.drivers.kafka.group import GroupMembership
+from rustmq_sdk.drivers.kafka.group import NO_GENERATION, GroupMembership
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.manual import ManualAssignment
 from rustmq_sdk.drivers.kafka.topics import read_topics
@@ -38,42 +38,83 @@ STAYS: list[Exception] = [
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assigning, "AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(group, "AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(manual, "LOOK_SECONDS", 0.001)
 
 
 class Listener:
-    """Fails as told, then says where to start."""
+    """Fails as told, then says where to start.
+
+    Attributes:
+        told: what it was told, in order.
+        meanwhile: happens while it looks where to start.
+        gate: it looks until this is set.
+        asked: it looks.
+    """
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
+        self.told: list[tuple[str, list[int]]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.gate, self.asked = asyncio.Event(), asyncio.Event()
+        self.gate.set()
 
     async def assigned(
         self, partitions: Collection[TopicPartition], generation: int | None, *, reason: str = "assigned"
     ) -> Mapping[Assignment, int | None]:
+        self.meanwhile()
+        self.asked.set()
+        await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
 
+        self._tell("assigned", partitions)
         return {Assignment(tp, generation): 7 for tp in partitions}
 
     async def revoking(self, assignments: Collection[Assignment], budget: float) -> None:
-        raise AssertionError("nothing was held")
+        self._tell("revoking", [each.tp for each in assignments])
 
     async def lost(self, assignments: Collection[Assignment], *, reason: str = "lost") -> None:
-        raise AssertionError("nothing was held")
+        self._tell(f"lost, {reason}", [each.tp for each in assignments])
+
+    def _tell(self, what: str, partitions: Collection[TopicPartition]) -> None:
+        self.told.append((what, sorted(tp.partition or 0 for tp in partitions)))
 
 
 class Consumer:
-    """As much of aiokafka's as assigning asks; its group is always in generation 3."""
+    """As much of aiokafka's as assigning asks; its group is in generation 3.
+
+    Attributes:
+        leaders: of the partitions.
+        unreachable: brokers.
+        sought: where each partition is read that is assigned.
+        beating: heartbeats are sent.
+        looks: how often metadata were asked for.
+        looked: happens then.
+    """
 
     def __init__(self) -> None:
-        self.rejoins = 0
+        self.rejoins = self.looks = 0
         self.sought: dict[KafkaPartition, int] = {}
-        self._client = self._coordinator = self
+        self._client = self._coordinator = self.cluster = self
         self._conns: dict[int, Any] = {}
         self.generation = 3
+        self.leaders: dict[int, int | None] = {0: 1, 1: 2, 2: 1}
+        self.unreachable: set[int] = set()
+        self.beating = False
+        self.looked: Callable[[], object] = lambda: None
 
     def request_rejoin(self) -> None:
         self.rejoins += 1
+
+    def _start_heartbeat_task(self) -> None:
+        self.beating = True
+
+    def leader_for_partition(self, partition: KafkaPartition) -> int | None:
+        return self.leaders.get(partition.partition)
+
+    async def ready(self, node: int) -> bool:
+        return node not in self.unreachable
 
     def assign(self, partitions: Collection[KafkaPartition]) -> None:
         self.sought.clear()
@@ -82,12 +123,11 @@ class Consumer:
         self.sought[partition] = offset
 
     def partitions_for_topic(self, topic: str) -> set[int]:
-        return {0}
+        return set(self.leaders)
 
-    def force_metadata_update(self) -> asyncio.Future[None]:
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+    async def force_metadata_update(self) -> None:
+        self.looks += 1
+        self.looked()
 
 
 def membership(consumer: Any, listener: Listener, holdings: Holdings) -> GroupMembership:
@@ -134,6 +174,7 @@ async def test_a_member_whose_assignment_cannot_succeed_says_so_for_good(failure
 @pytest.mark.parametrize("failure", PASSES, ids=repr)
 async def test_partitions_without_a_group_are_assigned_again_after_a_failure_that_may_pass(failure: Exception) -> None:
     consumer: Any = Consumer()
+    consumer.leaders = {0: 1}
     holdings, woken = Holdings(), anyio.Event()
     assignment = ManualAssignment(
         consumer,
@@ -208,3 +249,191 @@ async def test_raising_a_failure_again_and_again_does_not_let_it_grow() -> None:
         return frames
 
     assert depth() == depth()
+
+
+# The session
+
+
+async def test_heartbeats_go_on_while_somebody_looks_where_to_start() -> None:
+    consumer, listener = Consumer(), Listener()
+    beating: list[bool] = []
+    listener.meanwhile = lambda: beating.append(consumer.beating)
+    await membership(consumer, listener, Holdings()).on_partitions_assigned([PARTITION])
+    assert beating == [True]
+
+
+async def test_a_member_that_was_expired_before_it_is_told_of_its_partitions_takes_none() -> None:
+    consumer, listener, holdings = Consumer(), Listener(), Holdings()
+    consumer.generation = NO_GENERATION
+    await membership(consumer, listener, holdings).on_partitions_assigned([PARTITION])
+    assert (listener.told, list(holdings.held), consumer.sought) == ([], [], {})
+
+
+@pytest.mark.parametrize("generation", [NO_GENERATION, 4])
+async def test_a_member_that_was_expired_while_it_looked_where_to_start_delivers_nothing(generation: int) -> None:
+    consumer, listener, holdings = Consumer(), Listener(), Holdings()
+    member = membership(consumer, listener, holdings)
+    await member.on_partitions_assigned([PARTITION])
+    await member.on_partitions_revoked([PARTITION])
+    consumer.sought.clear()
+    listener.told.clear()
+    listener.meanwhile = lambda: setattr(consumer, "generation", generation)
+    await member.on_partitions_assigned([PARTITION])
+    assert listener.told == [("assigned", [0]), ("lost, expired", [0])]
+    assert (list(holdings.held), list(holdings.released), consumer.sought) == ([], [], {})
+
+
+# Partitions without a leader
+
+THREE = [KafkaPartition("t", number) for number in range(3)]
+GONE: list[dict[str, Any]] = [
+    {"leaders": {0: 1, 1: -1, 2: 1}},
+    {"leaders": {0: 1, 1: None, 2: 1}},
+    {"leaders": {0: 1, 1: 2, 2: 1}, "unreachable": {2}},
+]
+
+
+def lose_a_leader(consumer: Consumer, how: dict[str, Any]) -> None:
+    for name, value in how.items():
+        setattr(consumer, name, value)
+
+
+def find_a_leader(consumer: Consumer) -> None:
+    consumer.leaders, consumer.unreachable = {0: 1, 1: 2, 2: 1}, set()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(30):
+        while not condition():  # noqa: ASYNC110 - of things that tell nobody
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("how", GONE, ids=["none", "unknown", "unreachable"])
+async def test_partitions_with_a_leader_do_not_wait_for_one_without(how: dict[str, Any]) -> None:
+    consumer, listener, holdings = Consumer(), Listener(), Holdings()
+    lose_a_leader(consumer, how)
+    member = membership(consumer, listener, holdings)
+    await member.on_partitions_assigned(THREE)
+    assert listener.told == [("assigned", [0, 2])]
+    assert (set(consumer.sought), list(member.leaderless)) == ({THREE[0], THREE[2]}, [THREE[1]])
+    find_a_leader(consumer)
+    await until(lambda: not member.leaderless)
+    assert listener.told == [("assigned", [0, 2]), ("assigned", [1])]
+    assert (consumer.sought, len(holdings.held)) == (dict.fromkeys(THREE, 7), 3)
+    await member.close()
+
+
+async def test_a_leader_that_has_moved_is_found_before_anybody_waits() -> None:
+    consumer, listener = Consumer(), Listener()
+    consumer.leaders[1] = None
+    consumer.looked = lambda: find_a_leader(consumer)
+    member = membership(consumer, listener, Holdings())
+    await member.on_partitions_assigned(THREE)
+    assert listener.told == [("assigned", [0, 1, 2])]
+
+
+async def test_nobody_is_asked_anything_where_all_have_a_leader() -> None:
+    consumer = Consumer()
+    await membership(consumer, Listener(), Holdings()).on_partitions_assigned(THREE)
+    assert consumer.looks == 0
+
+
+async def test_what_comes_back_goes_on_also_without_a_leader() -> None:
+    consumer, listener, holdings = Consumer(), Listener(), Holdings()
+    member = membership(consumer, listener, holdings)
+    await member.on_partitions_assigned(THREE)
+    await member.on_partitions_revoked(THREE)
+    lose_a_leader(consumer, GONE[0])
+    await member.on_partitions_assigned(THREE)
+    assert (len(holdings.held), list(member.leaderless)) == (3, [])
+
+
+async def test_a_rebalance_ends_the_waiting_for_a_leader() -> None:
+    consumer, listener = Consumer(), Listener()
+    lose_a_leader(consumer, GONE[0])
+    member = membership(consumer, listener, Holdings())
+    await member.on_partitions_assigned(THREE)
+    await member.on_partitions_revoked(THREE)
+    find_a_leader(consumer)
+    await asyncio.sleep(0.02)
+    assert listener.told == [("assigned", [0, 2]), ("revoking", [0, 2])]
+    assert list(member.leaderless) == []
+
+
+async def test_a_rebalance_waits_for_who_is_being_told_of_a_partition() -> None:
+    consumer, listener = Consumer(), Listener()
+    lose_a_leader(consumer, GONE[0])
+    member = membership(consumer, listener, Holdings())
+    await member.on_partitions_assigned(THREE)
+    listener.gate.clear()
+    listener.asked.clear()
+    find_a_leader(consumer)
+    with anyio.fail_after(30):
+        await listener.asked.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(member.on_partitions_revoked(THREE))
+        await asyncio.sleep(0.01)
+        assert listener.told == [("assigned", [0, 2])], "one call at a time"
+        listener.gate.set()
+
+    assert listener.told == [("assigned", [0, 2]), ("assigned", [1]), ("revoking", [0, 1, 2])]
+
+
+@pytest.mark.parametrize("failure", PASSES, ids=repr)
+async def test_a_leader_that_does_not_say_where_to_start_holds_up_its_partition_only(failure: Exception) -> None:
+    consumer, listener = Consumer(), Listener()
+    lose_a_leader(consumer, GONE[0])
+    member = membership(consumer, listener, Holdings())
+    await member.on_partitions_assigned(THREE)
+    listener.failures = [failure, failure]
+    find_a_leader(consumer)
+    await until(lambda: len(listener.failures) < 2)
+    assert (complaint(member), list(member.leaderless)) == (None, [THREE[1]])
+    await until(lambda: not member.leaderless)
+    assert listener.told[-1] == ("assigned", [1])
+
+
+@pytest.mark.parametrize("failure", STAYS, ids=repr)
+async def test_a_partition_that_can_never_be_assigned_says_so_also_later(failure: Exception) -> None:
+    consumer, listener = Consumer(), Listener()
+    lose_a_leader(consumer, GONE[0])
+    member = membership(consumer, listener, Holdings())
+    await member.on_partitions_assigned(THREE)
+    listener.failures = [failure]
+    find_a_leader(consumer)
+    await until(lambda: complaint(member))
+    assert complaint(member) is failure
+
+
+@pytest.mark.parametrize("how", GONE, ids=["none", "unknown", "unreachable"])
+async def test_without_a_group_partitions_with_a_leader_do_not_wait_for_one_without(how: dict[str, Any]) -> None:
+    consumer: Any = Consumer()
+    lose_a_leader(consumer, how)
+    holdings = Holdings()
+    assignment = ManualAssignment(consumer, Listener(), holdings, read_topics(["t"]), interrupt=lambda: None)
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(assignment.run())
+        await until(lambda: len(holdings.held) == 2)
+        assert list(assignment.leaderless) == [THREE[1]]
+        find_a_leader(consumer)
+        await until(lambda: len(holdings.held) == 3)
+        looking.cancel()
+
+    assert (list(assignment.leaderless), consumer.sought) == ([], dict.fromkeys(THREE, 7))
+
+
+async def test_without_a_group_partitions_that_are_gone_are_read_no_more() -> None:
+    consumer: Any = Consumer()
+    listener, holdings = Listener(), Holdings()
+    assignment = ManualAssignment(consumer, listener, holdings, read_topics(["t"]), interrupt=lambda: None)
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(assignment.run())
+        await until(lambda: len(holdings.held) == 3)
+        consumer.leaders = {0: 1}
+        await until(lambda: len(holdings.held) == 1)
+        await until(lambda: len(listener.told) == 2)
+        looking.cancel()
+
+    assert consumer.sought == {THREE[0]: 7}
+    assert listener.told[-1] == ("lost, topics_changed", [1, 2])

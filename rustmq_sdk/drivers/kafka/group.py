@@ -4,12 +4,14 @@ aiokafka knows eager rebalances only: each takes everything away and gives it ba
 committed offsets. So what is ours is kept in :class:`Holdings`, and each partition is sought to where the listener
 says.
 
-Both callbacks run in aiokafka's coordination task, one after the other; heartbeats go on during the first. What they
-raise it would only log, so nothing escapes: fetches raise it.
+Both callbacks run in aiokafka's coordination task, one after the other. Heartbeats go on meanwhile: whoever is told of
+partitions asks brokers where they begin, which may take longer than a session. What the callbacks raise it would only
+log, so nothing escapes: fetches raise it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -17,8 +19,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
-from rustmq_sdk.drivers.kafka.assigning import Assigning
+from rustmq_sdk.drivers.kafka.assigning import AGAIN_SECONDS, Assigning, said
 from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.slots import AssignmentListener
 from rustmq_sdk.values import TopicPartition
 
@@ -55,6 +58,9 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
         super().__init__(consumer, listener, holdings, interrupt=interrupt)
         self._commits = commits
         self._budget = budget
+        # One call to the listener at a time.
+        self._turn = asyncio.Lock()
+        self._later: asyncio.Task[None] | None = None
 
     @property
     def generation(self) -> int:
@@ -64,6 +70,7 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
     async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:
         """Before each rebalance, and when the group has expired us."""
         try:
+            await self._give_up_later()
             await self._revoke()
         except Exception as error:
             self._fail(error)
@@ -90,15 +97,23 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
 
     async def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
         """After each rebalance; delivery begins when this is over."""
+        # aiokafka begins with that when this has returned.
+        self._consumer._coordinator._start_heartbeat_task()
         try:
             await self._assign(sorted(assigned))
         except Exception as error:
             if self._fail(error):
-                # Not here: until this returns there are no heartbeats, and it may be somebody else's turn.
+                # Not made again here: it may be somebody else's turn.
                 await self._pause()
                 self._consumer._coordinator.request_rejoin()
         finally:
             self._interrupt()
+
+    async def close(self) -> None:
+        """Nothing is taken any more."""
+        if self._later is not None:
+            self._later.cancel()
+            await asyncio.wait([self._later])
 
     async def _assign(self, assigned: Collection[KafkaPartition]) -> None:
         generation = self.generation
@@ -112,8 +127,61 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
             deleted = any(not self._consumer.partitions_for_topic(each.tp.topic) for each in gone)
             await self._listener.lost(gone, reason="topics_changed" if deleted else "moved")
 
-        starts = await self._listener.assigned(list(ours), generation)
+        # Of what comes back nobody has to ask where it goes on.
+        known = {each.tp for each in self._holdings.released}
+        later = await self._without_leader([partition for tp, partition in ours.items() if tp not in known])
+        self.leaderless = later
+        if await self._take([partition for partition in assigned if partition not in later], generation):
+            self._succeed()
+            if later:
+                self._later = asyncio.create_task(self._take_later(generation), name="rustmq-kafka-leaderless")
+
+    async def _take(self, partitions: Collection[KafkaPartition], generation: int) -> bool:
+        """Answers whether they are ours: the group may have expired us while the listener asked where to begin."""
+        names = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
+        starts = await self._listener.assigned(names, generation)
+        if self.generation != generation:
+            self._holdings.drop(self._holdings.released)
+            await self._listener.lost(list(starts), reason="expired")
+            return False
+
         for partition, offset in self._holdings.take(starts, generation).items():
             self._consumer.seek(partition, offset)
 
-        self._succeed()
+        return True
+
+    async def _take_later(self, generation: int) -> None:
+        """Until all have a leader, or the next rebalance."""
+        while self.leaderless and self.generation == generation:
+            await asyncio.sleep(AGAIN_SECONDS)
+            try:
+                await self._take_led(generation)
+            except Exception as error:
+                # What may pass holds up these alone: they are still waited for.
+                if not isinstance(said(error), TransientDriverError):
+                    self._fail(error)
+                    return
+
+    async def _take_led(self, generation: int) -> None:
+        waiting = await self._without_leader(self.leaderless)
+        led = [partition for partition in self.leaderless if partition not in waiting]
+        if not led:
+            return
+
+        async with self._turn:
+            await self._take(led, generation)
+
+        self.leaderless = waiting
+        self._interrupt()
+
+    async def _give_up_later(self) -> None:
+        """Waits for the listener, if it is being told of some."""
+        later, self._later = self._later, None
+        if later is None:
+            return
+
+        async with self._turn:
+            later.cancel()
+
+        await asyncio.wait([later])
+        self.leaderless = ()

@@ -66,7 +66,8 @@ class ManualAssignment(Assigning):
             await self._listener.lost(gone, reason="topics_changed")
 
         known = {self._holdings.partition(each) for each in self._holdings.held}
-        if fresh := sorted(existing - known):
+        self.leaderless = await self._without_leader(existing - known)
+        if fresh := sorted(existing - known - set(self.leaderless)):
             names = [TopicPartition(partition.topic, partition.partition) for partition in fresh]
             starts = await self._listener.assigned(names, None, reason=reason)
             self._holdings.take(starts, None)

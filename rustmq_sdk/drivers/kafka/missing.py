@@ -1,4 +1,4 @@
-"""What is read and does not exist (yet, or any more): topics, partitions, or any topic that a pattern matches.
+"""What is to be read and cannot be: topics and partitions that do not exist (yet, or any more) or that no broker leads.
 
 aiokafka asks for topics every ``metadata_max_age`` seconds. A member whose topic was deleted has no partitions until
 then, says nothing, and looks healthy.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -27,12 +27,20 @@ class MissingTopics:
     Args:
         wanted: all that is read.
         holdings: what is ours.
+        leaderless: partitions that wait for a broker that leads them.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, wanted: Wanted, holdings: Holdings) -> None:
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        wanted: Wanted,
+        holdings: Holdings,
+        leaderless: Callable[[], Collection[KafkaPartition]],
+    ) -> None:
         self._consumer = consumer
         self._wanted = wanted
         self._holdings = holdings
+        self._leaderless = leaderless
         self._told: set[str] = set()
 
     @property
@@ -49,6 +57,10 @@ class MissingTopics:
                 await self._consumer._client.force_metadata_update()
 
     def _missing(self) -> Iterator[tuple[str, str]]:
+        for topic, number in self._leaderless():
+            name = f"{topic}[{number}]"
+            yield name, f"no broker that can be reached leads {name}; it is read as soon as one does"
+
         for name in self._wanted.names:
             if not self._consumer.partitions_for_topic(name):
                 yield name, f"topic {name!r} does not exist; waiting until somebody creates it"

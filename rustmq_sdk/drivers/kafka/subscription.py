@@ -58,7 +58,7 @@ class KafkaSubscription:
         self._rereading = Rereading(reader, deadline=timing.request)
         self._gaps = Gaps(consumer, self._holdings, self._offsets)
         self._polling = Polling(consumer, self._holdings, check=self._check, gaps=self._gaps)
-        self._missing = MissingTopics(consumer, wanted, self._holdings)
+        self._missing = MissingTopics(consumer, wanted, self._holdings, lambda: self._membership.leaderless)
         if consumer._group_instance_id is not None and isinstance(consumer._coordinator, GroupCoordinator):
             StaticMembership(consumer, consumer._group_instance_id)
 
@@ -91,6 +91,9 @@ class KafkaSubscription:
         """Leaves the group, quickly and in any case. Fetches may still be waiting, and find nothing from now on."""
         self._leaving = True
         try:
+            if isinstance(self._membership, GroupMembership):
+                await self._membership.close()
+
             await self._commits.give_up()
             await self._gaps.close()
             await self._rereading.close()
@@ -114,7 +117,10 @@ class KafkaSubscription:
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
-        """Also partitions and patterns. A topic is among them that was deleted since: else it is ``UnknownTopic``."""
+        """Also partitions and patterns, and partitions without a leader.
+
+        A topic is among them that was deleted since: else it is ``UnknownTopic``.
+        """
         return self._missing.reasons
 
     async def commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
