@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,13 +33,13 @@ class Group:
     """A group, and aiokafka's coordinator, as far as a static member asks them.
 
     Attributes:
-        joins: what comes of each attempt to join.
+        joins: what comes of each attempt to join; a number is an error that the broker answers.
         name_is: the error that a heartbeat under the name gets, 0 if the name is still ours.
         members: topics that each one reads, by its name; its id is the name and "-id".
         asked: the requests, in order.
     """
 
-    def __init__(self, *joins: bool | KafkaError) -> None:
+    def __init__(self, *joins: bool | int | KafkaError) -> None:
         self.joins = list(joins)
         self.name_is = 0
         self.members: dict[str, Sequence[str]] = {}
@@ -48,14 +48,30 @@ class Group:
         self.group_id, self.generation, self.member_id, self.coordinator_id = "g", 3, "", 1
         self._coordinator = self._client = self
         self._do_rejoin_group: Any = self._join
+        self._on_join_complete: Any = self._complete
+        self._send_req: Any = self._answer
+        self.while_completing: Callable[[], object] = lambda: None
 
     async def _join(self, _: Any) -> bool:
         result = self.joins.pop(0)
         if isinstance(result, KafkaError):
             raise result
 
+        if not isinstance(result, bool):
+            assert (await self._send_req(result)).error_code == result
+            raise KafkaError(repr(UnknownError()))  # as aiokafka does for what it does not know
+
         self.member_id = "me" if result else ""
+        if result:
+            await self._on_join_complete(self.generation, self.member_id, "roundrobin", b"")
+
         return result
+
+    async def _complete(self, *_: Any) -> None:
+        self.while_completing()
+
+    async def _answer(self, code: int) -> Any:
+        return SimpleNamespace(error_code=code)
 
     async def send(self, node: int, request: Any, *, group: int) -> Any:
         self.asked.append(request)
@@ -72,9 +88,6 @@ class Group:
 
         return SimpleNamespace(error_code=self.name_is)
 
-    def kinds(self) -> list[type]:
-        return [type(request) for request in self.asked]
-
 
 def member_of(group: Group) -> Any:
     """aiokafka's call, as it is replaced."""
@@ -88,13 +101,45 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_members, "RETRY_PAUSE", 0.001)
 
 
-async def test_a_name_that_was_taken_while_the_group_rebalanced_is_found_out_when_the_join_fails() -> None:
-    group = Group(True, UnknownError())
+@pytest.mark.parametrize("joined", [True, False], ids=["joined before", "never joined"])
+async def test_a_name_that_is_taken_while_the_member_joins_is_found_out(joined: bool) -> None:
+    group = Group(*([True] if joined else []), FencedInstanceId.errno)
     join = member_of(group)
-    assert await join(TOPICS)
-    group.name_is = FencedInstanceId.errno
+    if joined:
+        assert await join(TOPICS)
+
     with pytest.raises(FencedInstanceId, match="group_instance_id='one'"):
         await join(TOPICS)
+
+
+async def test_a_name_that_is_taken_while_partitions_are_assigned_is_found_out_before_it_joins_again() -> None:
+    group = Group(True, True)
+    join = member_of(group)
+
+    def expire() -> None:
+        group.generation, group.member_id = -1, ""
+
+    group.while_completing = expire
+    assert await join(TOPICS)
+    group.name_is = FencedInstanceId.errno
+    with pytest.raises(FencedInstanceId):
+        await join(TOPICS)
+
+    assert [
+        (request._fields[1], request._fields[2]) for request in group.asked if isinstance(request, StaticHeartbeat)
+    ] == [(3, "me")]
+
+
+async def test_a_member_asks_by_what_it_joined_as_last() -> None:
+    group = Group(True, True, True)
+    join = member_of(group)
+    for generation in (3, 4):
+        group.generation = generation
+        assert await join(TOPICS)
+
+    group.member_id = ""
+    assert await join(TOPICS)
+    assert [request._fields[1] for request in group.asked if isinstance(request, StaticHeartbeat)] == [4]
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["joined before", "never joined"])
@@ -109,7 +154,6 @@ async def test_a_join_that_fails_under_a_name_that_is_ours_fails_as_it_did(joine
         await join(TOPICS)
 
     assert error.value is refused
-    assert (StaticHeartbeat in group.kinds()) is joined
 
 
 async def test_a_member_that_was_expired_looks_whether_its_name_is_taken_before_it_joins() -> None:

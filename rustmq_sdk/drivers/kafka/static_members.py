@@ -37,7 +37,12 @@ class StaticMembership:
         self._coordinator: GroupCoordinator = consumer._coordinator
         self._join = self._coordinator._do_rejoin_group
         self._coordinator._do_rejoin_group = self._look_and_join
+        self._complete = self._coordinator._on_join_complete
+        self._coordinator._on_join_complete = self._remember_and_complete
+        self._send = self._coordinator._send_req
+        self._coordinator._send_req = self._send_and_look
         self._joined: tuple[int, str] | None = None
+        self._taken = False
 
     async def _look_and_join(self, subscription: Any) -> bool:
         """In aiokafka's coordination task: what it raises ends the consumer, and False has it called again."""
@@ -55,25 +60,36 @@ class StaticMembership:
             await asyncio.sleep(RETRY_PAUSE)
             return False
 
+        self._taken = False
         try:
-            joined = bool(await self._join(subscription))
-        except KafkaError:
-            # aiokafka does not know the error for a name that was taken while the group rebalanced.
-            if self._joined is not None:
-                await self._check_name(*self._joined)
+            return bool(await self._join(subscription))
+        except KafkaError as error:
+            if self._taken:
+                raise self._fenced() from error
 
             raise
 
-        if joined:
-            self._joined = self._coordinator.generation, self._coordinator.member_id
+    async def _send_and_look(self, request: Any) -> Any:
+        """Notices an error that aiokafka does not know: the name was taken while we joined."""
+        answer = await self._send(request)
+        if getattr(answer, "error_code", 0) == FencedInstanceId.errno:
+            self._taken = True
 
-        return joined
+        return answer
+
+    async def _remember_and_complete(self, generation: int, member: str, *about: Any) -> None:
+        # Before the partitions are told: a name that is taken meanwhile is known by what it stood for.
+        self._joined = generation, member
+        await self._complete(generation, member, *about)
 
     async def _check_name(self, generation: int, member: str) -> None:
         """Raises ``FencedInstanceId`` if somebody else has our name: to join would take it back, and so on."""
         answer = await self._ask(StaticHeartbeat(self._coordinator.group_id, generation, member, self._instance))
         if isinstance(broker_error(answer.error_code), FencedInstanceId):
-            raise FencedInstanceId(f"group {self._coordinator.group_id!r}, group_instance_id={self._instance!r}")
+            raise self._fenced()
+
+    def _fenced(self) -> FencedInstanceId:
+        return FencedInstanceId(f"group {self._coordinator.group_id!r}, group_instance_id={self._instance!r}")
 
     async def _give_up_other_topics(self, topics: Collection[str]) -> None:
         """Leaves in the name of the one before, if that one read other topics: then there is a rebalance."""
