@@ -172,7 +172,7 @@ class LeaseBook(Ledger):
 
     def due(self) -> Iterator[Due]:
         """What the broker has to be told."""
-        for piece in self.unreported.values():
+        for piece in () if self.fenced else self.unreported.values():
             for index in piece.unreported():
                 back = piece.returns.get(index)
                 if piece[index] == DONE or back is not None:
@@ -181,8 +181,16 @@ class LeaseBook(Ledger):
     def report(self, due: Due, *, lost: bool) -> Settled:
         """The broker has confirmed a settlement, or says that the lease had run out before it came."""
         piece, index, back = due
-        # Fenced while the broker was being told, or lost by a renewal that came in between.
-        if self.fenced or piece.reported[index]:
+        # Lost by a renewal that came in between.
+        if piece.reported[index]:
+            return Settled(0, 0, completed=False)
+
+        if self.fenced:
+            # While the broker was being told. It counts for nothing here, but somebody may wait to hear of it.
+            piece.reported[index] = 1
+            if lost:
+                self._too_late.append(piece.offsets[index])
+
             return Settled(0, 0, completed=False)
 
         if back is not None and not back.dead:
@@ -242,9 +250,9 @@ class LeaseBook(Ledger):
         found = self._find(offset)
         return found is None or bool(found[0].reported[found[1]])
 
-    def is_stale(self, offset: int) -> bool:
+    def was_too_late(self, offset: int) -> bool:
         """Whether the lease was lost before the settlement arrived."""
-        return self.fenced or offset in self._too_late
+        return offset in self._too_late
 
     def _find(self, offset: int) -> tuple[Leased, int] | None:
         for first, piece in self.unreported.items():
@@ -252,11 +260,6 @@ class LeaseBook(Ledger):
                 return piece, offset - first
 
         return None
-
-    def fence(self) -> None:
-        """The queue is not ours any more."""
-        super().fence()
-        self.unreported.clear()
 
 
 _UNTRIED = Tried(0, spent=False)

@@ -370,9 +370,9 @@ class Ledger:
         # Lower than before if less fits now: what was cut off is uncommitted again.
         self.covered = snapshot.settled
 
-    def is_stale(self, offset: int) -> bool:
-        """Whether what was settled there counts for nothing."""
-        return self.fenced
+    def was_too_late(self, offset: int) -> bool:
+        """Whether what was settled there counts for nothing although the broker was told: queues only."""
+        return False
 
     def is_written(self, offset: int) -> bool:
         """Whether the last written checkpoint says that ``offset`` is settled."""

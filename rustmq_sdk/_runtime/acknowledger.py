@@ -140,6 +140,7 @@ class Acknowledger:
         """Asks for a commit now and waits until all of ``offsets`` are written, at most ``commit_timeout``."""
         seen = self._started + 1
         with anyio.move_on_after(self._session.config.commit_timeout):
+            # Asked first: what was written before the partition was lost is written.
             while not all(map(ledger.is_written, offsets)):
                 self._refuse_stale([ledger])
                 await self._next_round()
@@ -148,7 +149,7 @@ class Acknowledger:
                 if self._confirmed >= seen and not all(map(ledger.is_written, offsets)):
                     await anyio.sleep(max(SHORT_PAUSE, self._due.paced_for(self._session.clock())))
 
-            if any(map(ledger.is_stale, offsets)):
+            if any(map(ledger.was_too_late, offsets)):
                 raise StalePartition(f"{ledger.assignment.tp}: the lease had run out; the message comes again")
 
             return AckResult.DURABLE

@@ -14,7 +14,7 @@ from rustmq_sdk import AckResult, Message, Retry, RetryPolicy, StalePartition
 from rustmq_sdk._core.commit_due import SHORT_PAUSE
 from rustmq_sdk._runtime.commits import LogCommits
 from rustmq_sdk.testing import Fault
-from tests.promises.stage import DLQ, TOPIC, Plan, Stage, ack, in_background, passes, take, until, works_for
+from tests.promises.stage import DLQ, TOPIC, Plan, Stage, ack, in_background, passes, take, take_all, until, works_for
 
 pytestmark = pytest.mark.virtual_time
 
@@ -336,6 +336,37 @@ class TestDurable:
                 await second.ack(durable=True)
 
             assert await third.ack() is AckResult.STALE
+
+    async def test_what_the_last_commit_wrote_is_durable_although_the_consumer_has_left(self) -> None:
+        stage = Stage(checkpoint_room=0)
+        stage.send(2)
+        async with stage.consumer() as consumer, anyio.create_task_group() as group:
+            first, second = await take(consumer, 2)
+            waiting = await in_background_now(group, second.ack, True)
+            await passes(0.51)
+            await first.ack()
+            await consumer.close()
+
+        assert stage.committed() == 2
+        assert waiting == [AckResult.DURABLE]
+        assert await second.ack(durable=True) is AckResult.DURABLE
+        async with stage.consumer() as consumer:
+            assert await take_all(consumer) == []
+
+        stage.close()
+
+    async def test_so_is_what_a_queue_was_told_when_it_left(self, queue: Stage) -> None:
+        queue.plan = Plan(Fault("source.settle", "reply_late", seconds=2))
+        queue.send(2)
+        async with queue.consumer(commit_interval=3600) as consumer, anyio.create_task_group() as group:
+            first, second = await take(consumer, 2)
+            waiting = await in_background_now(group, first.ack, True)
+            await passes(1)
+            await second.ack()
+            await consumer.close()
+
+        assert waiting == [AckResult.DURABLE]
+        assert await second.ack(durable=True) is AckResult.DURABLE
 
     async def test_a_lost_lease_is_stale(self, queue: Stage, caplog: pytest.LogCaptureFixture) -> None:
         queue.plan.breaks("source.extend")

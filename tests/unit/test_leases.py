@@ -91,7 +91,7 @@ def test_a_durable_ack_that_came_too_late_is_stale_even_if_it_was_the_last_of_it
 
     assert not book.unreported
     assert [book.is_written(number) for number in range(2)] == [True, True]
-    assert [book.is_stale(number) for number in range(2)] == [False, True]
+    assert [book.was_too_late(number) for number in range(2)] == [False, True]
     assert list(piece) == [DONE, STALE]
 
 
@@ -122,7 +122,7 @@ def test_acks_that_came_too_late_are_not_remembered_for_ever() -> None:
         for due in list(book.due()):
             book.report(due, lost=True)
 
-    assert sum(book.is_stale(number) for number in range(book.scanned)) == TOO_LATE
+    assert sum(book.was_too_late(number) for number in range(book.scanned)) == TOO_LATE
 
 
 def test_an_answer_that_comes_after_the_queue_was_lost_counts_nothing() -> None:
@@ -134,6 +134,20 @@ def test_an_answer_that_comes_after_the_queue_was_lost_counts_nothing() -> None:
     assert book.report(dues[0], lost=False).messages == 0
     assert (book.in_flight, book.in_flight_bytes) == (0, 0)
     assert list(book.due()) == []
+
+
+def test_but_whoever_waits_for_it_hears_it() -> None:
+    book = book_()
+    piece = lease(book, 4)
+    for index in range(3):
+        assert ack(piece, index)
+
+    told, lost, _ = list(book.due())
+    book.fence()
+    book.report(told, lost=False)
+    book.report(lost, lost=True)
+    assert [book.is_written(number) for number in range(4)] == [True, True, False, False]
+    assert [book.was_too_late(number) for number in range(4)] == [False, True, False, False]
 
 
 def test_retries_that_went_back_to_the_broker_leave_nothing_behind() -> None:
@@ -269,7 +283,7 @@ class Books(Steps):
                 slot.late = answer == "lost" and slot.state != "back"
                 self.confirmed[number] = self.confirmed.get(number, 0) + 1
                 if due.verb is None:
-                    assert self.book.is_stale(number) == (answer == "lost")
+                    assert self.book.was_too_late(number) == (answer == "lost")
             else:
                 assert freed.messages == 0
 
