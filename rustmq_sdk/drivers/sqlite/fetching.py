@@ -78,10 +78,14 @@ class Fetching:
             self._bell.rearm()
             self._membership.check()
             pieces = await self._pieces(wanted, max_messages, max_bytes)
-            left = deadline - anyio.current_time()
-            if pieces or self._bell.ended or left <= 0 or not await self._bell.wait(left):
+            if pieces or self._bell.ended or not await self._rings_before(deadline):
                 self._bell.ended = False
                 return pieces
+
+    async def _rings_before(self, deadline: float) -> bool:
+        left = deadline - anyio.current_time()
+        # Where the time is over nobody is asked: others who write all the time would keep the fetch for ever.
+        return left > 0 and await self._bell.wait(left)
 
     async def _pieces(self, wanted: Collection[Assignment], max_messages: int, max_bytes: int) -> list[Fetched]:
         await self._membership.confirm()
