@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 
 RESTARTS = 65_536
@@ -96,12 +97,24 @@ class Ownership:
         return owned.ledger
 
     def epoch(self, tp: TopicPartition, generation: int | None) -> int | None:
-        """The fence of an assignment that is about to be made: above all that were made of the partition before."""
+        """The fence of an assignment that is about to be made: above all that were made of the partition before.
+
+        Raises:
+            ConsumerStateError: it would not be below that of the next owner, who counts from the next generation on.
+        """
         if generation is None:
             return None
 
-        # A partition that was lost may come back in the same generation, as a restart stays in it.
-        return max(generation * RESTARTS, self._epochs.get(tp, -1) + 1)
+        # A partition that was lost may come back in the same generation, as a restart stays in it. Generations that
+        # begin anew, because the group was deleted, are below what is remembered here.
+        last = self._epochs.get(tp, -1)
+        if last == (generation + 1) * RESTARTS - 1:
+            raise ConsumerStateError(
+                f"{tp} was moved {RESTARTS - 1} times since it came to this consumer: the fence of one more seek would "
+                "be as high as that of the partition's next owner. Leave this consumer and enter another one"
+            )
+
+        return max(generation * RESTARTS, last + 1)
 
     def generation(self, tp: TopicPartition) -> int | None:
         """The driver's generation under which the partition came to us."""

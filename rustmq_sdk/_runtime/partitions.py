@@ -309,12 +309,15 @@ class Partitions:
         ledger = self.ownership.get(tp)
         return self._session.buffer.lanes.get(ledger) if ledger is not None else None
 
+    def restarted(self, tp: TopicPartition) -> Assignment:
+        """The assignment that a seek would make; ``ConsumerStateError`` if there were too many already."""
+        return Assignment(tp, self.ownership.epoch(tp, self.ownership.generation(tp)))
+
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Starts the partition over at ``offset``, under a new epoch: everything in flight is stale."""
         lane = self.lane_of(tp)
         before = lane.ledger
-        generation = self.ownership.generation(tp)
-        assignment = Assignment(tp, self.ownership.epoch(tp, generation))
+        assignment = self.restarted(tp)
         ledger = Ledger(assignment, offset)
         ledger.on_broker = before.on_broker
         # The user's word counts even downwards: the next commit says the new position, lower or higher.

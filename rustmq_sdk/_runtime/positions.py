@@ -116,6 +116,10 @@ class Positions:
         self._session.check_failure()
         # Again: any of them may have been lost while the broker was asked.
         self._must_be_ours(offsets)
+        for tp in offsets:
+            # Or may have been moved too often.
+            self._parts.partitions.restarted(tp)
+
         for tp, offset in offsets.items():
             self._parts.partitions.seek(tp, offset)
 

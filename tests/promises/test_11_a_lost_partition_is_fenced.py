@@ -8,7 +8,16 @@ from typing import Any
 import anyio
 import pytest
 
-from rustmq_sdk import AckResult, Message, RetryPolicy, StalePartition, TopicPartition, TransientDriverError
+from rustmq_sdk import (
+    AckResult,
+    ConsumerStateError,
+    Message,
+    RetryPolicy,
+    StalePartition,
+    TopicPartition,
+    TransientDriverError,
+)
+from rustmq_sdk._core import ownership
 from rustmq_sdk.testing import Fault
 from rustmq_sdk.values import Checkpoint
 from tests.promises.stage import (
@@ -134,6 +143,32 @@ class TestLost:
             assert {message.attempt for message in again} == {1}
             await passes(2)
             assert stage.committed() == 2
+
+    async def test_a_seek_that_leaves_no_fence_to_the_next_owner_is_refused_and_moves_nothing(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ownership, "RESTARTS", 4)
+        stage.create(2)
+        stage.send(2, partition=1)
+        fences: list[int] = []
+        async with stage.consumer() as consumer:
+            for _ in range(3):
+                fences.append((await consumer.receive(10)).fence or 0)
+                await consumer.seek("t", 1, 0)
+
+            message = await consumer.receive(10)
+            fences.append(message.fence or 0)
+            with pytest.raises(ConsumerStateError, match=r"t\[1\] was moved 3 times .* enter another one"):
+                await consumer.seek_all(0)
+
+            assert await message.ack(durable=True) is AckResult.DURABLE
+            for _ in range(3):
+                await consumer.seek("t", 0, 0)
+
+        async with stage.consumer() as consumer:
+            fences.append((await consumer.receive(10)).fence or 0)
+
+        assert fences == sorted(set(fences))
 
     async def test_after_the_consumer_has_left_its_handles_are_stale(self, either: Stage) -> None:
         either.send(3)

@@ -8,6 +8,7 @@ from hypothesis.stateful import invariant
 
 from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.ownership import RESTARTS, Ownership
+from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 from tests.unit.steps import Steps, run, step
 
@@ -107,6 +108,21 @@ def test_the_fence_grows_with_a_seek_and_with_the_next_generation() -> None:
     assert moved.assignment.epoch == 7 * RESTARTS + 1
     assert ownership.epoch(TP, 7) == 7 * RESTARTS + 2
     assert ownership.epoch(TP, 8) == 8 * RESTARTS
+
+
+def test_a_fence_never_reaches_that_of_the_next_owner() -> None:
+    ownership, _ = released(generation=7)
+    ownership.restart(TP, Ledger(Assignment(TP, 8 * RESTARTS - 2), 0))
+    ownership.restart(TP, Ledger(Assignment(TP, ownership.epoch(TP, 7)), 0))
+    with pytest.raises(ConsumerStateError, match="was moved 65535 times"):
+        ownership.epoch(TP, 7)
+
+    assert ownership.epoch(TP, 8) == 8 * RESTARTS
+
+
+def test_a_fence_grows_here_although_the_group_was_deleted_and_counts_anew() -> None:
+    ownership, _ = released(generation=7)
+    assert ownership.epoch(TP, 1) == 7 * RESTARTS + 1
 
 
 def test_the_fence_grows_when_a_lost_partition_is_assigned_again_in_the_same_generation() -> None:
