@@ -21,7 +21,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "position_moved": "The committed position was changed from outside; the consumer goes on from the new one.",
     "start_beyond_end": "start= names an offset beyond the end of a partition, which therefore begins at its end.",
     "moment_doubted": "seek_to_timestamp() got a number that is a moment before March 1973; seconds, perhaps.",
-    "topic_missing": "Something that was subscribed to does not exist; the consumer waits for it.",
+    "topic_missing": "A topic or partition does not exist, or no broker leads it (Kafka); the consumer waits for it.",
     # Commits
     "commit_failed": "Positions or settlements could not be written; they are written again.",
     "commits_put_off": "The embedded log cannot write at present (a full disk, for example); commits wait.",
