@@ -38,11 +38,10 @@ class _Listeners:
 
     @classmethod
     def of(cls, path: Path) -> _Listeners:
-        resolved = path.resolve()
         with cls.lock:
-            listeners = cls.by_path.get(resolved)
+            listeners = cls.by_path.get(path)
             if listeners is None:
-                listeners = cls.by_path[resolved] = cls()
+                listeners = cls.by_path[path] = cls()
 
             return listeners
 

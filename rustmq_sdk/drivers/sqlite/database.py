@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ Connection: TypeAlias = apsw.Connection
 SAFE_SQLITE = (3, 51, 3)
 """Before this release two connections that write or checkpoint at once can corrupt the write-ahead log."""
 
+
+ONE_NAME = (
+    "With no program using it, remove all names but the one that has a -wal beside it, if any has (find DIRECTORY "
+    "-samefile FILE lists them). Use symbolic links for other names, and rustmq backup for copies"
+)
+"""What to do about a log with hard links."""
 
 POLL_SECONDS = 0.001
 """How often to try a lock that somebody holds; a transaction takes longer. Who tries every 20 ms meets the moments in
@@ -130,11 +137,19 @@ def _check_place(path: Path, options: SqliteOptions) -> None:
         )
 
     # stat() only: opening the file and closing it again would drop the POSIX locks SQLite holds on it.
+    if Path(os.path.realpath(path)).is_symlink():
+        raise _not_ours(path, "this is a symbolic link, which leads in a circle", "Name a file")
+
     if path.is_dir():
         raise _not_ours(path, "this is a directory", "Name a file in it")
 
     if not path.parent.is_dir():
         raise _not_ours(path, f"the directory {path.parent} does not exist", "Create it, or name another file")
+
+    if path.exists() and path.stat().st_nlink > 1:
+        raise _not_ours(
+            path, "the file has several names (hard links), and each would have a -wal of its own", ONE_NAME
+        )
 
     if not options.create and not path.exists():
         raise _not_ours(

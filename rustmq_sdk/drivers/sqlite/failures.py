@@ -21,7 +21,9 @@ class CommitFailed(Exception):
 
 
 class FileGone(Exception):
-    """The file, or one of the two beside it, was deleted, moved or replaced while it was open; says which."""
+    """The file, or one of the two beside it, is not what its name leads to any more, or is known by another name as
+    well; says which, and what to do.
+    """
 
 
 _TRANSIENT: dict[type[apsw.Error], tuple[str, float | None]] = {
@@ -72,7 +74,7 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
     except apsw.Error as error:
         raise translate(error, path, slot=slot, operation=operation) from error
     except FileGone as error:
-        raise PermanentDriverError(_gone(path, error), slot=slot, operation=operation) from error
+        raise PermanentDriverError(str(error), slot=slot, operation=operation) from error
     except ThreadForked as error:
         raise ConsumerStateError(
             f"{path}: {operation} by a client of the process that this one was forked from: "
@@ -82,10 +84,3 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
         raise ConsumerStateError(
             f"{path}: {operation} after the client was closed: use it inside its context"
         ) from error
-
-
-def _gone(path: Path, error: FileGone) -> str:
-    return (
-        f"{error} was deleted, moved or replaced while the log was open: what is written now nobody would find again. "
-        f"Stop all programs that use {path}, put back what was moved away, and start them again"
-    )

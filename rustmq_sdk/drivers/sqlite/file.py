@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -34,18 +35,23 @@ CLOSE_SECONDS = 2.0
 class LogFile:
     """The file and everything that is open of it.
 
+    Attributes:
+        path: of the file itself, also where ``name`` leads to it by symbolic links. SQLite has its files beside that
+            one; so have we, or processes that came by different links would neither wake nor watch each other.
+
     Args:
-        path: of the file.
+        name: of the file.
         options: from the URL.
         wall_clock_ms: milliseconds since the epoch.
     """
 
-    def __init__(self, path: Path, options: SqliteOptions, wall_clock_ms: Callable[[], int]) -> None:
-        self.path = path
+    def __init__(self, name: Path, options: SqliteOptions, wall_clock_ms: Callable[[], int]) -> None:
+        # Not Path.resolve(), which raises an error of its own for links that lead in a circle.
+        self.path = path = Path(os.path.realpath(name))
         self.options = options
         self.broadcast = Broadcast(path)
         self._stop = threading.Event()
-        identity = FileIdentity(path)
+        identity = FileIdentity(name, path)
         self._writer = Writer(
             path, options, wall_clock_ms=wall_clock_ms, broadcast=self.broadcast, identity=identity, stop=self._stop
         )

@@ -4,6 +4,9 @@ SQLite asks this of itself only where it keeps a rollback journal (``SQLITE_READ
 it confirms commits into a file that nobody will find again. So the log's name is looked up after each commit and before
 anybody is told of it: what was confirmed was in the file of that name. The two files beside it are looked up once a
 second; who deletes those only has not lost anything yet.
+
+A hard link is a second name with a write-ahead log of its own. Who opens both loses what was written by one of them
+(https://sqlite.org/howtocorrupt.html, 2.5), so a log that has got one while it was open is given up as well.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn
 
 import apsw
 
-from rustmq_sdk.drivers.sqlite.database import Connection, disconnect, uninterrupt
+from rustmq_sdk.drivers.sqlite.database import ONE_NAME, Connection, disconnect, uninterrupt
 from rustmq_sdk.drivers.sqlite.failures import FileGone
 
 COMPANIONS = ("-wal", "-shm")
@@ -27,7 +30,12 @@ COMPANIONS = ("-wal", "-shm")
 COMPANIONS_SECONDS = 1.0
 """How often to look after them."""
 
-_Inode: TypeAlias = tuple[int, int]
+
+class _Found(NamedTuple):
+    """What a name leads to, and how many names lead there."""
+
+    inode: tuple[int, int]
+    names: int
 
 
 class FileIdentity:
@@ -36,14 +44,15 @@ class FileIdentity:
     A program that went on with what it finds under the name now would be in another log, with other positions.
 
     Args:
-        path: of the log.
+        name: by which the log was opened.
+        path: of the file that the name led to: the same, but for symbolic links.
     """
 
-    def __init__(self, path: Path) -> None:
-        # SQLite follows a symbolic link, and has the others beside what it leads to.
-        self._paths = {"": path} | {suffix: Path(f"{path.resolve()}{suffix}") for suffix in COMPANIONS}
+    def __init__(self, name: Path, path: Path) -> None:
+        # The name, so that a link that leads elsewhere from now on is noticed.
+        self._paths = {"": name} | {suffix: Path(f"{path}{suffix}") for suffix in COMPANIONS}
         self._lock = threading.Lock()
-        self._known: dict[str, _Inode] = {}
+        self._known: dict[str, _Found] = {}
         self._look_at = 0.0
         self._gone: str | None = None
 
@@ -51,23 +60,23 @@ class FileIdentity:
         """A connection was opened; it has read something, so all three files are there.
 
         Raises:
-            FileGone: it has opened another file than those before it.
+            FileGone: it has opened another file than those before it, or one that has several names.
         """
         with self._lock:
             self._raise_if_gone()
             # Of its companions SQLite makes new ones where no connection was left in between; never of the log.
             names = ("", *COMPANIONS) if "" not in self._known else COMPANIONS
-            found = {suffix: self._inode_of(suffix) for suffix in names}
-            self._known |= {suffix: inode for suffix, inode in found.items() if inode is not None}
+            found = {suffix: self._find(suffix) for suffix in names}
+            self._known |= {suffix: each for suffix, each in found.items() if each is not None}
             self._compare([""])
             if _has_moved(connection):
-                self._fail("")
+                self._fail_moved("")
 
     def check(self) -> None:
         """After a commit, before anybody is told of it.
 
         Raises:
-            FileGone: one of the files is not what its name leads to.
+            FileGone: one of the files is not what its name leads to, or the log has another name as well.
         """
         with self._lock:
             self._raise_if_gone()
@@ -90,9 +99,10 @@ class FileIdentity:
         write-ahead log was deleted: it is whole, and nobody else has it. A log that was moved away is brought up to
         date. Anywhere else others may have begun with files of the same names, and nothing is written any more.
         """
-        found = {suffix: self._inode_of(suffix) for suffix in self._known}
-        missing = {suffix for suffix, inode in found.items() if inode is None}
-        if missing == {"-shm"} or any(found[suffix] != self._known[suffix] for suffix in found.keys() - missing):
+        found = {suffix: self._find(suffix) for suffix in self._known}
+        there = {suffix: each for suffix, each in found.items() if each is not None}
+        missing = found.keys() - there.keys()
+        if missing == {"-shm"} or any(each.inode != self._known[suffix].inode for suffix, each in there.items()):
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         elif "" in missing:
             uninterrupt(connection)
@@ -103,20 +113,34 @@ class FileIdentity:
 
     def _compare(self, suffixes: Iterable[str]) -> None:
         for suffix in suffixes:
-            if suffix in self._known and self._inode_of(suffix) != self._known[suffix]:
-                self._fail(suffix)
+            if suffix not in self._known:
+                continue
 
-    def _fail(self, suffix: str) -> NoReturn:
-        self._gone = str(self._paths[suffix])
-        raise FileGone(self._gone)
+            found = self._find(suffix)
+            if found is None or found.inode != self._known[suffix].inode:
+                self._fail_moved(suffix)
+
+            if suffix == "" and found.names > 1:
+                self._fail(f"{self._paths['']} has got another name (a hard link) while the log was open. {ONE_NAME}")
+
+    def _fail_moved(self, suffix: str) -> NoReturn:
+        self._fail(
+            f"{self._paths[suffix]} was deleted, moved or replaced while the log was open: what is written now nobody "
+            f"would find again. Stop all programs that use {self._paths['']}, put back what was moved away, and start "
+            "them again"
+        )
+
+    def _fail(self, problem: str) -> NoReturn:
+        self._gone = problem
+        raise FileGone(problem)
 
     def _raise_if_gone(self) -> None:
         if self._gone is not None:
             raise FileGone(self._gone)
 
-    def _inode_of(self, suffix: str) -> _Inode | None:
+    def _find(self, suffix: str) -> _Found | None:
         try:
-            return _inode(self._paths[suffix])
+            return _find(self._paths[suffix])
         except OSError:  # it cannot be looked at now: no reason to think anything of it
             return self._known.get(suffix)
 
@@ -127,10 +151,10 @@ def _has_moved(connection: Connection) -> bool:
     return connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved)) and bool(moved.value)
 
 
-def _inode(path: Path) -> _Inode | None:
+def _find(path: Path) -> _Found | None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
-    return status.st_dev, status.st_ino
+    return _Found((status.st_dev, status.st_ino), status.st_nlink)

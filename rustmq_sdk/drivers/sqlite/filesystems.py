@@ -24,7 +24,7 @@ _MOUNT_POINT = 4  # the field that says where
 def warn_of_network(log: Path) -> None:
     """Says so in the log of the program; nothing is refused, since it may be the only machine that uses the file."""
     try:
-        kind = kind_of(log.resolve(), MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
+        kind = kind_of(log, MOUNTS.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:
         return
 
