@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("aiokafka")
 
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import CoordinatorLoadInProgressError
+from aiokafka.errors import CoordinatorLoadInProgressError, IllegalGenerationError, UnknownTopicOrPartitionError
 from aiokafka.structs import OffsetAndMetadata
 
 from rustmq_sdk.drivers.kafka import commits
@@ -38,6 +38,8 @@ class Member:
         known: set while the coordinator is known; commits wait for that first.
         gate: set while the coordinator answers.
         failures: what it answers first.
+        topics: that exist.
+        known_topics: those of them that brokers tell of.
         sent: the generation of each commit that was sent, when it was.
         asked: something waits for the coordinator.
     """
@@ -46,6 +48,10 @@ class Member:
         self.generation = 3
         self.failures: list[Exception] = []
         self.sent: list[int] = []
+        self.topics = {"t"}
+        self.known_topics = {"t"}
+        self.looks = 0
+        self._client = self
         self.known, self.gate, self.asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.known.set()
         self.gate.set()
@@ -67,12 +73,23 @@ class Member:
         self.asked.set()
         await self.known.wait()
 
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return {0} if topic in self.known_topics else None
+
+    async def force_metadata_update(self) -> None:
+        self.looks += 1
+        if self.looks == 3:
+            self.known_topics = self.topics
+
     async def _do_commit_offsets(self, _: Any, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> None:
         self.sent.append(self.generation)
         self.asked.set()
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
+
+        if not {partition.topic for partition in offsets} <= self.topics:
+            raise UnknownTopicOrPartitionError
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +102,47 @@ async def test_a_commit_is_tried_again_until_the_coordinator_takes_it() -> None:
     member.failures = [CoordinatorLoadInProgressError()] * 3
     assert await member.commits.send(AT_FIVE) == {ONE: CommitOutcome.COMMITTED}
     assert member.sent == [3] * 4
+
+
+OTHER = Assignment(TopicPartition("other", 0), 1)
+BOTH = AT_FIVE | {OTHER: Checkpoint(7, b"")}
+
+
+def member_of_two() -> Member:
+    member = Member()
+    member.has({ON_ONE, KafkaPartition("other", 0)})
+    member.holdings.take({ONE: 0, OTHER: 0}, 3)
+    return member
+
+
+@pytest.mark.parametrize("known", [{"t"}, {"t", "other"}], ids=["told", "told later"])
+async def test_a_topic_that_was_deleted_holds_up_no_commit_of_another(known: set[str]) -> None:
+    member = member_of_two()
+    member.known_topics = known
+    with anyio.fail_after(30):
+        outcomes = await member.commits.send(BOTH)
+
+    assert outcomes == {ONE: CommitOutcome.COMMITTED, OTHER: CommitOutcome.RETRY}
+    assert member.looks, "so that the member knows that it is gone"
+
+
+async def test_a_deleted_topic_of_one_s_own_is_not_asked_about_for_ever() -> None:
+    member = Member()
+    member.topics = member.known_topics = set()
+    with anyio.fail_after(30):
+        assert await member.commits.send(AT_FIVE) == RETRY
+
+
+async def test_a_topic_that_not_all_brokers_know_yet_is_committed_when_they_do() -> None:
+    member = Member()
+    member.failures = [UnknownTopicOrPartitionError()] * 2
+    assert await member.commits.send(AT_FIVE) == {ONE: CommitOutcome.COMMITTED}
+
+
+async def test_a_commit_that_a_rebalance_refuses_is_fenced_though_a_topic_is_gone() -> None:
+    member = member_of_two()
+    member.failures = [UnknownTopicOrPartitionError(), IllegalGenerationError()]
+    assert await member.commits.send(BOTH) == dict.fromkeys(BOTH, CommitOutcome.FENCED)
 
 
 async def test_nothing_is_sent_between_two_generations() -> None:

@@ -9,7 +9,8 @@ whoever waits can leave, and that a rebalance gives up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -19,6 +20,7 @@ from aiokafka.errors import (
     KafkaError,
     RebalanceInProgressError,
     UnknownMemberIdError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
@@ -44,7 +46,7 @@ class OffsetCommits:
         self._consumer = consumer
         self._holdings = holdings
         self._generation = generation
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Collection[str]]] = set()
 
     async def send(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         """As :meth:`rustmq_sdk.slots.LogSubscription.commit`."""
@@ -59,7 +61,7 @@ class OffsetCommits:
                 outcomes[assignment] = CommitOutcome.RETRY if known else CommitOutcome.FENCED
 
         if ours:
-            outcomes |= dict.fromkeys(ours, await self._commit(ours))
+            outcomes |= await self._commit(ours)
 
         return outcomes
 
@@ -72,7 +74,7 @@ class OffsetCommits:
         if running:
             await asyncio.wait(running)
 
-    async def _commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> CommitOutcome:
+    async def _commit(self, checkpoints: Mapping[Assignment, Checkpoint]) -> Mapping[Assignment, CommitOutcome]:
         offsets = {
             KafkaPartition(*assignment.tp): OffsetAndMetadata(checkpoint.offset, metadata.as_text(checkpoint.extra))
             for assignment, checkpoint in checkpoints.items()
@@ -88,9 +90,17 @@ class OffsetCommits:
             task.cancel()
             raise
 
-        return CommitOutcome.RETRY if task.cancelled() else _outcome(task.exception())
+        if task.cancelled():
+            return dict.fromkeys(checkpoints, CommitOutcome.RETRY)
 
-    async def _until_answered(self, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> None:
+        error = task.exception()
+        # What is gone is asked for again until a rebalance has taken it away.
+        gone = task.result() if error is None else ()
+        retried = {one: CommitOutcome.RETRY for one in checkpoints if one.tp.topic in gone}
+        return dict.fromkeys(checkpoints, _outcome(error)) | retried
+
+    async def _until_answered(self, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> Collection[str]:
+        """Answers the topics that do not exist any more: their commits are refused, and all others are made."""
         coordinator, generation = self._consumer._coordinator, self._generation()
         subscription = self._consumer._subscription.subscription
         while True:
@@ -101,14 +111,36 @@ class OffsetCommits:
 
             try:
                 async with coordinator._commit_lock:
-                    return await coordinator._do_commit_offsets(assignment, offsets)  # type: ignore[no-any-return]
+                    await coordinator._do_commit_offsets(assignment, offsets)
             except _OUT_OF_TURN:
                 raise
+            except UnknownTopicOrPartitionError:
+                gone = await self._gone(offsets)
+                if gone is not None:
+                    return gone
             except KafkaError as error:
                 if not error.retriable:
                     raise
+            else:
+                return ()
 
             await asyncio.sleep(RETRY_PAUSE)
+
+    async def _gone(self, offsets: Mapping[KafkaPartition, OffsetAndMetadata]) -> Collection[str] | None:
+        """One refusal is all that aiokafka tells: makes the commits of each topic for itself.
+
+        None where the only topic is there after all: brokers learn of a new one one after the other.
+        """
+        by_topic: defaultdict[str, dict[KafkaPartition, OffsetAndMetadata]] = defaultdict(dict)
+        for partition, offset in offsets.items():
+            by_topic[partition.topic][partition] = offset
+
+        if len(by_topic) > 1:
+            return [topic for each in by_topic.values() for topic in await self._until_answered(each)]
+
+        await self._consumer._client.force_metadata_update()
+        (topic,) = by_topic
+        return None if self._consumer.partitions_for_topic(topic) else (topic,)
 
 
 def _outcome(error: BaseException | None) -> CommitOutcome:
