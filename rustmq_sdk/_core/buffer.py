@@ -65,14 +65,14 @@ class Buffer:
         self._queue(lane)
 
     def push(self, waiting: Waiting) -> None:
-        """A fetched piece, behind those of its partition that wait already."""
+        """A fetched piece, after those of its partition that wait already."""
         lane = self.lanes[waiting.piece.ledger]
         lane.waiting.append(waiting)
         self._waiting += len(waiting)
         self._queue(lane)
 
     def push_front(self, lane: Lane, messages: Iterable[Message]) -> None:
-        """Built messages that come before the waiting pieces of their lane, behind others of this kind."""
+        """Built messages that come before the waiting pieces of their lane, after others of this kind."""
         before = len(lane.front)
         lane.front.extend(messages)
         self._waiting += len(lane.front) - before
@@ -82,7 +82,7 @@ class Buffer:
         """The very next message, if its lane may deliver."""
         if lane.deliverable:
             self.ready.append(message)
-            # An obstacle behind it may have waited for just this message.
+            # An obstacle after it may have waited for just this message.
             self._queue(lane)
         else:
             self.push_front(lane, [message])
@@ -175,7 +175,7 @@ class Buffer:
             self._queue(lane)
 
         loaded.reverse()
-        # Behind what is at hand, and in place: receive() keeps its bound pop.
+        # After what is at hand, and in place: receive() keeps its bound pop.
         self.ready[:0] = loaded
         return len(loaded)
 

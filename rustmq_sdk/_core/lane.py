@@ -102,7 +102,7 @@ class Lane:
     """Built messages that come first: retries, released keys, and what a pause took back."""
     waiting: deque[Waiting] = field(default_factory=deque)
     parked: dict[bytes | None, deque[Message]] = field(default_factory=dict)
-    """Order by key: messages behind an unsettled one of the same key."""
+    """Order by key: messages after an unsettled one of the same key."""
     paused: bool = False
     stopped: PartitionStopped | None = None
     draining: bool = False

@@ -1,4 +1,4 @@
-"""Holding messages back for order: behind an unsettled message of the same key, or of the same partition.
+"""Holding messages back for order: after an unsettled message of the same key, or of the same partition.
 
 A key is busy while the slot that was handed out last for it is unsettled. That is looked at when the next message of
 the key comes up, so an ack needs no hook as long as nobody waits. A message that finds its key busy is parked; then the
@@ -7,7 +7,7 @@ slot becomes WATCH and gets a hook, and settling it lets the next parked message
 In a batch, messages of one key may follow each other: they are handled by one call, in order. Their slots form a chain,
 newest first, and the key is busy until all of them are settled. When several of them are nacked they come back one
 after another, in order, whichever is due first: a retry waits for the unsettled slots before its own. It does not wait
-for those behind it, which may still be in the hands of the call that it was nacked from.
+for those after it, which may still be in the hands of the call that it was nacked from.
 """
 
 from __future__ import annotations

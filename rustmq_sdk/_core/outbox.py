@@ -116,7 +116,7 @@ class PartitionQueue:
 
     Attributes:
         producer_id: renewed after a batch whose fate is unknown, so that no later batch can be taken for that one and
-            none leaves a gap behind it.
+            none leaves a gap after it.
     """
 
     __slots__ = ("chunks", "count", "due", "first", "partition", "producer_id", "state", "topic", "urgent")

@@ -68,7 +68,7 @@ def read_all(data: bytes) -> list[int]:
 
 
 def framed(body: bytes) -> bytes:
-    """The body behind its length."""
+    """The body after its length."""
     return write((len(body),))[0] + body
 
 
