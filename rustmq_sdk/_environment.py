@@ -40,7 +40,7 @@ def variables_of(section: str, environment: Mapping[str, str] | None = None) -> 
 
 
 _KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
-"""What stands behind a service's name in the variables that Kubernetes makes of it, in the manner of Docker's links."""
+"""What stands after a service's name in the variables that Kubernetes makes of it, in the manner of Docker's links."""
 
 
 def refuse_misspelt(

@@ -61,6 +61,6 @@ def log(level: int, event: str, text: str, *arguments: object, exc_info: BaseExc
         event: a key of ``LOG_EVENTS``, written out, so that a test can compare the calls with the table.
         text: the message, with a placeholder for each argument.
         arguments: what the placeholders stand for.
-        exc_info: the exception whose traceback is logged behind the text.
+        exc_info: the exception whose traceback is logged after the text.
     """
     LOGGER.log(level, text, *arguments, extra={"event": event}, exc_info=exc_info, stacklevel=2)

@@ -1,6 +1,6 @@
 """What may be printed of a URL: never a password, and of an option that nobody knows its name only.
 
-A misspelt ``?passwrd=…`` is refused by an error, and that error must not print what stands behind it. So an option is
+A misspelt ``?passwrd=…`` is refused by an error, and that error must not print what stands after it. So an option is
 shown in full only where it is known, and does not sound like a secret.
 """
 

@@ -20,7 +20,7 @@ class Location(NamedTuple):
     Attributes:
         scheme: in lower case.
         bare: the URL without its query, the scheme in lower case.
-        options: what stood behind the ``?``, decoded.
+        options: what stood after the ``?``, decoded.
         shown: the URL as it may be printed, of its options the names only. For errors about it.
     """
 
@@ -56,13 +56,13 @@ def locate(url: str | Location) -> Location:
         )
 
     if "#" in url:
-        raise _malformed(shown, "a part behind # means nothing here")
+        raise _malformed(shown, "a part after # means nothing here")
 
     scheme = match["scheme"].lower()
     bare, _, query = f"{scheme}{url[len(scheme) :]}".partition("?")
     if STRAY_OPTION.search(bare.rpartition("@")[2]):
         raise ConfigurationError(
-            "the first option stands behind a ?, and only the next ones behind a &",
+            "the first option stands after a ?, and only the next ones after a &",
             field="url",
             value=shown,
             fix="Write ? for the first &, or %26 for one that is part of a name",
@@ -72,7 +72,7 @@ def locate(url: str | Location) -> Location:
     for part in filter(None, query.split("&")):
         ((name, value),) = parse_qsl(part, keep_blank_values=True, strict_parsing=False) or [("", "")]
         if "=" not in part or not _NAME.match(name):
-            raise _malformed(shown, "the part behind ? is not name=value&name=value")
+            raise _malformed(shown, "the part after ? is not name=value&name=value")
 
         if name in options:
             raise ConfigurationError(f"the option {name} is given twice", field="url", value=shown, fix="Give it once")

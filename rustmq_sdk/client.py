@@ -32,7 +32,7 @@ class Client:
             mapping, with ``url``, ``consumer`` and ``producer``. Without it the URL is read from ``RUSTMQ_URL``, which
             also wins over the ``url`` of a file.
 
-    Settings of consumers and producers may stand behind the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
+    Settings of consumers and producers may stand after the ``?`` of the URL, in ``RUSTMQ_CONSUMER_<FIELD>`` and
     ``RUSTMQ_PRODUCER_<FIELD>``, and in the file or mapping. A keyword argument wins over all of them, then the URL,
     then the environment. A driver's own options may stand in ``RUSTMQ_<SCHEME>_<OPTION>``.
 

@@ -161,7 +161,7 @@ class StalePartition(RustMQError):
 class PartitionStopped(RustMQError):
     """A message can be neither handled nor dead-lettered, so its partition waits until somebody resumes it.
 
-    No position behind ``offset`` is committed, and nothing is lost. ``fix`` says what to do, and
+    No position beyond ``offset`` is committed, and nothing is lost. ``fix`` says what to do, and
     ``consumer.resume_partitions([(topic, partition)])`` tries again.
     """
 

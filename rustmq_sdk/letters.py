@@ -9,7 +9,7 @@ PREFIX = "rustmq-dead-letter-"
 
 
 def as_message(letter: DeadLetter) -> OutgoingMessage:
-    """Writes a dead letter as a message: the same body, its own headers unchanged, and behind them what is known.
+    """Writes a dead letter as a message: the same body, its own headers unchanged, and after them what is known.
 
     ``docs/dead-letters.md`` has the headers as a table, and says how letters are sent back.
 

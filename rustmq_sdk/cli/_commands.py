@@ -174,7 +174,7 @@ def tail(
     wait: Annotated[float | None, typer.Option("--wait", min=0, help="Stop after so many seconds without one.")] = None,
     url: Url = None,
 ) -> None:
-    """Shows messages as they come: where each is, its key if it has one, and behind a | what it says.
+    """Shows messages as they come: where each is, its key if it has one, and after a | what it says.
 
     Belongs to no group and commits nothing.
     """

@@ -217,7 +217,7 @@ def test_the_rest_of_a_url_stays_readable(url: str, shown: str) -> None:
         ("memory://?prefetch", "not name=value"),
         ("memory://?=5", "not name=value"),
         ("memory://?a b=5", "not name=value"),
-        ("memory://x#y", "behind #"),
+        ("memory://x#y", "after #"),
         ("sqlite:///x.db&sync=full", r"Write \? for the first &"),
         ("sqlite:///x.db&sync=full?wake=poll", r"Write \? for the first &"),
         ("kafka://user:secret@host:9092&acks=all", r"user:\*\*\*@host:9092&acks=\*\*\*.*Write \? for the first &"),
