@@ -124,7 +124,7 @@ class Dispatcher:
         self._wake()
 
     def join(self, name: str, message: OutgoingMessage, unflushed: Unflushed) -> bool:
-        """Puts a message that nobody waits for behind others of the same flush, if somebody will send those anyway.
+        """Puts a message that nobody waits for after others of the same flush, if somebody will send those anyway.
 
         Most of a stream goes this way, at a third of the price. False: it has to be submitted.
         """

@@ -35,7 +35,7 @@ class Fetcher:
     Args:
         settler: whom the messages tell that they are settled.
         find_lane: the lane of an assignment; None for one that is not ours any more.
-        on_broken: takes over a record that could not be decoded, before anything behind it is put into the buffer.
+        on_broken: takes over a record that could not be decoded, before anything after it is put into the buffer.
         on_gone: takes over the report that the log lost messages, likewise.
         on_spent: takes over a queue's message that has used up its attempts, and how many these were.
         on_taken_in: something new is in flight.

@@ -96,7 +96,7 @@ def explain(session: Session) -> str:
         reasons.append(_unsettled(session, in_flight))
     elif not reasons:
         partitions = ", ".join(str(lane.ledger.assignment.tp) for lane in session.lanes)
-        reasons.append(f"{partitions}: no message behind the position")
+        reasons.append(f"{partitions}: no message after the position")
 
     return "; ".join(reasons)
 

@@ -21,7 +21,7 @@ from rustmq_sdk.values import Broken, Gone
 
 NO_ROUTE = (
     "Give the consumer dead_letter_topic=… or dead_letters=… and restart it: then its bytes are kept in a letter. "
-    "consumer.resume_partitions(…) gives the record up and goes on behind it"
+    "consumer.resume_partitions(…) gives the record up and goes on after it"
 )
 
 
@@ -119,7 +119,7 @@ class Holes:
             return
 
         fix = (
-            "consumer.resume_partitions(…) accepts the loss and goes on behind it; on_lost='dead_letter' writes a "
+            "consumer.resume_partitions(…) accepts the loss and goes on after it; on_lost='dead_letter' writes a "
             "letter instead of stopping"
         )
         stop(parent.ledger, Stuck("accept", parent, index), reason, fix)

@@ -39,7 +39,7 @@ class Producer:
     Promises:
         1. *Durable on return*: what :meth:`send` and :meth:`send_batch` return is stored.
         2. *In order*: the messages of one partition, and so those of one key, are stored in the order of the calls,
-           through retries. One that failed for good is left out, and those behind it go on.
+           through retries. One that failed for good is left out, and those after it go on.
         3. *Once*, where the sink recognises a repeated append (capability ``idempotent_append``): a lost answer is
            asked for again. Elsewhere it is :class:`~rustmq_sdk.OutcomeUnknown`, and not repeated.
         4. *In time*: each message is stored or has failed ``send_timeout`` seconds after the call.
