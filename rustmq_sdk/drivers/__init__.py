@@ -6,7 +6,7 @@ A driver is a module with two names:
     makes the driver, without connecting. The location has the driver's own options only;
     :func:`rustmq_sdk.options.read_options` reads them, and those of the environment.
 ``OPTIONS: tuple[str, ...]``
-    the names its URL may have behind the ``?``. One that makes what the URL names (a file) has ``create``: with
+    the names its URL may have after the ``?``. One that makes what the URL names (a file) has ``create``: with
     ``create=false`` it refuses instead.
 
 Drivers of other projects announce ``open`` in the entry-point group ``rustmq_sdk.drivers``, under their scheme.
@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
     Attributes:
         open: makes the driver, without connecting it.
-        options: the names its URL may have behind the ``?``.
+        options: the names its URL may have after the ``?``.
     """
 
     open: Callable[[Location], Driver]

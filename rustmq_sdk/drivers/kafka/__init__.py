@@ -13,7 +13,7 @@ def open(url: Location | str) -> KafkaDriver:  # noqa: A001 - what drivers are a
     """Makes the driver for a URL, without connecting.
 
     Args:
-        url: ``kafka://[user:password@]host:port,host:port``, with options behind a ``?``; see :class:`KafkaOptions`.
+        url: ``kafka://[user:password@]host:port,host:port``, with options after a ``?``; see :class:`KafkaOptions`.
             A server without a port is asked on 9092. Options that are not there may stand in the environment:
             ``RUSTMQ_KAFKA_PASSWORD``.
 

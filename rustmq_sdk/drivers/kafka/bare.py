@@ -42,7 +42,7 @@ POSSIBLE = _possible()
 
 
 def take(arrived: fetcher.FetchResult, room: Room, *, at_least_one: bool) -> Taken:
-    """What there is room for of what was fetched of a partition; the position moves behind it.
+    """What there is room for of what was fetched of a partition; the position moves beyond it.
 
     Call ``arrived.has_more()`` then, also if it raises: without more, aiokafka's table should forget it.
 

@@ -75,7 +75,7 @@ class Connections:
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError as error:
-            # What comes later on this connection comes behind the lost answer, so a new one is needed.
+            # What comes later on this connection comes after the lost answer, so a new one is needed.
             self._drop(address, connection)
             raise Unanswered(f"{address} did not answer within {seconds:g} s") from error
         except KafkaConnectionError as error:

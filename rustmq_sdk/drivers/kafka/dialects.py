@@ -23,7 +23,7 @@ _ERRORS = "__dlq.errors."
 
 
 def describe(letter: DeadLetter, dialects: Sequence[Dialect]) -> OutgoingMessage:
-    """The message of a letter: its body, its own headers first, and those of each dialect behind them."""
+    """The message of a letter: its body, its own headers first, and those of each dialect after them."""
     headers: Headers = letter.headers
     for dialect in dialects:
         headers = _DESCRIBE[dialect](letter, headers)

@@ -24,7 +24,7 @@ from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone
 
 Decision: TypeAlias = "Callable[[], Fetched | None]"
-"""Goes on behind the gap, and says what was passed."""
+"""Goes on after the gap, and says what was passed."""
 
 
 class _Question(NamedTuple):
@@ -34,7 +34,7 @@ class _Question(NamedTuple):
 
 
 class Gaps:
-    """Goes on behind them, and says what was passed."""
+    """Goes on after them, and says what was passed."""
 
     def __init__(self, consumer: AIOKafkaConsumer, holdings: Holdings, offsets: OffsetQueries) -> None:
         self._consumer = consumer
@@ -52,7 +52,7 @@ class Gaps:
         self._ask(assignment, partition, self._find_range(assignment, partition), then)
 
     def answers(self, wanted: Collection[Assignment]) -> Sequence[Fetched]:
-        """What was found out of these partitions since. They go on behind it from here on.
+        """What was found out of these partitions since. They go on after it from here on.
 
         Raises:
             DriverError: a question was not answered, and none of the others was looked at. It is asked again when its

@@ -21,7 +21,7 @@ PRODUCERS = 1_000
 FORGOTTEN_SECONDS = 3_600.0
 """After so long unused any line is gone. A producer that failed comes back under a new name, so most are never used
 again; an append that may still be repeated is, within seconds, or a minute where a circuit is open."""
-_NUMBERS = 2**31  # the sequence wraps to 0 behind 2**31 - 1
+_NUMBERS = 2**31  # the sequence wraps to 0 after 2**31 - 1
 
 
 @dataclass(slots=True)

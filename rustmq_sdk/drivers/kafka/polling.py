@@ -111,7 +111,7 @@ class Polling:
         """What was taken is handed over, whatever else happens: its positions have moved.
 
         So nothing is waited for in here (outside a reassignment aiokafka does not suspend either), and what is raised
-        behind something that was taken is raised by the next fetch.
+        after something that was taken is raised by the next fetch.
         """
         pieces = list(self._gaps.answers(wanted))
         for assignment, partition in self._in_turn(wanted):
@@ -168,7 +168,7 @@ class Polling:
             self._gaps.out_of_range(assignment, partition, self.interrupt)
             return None
         except UNREADABLE as error:
-            # Behind the transactions and markers that were passed before it.
+            # Beyond the transactions and markers that were passed before it.
             self._holdings.move(assignment, self._taking.position(partition))
             self._gaps.unreadable(assignment, partition, error, room[0], self.interrupt)
             return None

@@ -15,7 +15,7 @@ _FIX = "Write kafka://HOST:9092,HOST:9092, with USER:PASSWORD@ in front if there
 
 
 def read_options(location: Location) -> KafkaOptions:
-    """What the URL says wins over the environment: before the ``@`` as well as behind the ``?``.
+    """What the URL says wins over the environment: before the ``@`` as well as after the ``?``.
 
     Raises:
         ConfigurationError: the URL names no server, or an option is unknown, does not fit, or contradicts another.
@@ -31,7 +31,7 @@ def _read_credentials(text: str, location: Location) -> dict[str, str]:
     for name in credentials:
         if name in location.options:
             raise ConfigurationError(
-                f"{name} is given twice, before the @ and behind the ?", field="url", value=location.shown, fix=_FIX
+                f"{name} is given twice, before the @ and after the ?", field="url", value=location.shown, fix=_FIX
             )
 
     return credentials
@@ -46,13 +46,13 @@ def _read_server(text: str, location: Location) -> str:
     if not host or "/" in text:
         problem = "the URL names no server" if not text else f"{text!r} is no server"
         if "/" in text:
-            problem = "behind the servers stands a path, and topics are not named in the URL"
+            problem = "after the servers stands a path, and topics are not named in the URL"
 
         raise ConfigurationError(problem, field="url", value=location.shown, fix=_FIX)
 
     if not (port.isascii() and port.isdigit() and int(port) in _PORTS):
         raise ConfigurationError(
-            f"what stands behind '{host}:' is no port", field="url", value=location.shown, fix=_FIX
+            f"what stands after '{host}:' is no port", field="url", value=location.shown, fix=_FIX
         )
 
     return f"{host}:{port}"

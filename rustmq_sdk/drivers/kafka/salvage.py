@@ -2,7 +2,7 @@
 
 aiokafka decodes a batch from its beginning and stops at such a record, however often and from wherever it is read: a
 header whose name is not UTF-8 is enough, and brokers store it. So the batch is fetched once more, and what surrounds
-the record is read by aiokafka's own code for transactions, markers and compacted logs, with a batch that goes on behind
+the record is read by aiokafka's own code for transactions, markers and compacted logs, with a batch that goes on after
 what it cannot read.
 """
 
@@ -82,7 +82,7 @@ async def salvage(consumer: AIOKafkaConsumer, partition: KafkaPartition, at: int
     if code != NoError.errno:
         raise broker_error(code, str(partition))
 
-    # Behind the last stable offset, and with later versions the first one.
+    # Beyond the last stable offset, and with later versions the first one.
     aborted = about[2] if response.API_VERSION >= _NAMES_REPLICAS else about[-2]
     return read(partition, about[-1], at, most, aborted=aborted, isolation=fetcher._isolation_level)
 
@@ -131,7 +131,7 @@ class _Batches:
 
 
 class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka has no types for us to see
-    """Goes on behind a record that it cannot decode, and remembers it."""
+    """Goes on after a record that it cannot decode, and remembers it."""
 
     def __init__(self, data: bytes, broken: list[Broken]) -> None:
         super().__init__(data)

@@ -29,7 +29,7 @@ class Taking:
         return self._consumer._subscription.subscription.assignment.state_value(partition).position  # type: ignore[no-any-return]
 
     async def take(self, partition: KafkaPartition, room: Room, *, at_least_one: bool) -> Taken:
-        """What there is room for, if it has any; the position moves behind it.
+        """What there is room for, if it has any; the position moves beyond it.
 
         Args:
             partition: of which.

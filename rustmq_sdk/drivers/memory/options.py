@@ -1,4 +1,4 @@
-"""What may stand behind the ``?`` of a ``memory://`` URL."""
+"""What may stand after the ``?`` of a ``memory://`` URL."""
 
 from __future__ import annotations
 

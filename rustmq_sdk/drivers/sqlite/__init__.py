@@ -15,7 +15,7 @@ def open(url: Location | str) -> SqliteDriver:  # noqa: A001 - what drivers are 
     """Makes the driver for a URL, without opening the file.
 
     Args:
-        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with options behind a ``?``; see
+        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with options after a ``?``; see
             :class:`SqliteOptions`. Those that are not there may stand in the environment: ``RUSTMQ_SQLITE_SYNC``.
 
     Raises:

@@ -26,7 +26,7 @@ class Ends:
     """The ends of partitions as this connection left them.
 
     They save two queries an append, a third of what storing took without the COMMIT. Only what is plain to see is done
-    from memory: messages never seen before, behind the last one. The statement that moves an end names the end it
+    from memory: messages never seen before, after the last one. The statement that moves an end names the end it
     expects. Where another process has appended, or the topic of that name is another one by now, it finds no row,
     :class:`Stale` is raised, and all is done again from what is in the file. A producer's appends need no such look:
     they cannot grow without the partition's end.

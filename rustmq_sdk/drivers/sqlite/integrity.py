@@ -119,7 +119,7 @@ def _problems(connection: Connection) -> Iterator[str]:
             for problem in _Walk(queries, id_, end, total).problems():
                 yield f"{TopicPartition(topic, number)}: {problem}"
     except apsw.CorruptError as error:
-        yield f"SQLite: {error}; what lies behind cannot be read"
+        yield f"SQLite: {error}; what lies beyond cannot be read"
 
 
 class _Walk:
@@ -128,7 +128,7 @@ class _Walk:
     Args:
         queries: to read with.
         partition: its id.
-        end: the offset behind its last message.
+        end: the offset after its last message.
         total: bytes of all batches ever stored.
     """
 

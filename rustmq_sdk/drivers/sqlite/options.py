@@ -1,4 +1,4 @@
-"""What may stand behind the ``?`` of a ``sqlite://`` URL, and which file the URL names."""
+"""What may stand after the ``?`` of a ``sqlite://`` URL, and which file the URL names."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def file_of(given: str | os.PathLike[str]) -> Path:
 
 
 def read_path(location: Location) -> Path:
-    """The file behind ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as an absolute path."""
+    """The file that is named by ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, as an absolute path."""
     rest = location.address
     name = unquote(rest[1:])
     problem = None
     if not rest.startswith("/"):
-        problem = "the part behind sqlite:// is a file, not a host"
+        problem = "the part after sqlite:// is a file, not a host"
     elif not name:
         problem = "the URL names no file"
     elif name == ":memory:" or "\0" in name:

@@ -100,7 +100,7 @@ def _pack(
 
 
 def joined(parts: Sequence[Packed]) -> Packed:
-    """Parts one behind the other, as one."""
+    """Parts one after the other, as one."""
     if len(parts) == 1:
         return parts[0]
 
