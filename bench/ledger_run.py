@@ -121,7 +121,7 @@ def _bring_random_ones_to_the_front(held: list[Message], count: int, rng: random
 
 
 async def _snapshot(window: int, order: str) -> float:
-    """Microseconds to write down a full window of which half is settled: a run behind the first one, or any half."""
+    """Microseconds to write down a full window of which half is settled: a run after the first one, or any half."""
     deliveries = Deliveries(window, window)
     held = [message for piece in deliveries for message in piece]
     half = held[1 : window // 2 + 1] if order == "in order" else random.Random(1).sample(held, window // 2)
