@@ -266,7 +266,7 @@ class TestLeaving:
 
 
 class TestRetention:
-    async def test_what_was_settled_before_a_restart_does_not_hide_what_the_log_lost_behind_it(
+    async def test_what_was_settled_before_a_restart_does_not_hide_what_the_log_lost_after_it(
         self, stage: Stage
     ) -> None:
         stage.send(20)

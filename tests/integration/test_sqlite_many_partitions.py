@@ -93,7 +93,7 @@ async def forget_the_assignment(member: Subscriber[LogSubscription]) -> None:
     member.subscription._fetching._bell.ended = False
 
 
-async def test_a_message_behind_many_empty_partitions_comes_with_the_first_fetch(driver: SqliteDriver) -> None:
+async def test_a_message_after_many_empty_partitions_comes_with_the_first_fetch(driver: SqliteDriver) -> None:
     await driver.admin().create_topic(TOPIC, MANY, {})
     await append(driver, MANY - 1, 1)
     async with member_of_all(driver, MANY) as member:

@@ -160,7 +160,7 @@ async def test_closing_ends_inside_its_deadline_though_nobody_answers(
             trouble(network)
             began = clock.seconds
 
-        # The last commit may take 30 %, leaving 10 %; the client closes its connections behind that.
+        # The last commit may take 30 %, leaving 10 %; the client closes its connections after that.
         assert clock.seconds - began < 4.0
 
 

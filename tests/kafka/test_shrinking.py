@@ -93,7 +93,7 @@ async def test_retention_that_overtakes_a_running_reader_is_said_as_well(kafka: 
     events = Events()
     async with consuming(url, topic, group=topic, observers=[events], prefetch=5, max_in_flight=10) as consumer:
         await settle(consumer, 5)
-        # Behind what may be on its way: several fetches of 500 bytes.
+        # Beyond what may be on its way: several fetches of 500 bytes.
         await send_numbers(url, topic, range(20, 200))
         await delete_before(kafka, topic, 150)
         with anyio.fail_after(SOON), pytest.raises(rustmq_sdk.PartitionStopped):
@@ -181,9 +181,9 @@ async def test_a_topic_that_is_deleted_under_its_reader_is_named(kafka: KafkaSer
         await until(lambda: ([], [TopicPartition(topic, 0)], "topics_changed") in events.rebalances)
 
 
-async def test_a_position_behind_the_end_of_the_log_is_said(kafka: KafkaServer) -> None:
+async def test_a_position_beyond_the_end_of_the_log_is_said(kafka: KafkaServer) -> None:
     """As it is when the topic was made again, and its groups' positions were kept or copied."""
-    topic = await kafka.new_topic("behind")
+    topic = await kafka.new_topic("beyond")
     url = f"kafka://{kafka.bootstrap}"
     await send_numbers(url, topic, range(5))
 

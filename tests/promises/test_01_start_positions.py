@@ -37,7 +37,7 @@ class TestStartPositions:
 
     @pytest.mark.parametrize("auto_commit", [True, False])
     async def test_where_latest_begins_is_written_at_once(self, stage: Stage, *, auto_commit: bool) -> None:
-        """A process that is killed says nothing more, and its successor would begin behind what it had in hand."""
+        """A process that is killed says nothing more, and its successor would begin after what it had in hand."""
         stage.send(10)
         async with stage.consumer(start="latest", auto_commit=auto_commit, commit_interval=60):
             await passes(0.1)

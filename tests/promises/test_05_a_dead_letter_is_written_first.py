@@ -81,7 +81,7 @@ class TestTheLetter:
             raise AttributeError("an answer that is None has no status")
 
         failure = type("ApiError", (Exception,), {broken: fails})
-        either.send(["fine", "bad", "behind"])
+        either.send(["fine", "bad", "after"])
 
         async def handler(message: Message) -> None:
             if message.text() == "bad":

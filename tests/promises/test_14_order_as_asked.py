@@ -392,7 +392,7 @@ class TestBatches:
         assert sum(map(len, seen.values())) == 180
         assert max(at_once) > 1
 
-    async def test_a_batch_that_fails_comes_again_in_order_before_what_is_behind_it(self, stage: Stage) -> None:
+    async def test_a_batch_that_fails_comes_again_in_order_before_what_is_after_it(self, stage: Stage) -> None:
         stage.send(12, keys=["a", "b"])
         rng = Random(3)
         handled: dict[bytes | None, list[int | None]] = defaultdict(list)
@@ -495,7 +495,7 @@ class TestReceive:
 
         assert all(seen[partition] == list(range(300)) for partition in range(3))
 
-    async def test_receive_after_run_starts_behind_what_run_has_handled(self, stage: Stage) -> None:
+    async def test_receive_after_run_starts_after_what_run_has_handled(self, stage: Stage) -> None:
         stage.send(30, keys=["a"])
         diary = Diary(key_of)
         async with stage.consumer() as consumer:

@@ -57,7 +57,7 @@ def coordinator(port: int, group: str) -> int | None:
 
 
 def _ask(port: int, question: int, version: int, body: bytes) -> io.BytesIO:
-    """The body of the answer, behind its correlation id."""
+    """The body of the answer, after its correlation id."""
     header = struct.pack(">hhih", question, version, 1, -1)
     with socket.create_connection((HOST, port), timeout=PATIENCE) as connection, connection.makefile("rb") as stream:
         connection.sendall(struct.pack(">i", len(header) + len(body)) + header + body)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 POLL = 0.02
 GRACE = 20.0
-# In /proc/PID/stat, counted from behind the name, which may have spaces in it. See proc(5).
+# In /proc/PID/stat, counted from after the name, which may have spaces in it. See proc(5).
 STATE, THREADS = 0, 17
 
 

@@ -19,7 +19,7 @@ METADATA, OFFSET_COMMIT, FIND_COORDINATOR = 3, 8, 10
 NAMES_BROKERS = (METADATA, FIND_COORDINATOR)
 
 Answer = bytes
-"""Of a request, behind its length: the number of the request (4 bytes), and what the broker says."""
+"""Of a request, after its length: the number of the request (4 bytes), and what the broker says."""
 
 
 class Proxy:
@@ -196,7 +196,7 @@ def failed_commit(code: int) -> Callable[[Answer], Answer]:
 
     def change(answer: Answer) -> Answer:
         changed = bytearray(answer)
-        at = 8  # behind the number of the request and the throttle time
+        at = 8  # after the number of the request and the throttle time
         (topics,) = struct.unpack_from(">i", answer, at)
         at += 4
         for _ in range(topics):

@@ -239,7 +239,7 @@ def test_random_bytes_are_refused(data: bytes, watermark: int) -> None:
 @example(sealed(7, section(SETTLED_STEPS, b"\xff")))
 @example(sealed(7, bytes((SETTLED_STEPS, 0x80))))
 @example(sealed(7, section(SETTLED_BITS, b"")))
-def test_random_sections_behind_a_valid_checksum_never_crash_and_never_contradict(extra: bytes) -> None:
+def test_random_sections_after_a_valid_checksum_never_crash_and_never_contradict(extra: bytes) -> None:
     try:
         found = decode(7, extra)
     except CorruptCheckpoint:
@@ -289,7 +289,7 @@ def test_sections_of_later_versions_are_skipped() -> None:
     [
         ("bitset that inflates to gigabytes", section(SETTLED_BITS, deflated(bytes(MAX_SPAN // 8 + 1)))),
         ("bitset that was cut off", section(SETTLED_BITS, deflated(b"\2" * 500)[:-1])),
-        ("bitset with something behind it", section(SETTLED_BITS, deflated(b"\2") + b"x")),
+        ("bitset with something after it", section(SETTLED_BITS, deflated(b"\2") + b"x")),
         ("bitset that is none", section(SETTLED_BITS, b"\xff\xff\xff")),
         ("settled watermark", section(SETTLED_BITS, deflated(b"\1"))),
         ("pause without length", section(SETTLED_STEPS, b"\1\1\1")),

@@ -303,7 +303,7 @@ class TestWhatIsHandedOn:
 
     @pytest.fixture
     def requests(self, monkeypatch: pytest.MonkeyPatch) -> list[SourceRequest]:
-        """What is asked of a memory driver behind the scheme ``seen``."""
+        """What is asked of a memory driver under the scheme ``seen``."""
         seen: list[SourceRequest] = []
         original = MemoryDriver.source
 

@@ -25,7 +25,7 @@ def piece(assignment: Assignment, first: int, count: int, *, gap: int = 0, large
 
 @st.composite
 def fetches(draw: st.DrawFn) -> list[Fetched]:
-    """What one fetch may bring: pieces of several partitions, in order within each, some with gaps behind them."""
+    """What one fetch may bring: pieces of several partitions, in order within each, some with gaps after them."""
     ends = [0, 0, 0]
     pieces = []
     for _ in range(draw(st.integers(0, 30))):

@@ -114,7 +114,7 @@ def by_batch(log: Log, position: int, isolation: int, sizes: Iterator[int]) -> t
         rows, _ = bare.take(result, (most, PLENTY), at_least_one=True)
         assert len(rows) <= most
         found += [(*row[:2], tuple(row[2]), *row[3:]) for row in rows]
-        # What was not handed out yet is ahead of the position, and nothing behind it.
+        # What was not handed out yet is beyond the position, and what was is before it.
         assert not found or found[-1][OFFSET] < assignment.position
 
     return found, assignment.position

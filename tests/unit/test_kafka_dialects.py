@@ -58,7 +58,7 @@ def test_kip_1191_has_kafkas_names_and_text() -> None:
     )
 
 
-def test_several_dialects_stand_behind_each_other_and_the_own_headers_once() -> None:
+def test_several_dialects_stand_after_each_other_and_the_own_headers_once() -> None:
     several = describe(LETTER, ["kip-1191", "rustmq", "spring"]).headers
     alone = [describe(LETTER, [dialect]).headers[2:] for dialect in ("kip-1191", "rustmq", "spring")]
     assert several == (*LETTER.headers, *alone[0], *alone[1], *alone[2])

@@ -216,7 +216,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, option: str, conten
 
 
 @pytest.mark.parametrize("url", ["kafka://team:hush-hush", "kafka://team:hush/hush", "kafka://team:hush-hush@"])
-def test_a_password_without_a_server_behind_it_is_not_printed(url: str) -> None:
+def test_a_password_without_a_server_after_it_is_not_printed(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         read(url)
 

@@ -1,4 +1,4 @@
-"""What was taken is handed over, whatever is wrong with another partition, or behind it."""
+"""What was taken is handed over, whatever is wrong with another partition, or after it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_an_answer_waits_for_its_partition_to_be_wanted() -> None:
         assert [one.first for one in (await it.look())[2].gone] == [0]
 
 
-async def test_what_is_raised_behind_something_that_was_taken_is_raised_by_the_next_fetch() -> None:
+async def test_what_is_raised_after_something_that_was_taken_is_raised_by_the_next_fetch() -> None:
     async with setting({0: 100, 1: 100}) as it:
         it.cluster.refused = {1}
         reader = Reader(it)

@@ -109,7 +109,7 @@ async def test_an_append_that_was_given_up_is_the_same_when_it_is_repeated(monke
     assert broker.log[0] == [b"1"]
 
 
-async def test_an_append_that_was_given_up_is_the_same_behind_any_number_of_other_producers(
+async def test_an_append_that_was_given_up_is_the_same_after_any_number_of_other_producers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broker = Broker()
@@ -197,7 +197,7 @@ async def test_who_is_in_a_hurry_is_told_soon_that_nothing_was_sent_unless_somet
             await sink.append("t", 0, payloads(3), ProducerSequence(b"p", 2), hurried=True)
 
 
-async def test_an_error_behind_a_lost_answer_does_not_say_that_nothing_is_stored() -> None:
+async def test_an_error_after_a_lost_answer_does_not_say_that_nothing_is_stored() -> None:
     broker = Broker()
     async with connected(broker) as sink:
         broker.acts = ["lose", 29]

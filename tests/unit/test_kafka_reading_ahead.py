@@ -40,7 +40,7 @@ async def test_a_partition_that_was_read_to_its_end_is_asked_for_at_once_again()
         assert it.cluster.asked == [({0}, set())] * 2
 
 
-async def test_a_broker_that_is_being_asked_is_asked_for_the_rest_behind_that() -> None:
+async def test_a_broker_that_is_being_asked_is_asked_for_the_rest_after_that() -> None:
     async with setting({0: 100, 2: 100}) as it:
         assert await it.take(0, 1) == [0]
         it.cluster.gate.clear()

@@ -65,7 +65,7 @@ async def test_nothing_is_passed_over_where_the_damage_is_gone_when_read_again()
         assert found == list(range(100))
 
 
-async def test_more_is_taken_at_once_again_behind_the_damage() -> None:
+async def test_more_is_taken_at_once_again_after_the_damage() -> None:
     async with setting({0: 1000}) as it:
         it.cluster.batches, it.cluster.damaged = 5, {2 * RECORDS}
         found = await until_corrupt(it)

@@ -109,7 +109,7 @@ def test_attempts_of_a_message_that_compaction_took_do_not_stop_later_commits() 
     assert ledger.attempts == ledger.due_attempts == {}
 
 
-def test_what_is_remembered_right_behind_a_settled_piece_stays_remembered() -> None:
+def test_what_is_remembered_right_after_a_settled_piece_stays_remembered() -> None:
     ledger = Ledger(Assignment(TP, None), 10, Remembered([(15, 20)]))
     piece = piece_of(ledger, range(10, 15))
     assert piece.settle_range(0, 5) == 5
@@ -194,7 +194,7 @@ def test_what_did_not_fit_is_counted_as_uncommitted() -> None:
 
     assert write(ledger, 40) is not None
     assert ledger.uncommitted == 0
-    # What fits shrinks when the part in front gets ragged: what is behind it was covered, and is not any more.
+    # What fits shrinks when the part in front gets ragged: what comes after it was covered, and is not any more.
     for index in random.Random(1).sample(range(1000), 500):
         ack(piece, index)
 

@@ -252,7 +252,7 @@ class LogGroupsContract(Contract):
                 tasks.start_soon(_keep_alive, member)
 
     async def _work(self, member: Subscriber[LogSubscription], at_least: int) -> None:
-        """Fetches some records and commits behind all of them."""
+        """Fetches some records and commits the positions after all of them."""
         before = len(member.received)
         while len(member.received) < before + at_least:
             pieces = await member.fetch(max_messages=20, max_wait=0.05)

@@ -171,7 +171,7 @@ class LogReadingContract(Contract):
         (tp,) = await self.create(driver, topic)
         await self.append(driver, topic, numbered(2))
         self.leave_a_gap(driver, tp)
-        sent = await self.append(driver, topic, [b"behind"])
+        sent = await self.append(driver, topic, [b"after"])
         self.leave_a_gap(driver, tp)
         async with self.log_member(driver, topic, group) as member:
             await member.owns([tp])
@@ -179,7 +179,7 @@ class LogReadingContract(Contract):
             end = (await member.subscription.end_offsets([tp]))[tp]
             await member.fetch_until(lambda: member.pieces[-1].next_offset == end)
 
-        assert member.payloads() == [b"m0", b"m1", b"behind"]
+        assert member.payloads() == [b"m0", b"m1", b"after"]
         assert member.received[-1].offset == sent[0].offset
         check_pieces(member.pieces)
 
