@@ -170,6 +170,8 @@ class Outbox:
         self._hurried_at = -math.inf
         self._lingering: deque[tuple[float, PartitionQueue]] = deque()
         self.ready: deque[PartitionQueue] = deque()
+        # Never later than it is: exact after each expire(), and none too early for longer than something is ready.
+        self._oldest_ready = math.inf
 
     def put(self, queue: PartitionQueue, chunk: Chunk, now: float) -> None:
         """Adds messages at the end of a partition's queue."""
@@ -209,6 +211,9 @@ class Outbox:
             return None
 
         queue = self.ready.popleft()
+        if not self.ready:
+            self._oldest_ready = math.inf
+
         queue.state = State.BUSY
         chunks = [queue.chunks.popleft()]
         size = len(chunks[0].messages)
@@ -252,22 +257,33 @@ class Outbox:
         return self._lingering[0][0] if self._lingering else None
 
     def oldest_ready(self) -> float | None:
-        """When the oldest message was born that no sender has found time for."""
-        return min((queue.chunks[0].born for queue in self.ready), default=None)
+        """When the oldest message was born that no sender has found time for; earlier is harmless.
+
+        Asked at every turn, so it looks at no queue: with many of them all turns together would be their square.
+        """
+        return self._oldest_ready if self.ready else None
 
     def expire(self, born_before: float) -> list[tuple[str, Chunk]]:
         """Takes back what is ready and too old to be sent still, each with its topic."""
         expired: list[tuple[str, Chunk]] = []
-        for queue in list(self.ready):
+        if self._oldest_ready > born_before:
+            return expired
+
+        left: list[PartitionQueue] = []
+        for queue in self.ready:
             while queue.chunks and queue.chunks[0].born <= born_before:
                 chunk = queue.chunks.popleft()
                 queue.count -= len(chunk.messages)
                 expired.append((queue.topic, chunk))
 
-            if not queue.chunks:
+            if queue.chunks:
+                left.append(queue)
+            else:
                 queue.state = State.IDLE
-                self.ready.remove(queue)
 
+        self.ready.clear()
+        self.ready.extend(left)
+        self._oldest_ready = min((queue.chunks[0].born for queue in left), default=math.inf)
         return expired
 
     def _joined(self, queue: PartitionQueue, chunk: Chunk) -> bool:
@@ -296,3 +312,4 @@ class Outbox:
     def _make_ready(self, queue: PartitionQueue) -> None:
         queue.state = State.READY
         self.ready.append(queue)
+        self._oldest_ready = min(self._oldest_ready, queue.chunks[0].born)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -19,9 +20,9 @@ BATCH_SIZE = 4
 class Desk:
     """An outbox and its queues, as a producer keeps them."""
 
-    def __init__(self, append_messages: int = 0) -> None:
+    def __init__(self, append_messages: int = 0, *, queues: int = 3) -> None:
         self.outbox = Outbox(batch_size=BATCH_SIZE, linger=LINGER, append_messages=append_messages)
-        self.queues = [PartitionQueue("t", number, b"id") for number in range(3)]
+        self.queues = [PartitionQueue("t", number, b"id") for number in range(queues)]
         self.unflushed = Unflushed()
         self.told: list[str] = []
 
@@ -151,6 +152,44 @@ def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> No
     assert desk.take() is None
     desk.put(1, "d", now=6.0, awaited=True)
     assert desk.take() == "d"
+
+
+def test_the_oldest_that_is_ready_is_known_without_a_look_at_all_of_them() -> None:
+    class Looked(deque[PartitionQueue]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[PartitionQueue]:
+            self.looks += 1
+            return super().__iter__()
+
+    desk = Desk(queues=50)
+    desk.outbox.ready = ready = Looked()
+    for number in range(50):
+        desk.put(number, "a", now=float(number), awaited=True)
+
+    for number in range(50):
+        oldest = desk.outbox.oldest_ready()
+        assert oldest is not None
+        assert oldest <= number
+        assert desk.outbox.expire(born_before=-1.0) == []
+        assert desk.take() == "a"
+
+    assert ready.looks == 0
+    assert desk.outbox.oldest_ready() is None
+
+
+def test_the_oldest_is_never_taken_for_younger_than_it_is() -> None:
+    desk = Desk()
+    desk.put(0, "a", now=0.0, awaited=True)
+    batch = desk.outbox.take()
+    assert batch is not None
+    desk.put(0, "b", now=1.0, awaited=True)
+    desk.put(1, "c", now=5.0, awaited=True)
+    assert desk.outbox.oldest_ready() == 5.0
+    desk.outbox.done(batch, 6.0)
+    assert desk.outbox.oldest_ready() == 1.0, "it came last, and was born first"
+    desk.outbox.expire(born_before=1.0)
+    assert desk.outbox.oldest_ready() == 5.0
 
 
 def test_batches_of_bare_payloads_stay_columns_when_they_share_an_append() -> None:

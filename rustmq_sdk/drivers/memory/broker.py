@@ -47,6 +47,11 @@ class MemoryBroker:
         """Names and partition counts."""
         return {name: len(logs) for name, logs in self._topics.items()}
 
+    def partition_count(self, topic: str) -> int | None:
+        """How many a topic has; None if there is no such topic."""
+        logs = self._topics.get(topic)
+        return None if logs is None else len(logs)
+
     def create_topic(self, name: str, partitions: int = 1) -> None:
         """Creates a topic, or finds it as asked for; raises ``ConfigurationError`` otherwise."""
         _check_topic(name, partitions)

@@ -61,11 +61,11 @@ class MemorySink:
         return answer
 
     def _known(self, topic: str) -> int:
-        topics = self._broker.topics()
-        if topic not in topics:
+        partitions = self._broker.partition_count(topic)
+        if partitions is None:
             self._broker.create_topic(topic)
 
-        return topics.get(topic, 1)
+        return partitions or 1
 
     def _store(self, tp: TopicPartition, messages: Sequence[OutgoingMessage]) -> Sequence[SentMessage]:
         partition = tp.partition if self._capabilities.kind == "log" else None
@@ -106,7 +106,7 @@ class MemoryDeadLetters:
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         await checkpoint()
-        if self._topic not in self._broker.topics():
+        if self._broker.partition_count(self._topic) is None:
             self._broker.create_topic(self._topic)
 
         box = self._broker.letters[self._topic]
