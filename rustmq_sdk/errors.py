@@ -14,6 +14,7 @@
     │   ├── TransientDriverError             may be retried, not before ``retry_after`` seconds if that is set
     │   └── PermanentDriverError             will not heal by itself
     │       ├── AuthenticationFailed
+    │       ├── NotAllStored             between drivers and the runtime: some of what was given is refused
     │       └── UnknownTopic
     ├── OutcomeUnknown                       the effect may or may not have happened: look before repeating it
     ├── CircuitOpen                          the backend is being left alone: try again in ``retry_in`` seconds
@@ -27,7 +28,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rustmq_sdk._places import place
 from rustmq_sdk._redaction import printable, without_secrets
@@ -124,6 +126,35 @@ class AuthenticationFailed(PermanentDriverError):
 
 class UnknownTopic(PermanentDriverError):
     """The topic does not exist and this backend does not create topics by itself."""
+
+
+class NotAllStored(PermanentDriverError):
+    """Of the messages or letters that a slot was given together some will never be stored, and all others are.
+
+    Raised by drivers, and given to nobody: the runtime tells each caller what became of its own.
+
+    Args:
+        refused: why, for each that is not stored, by its place among those given.
+        sent: where the others are, a :class:`~rustmq_sdk.values.SentMessage` each, and None in the places of those that
+            are not stored; empty for letters.
+    """
+
+    def __init__(
+        self,
+        refused: Mapping[int, Exception],
+        sent: Sequence[Any] = (),
+        *,
+        slot: str,
+        operation: str,
+    ) -> None:
+        self.refused = refused
+        self.sent = sent
+        first = min(refused)
+        super().__init__(
+            f"{len(refused)} of those given are refused, all others are stored; number {first}: {refused[first]}",
+            slot=slot,
+            operation=operation,
+        )
 
 
 class OutcomeUnknown(RustMQError):

@@ -15,10 +15,10 @@ client's exception as cause, and lets nothing else of its client's escape.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from rustmq_sdk.message import Build as Build
 from rustmq_sdk.values import (
@@ -301,7 +301,13 @@ class Sink(Protocol):
         *,
         sequence: ProducerSequence | None,
     ) -> Sequence[SentMessage]:
-        """Appends messages to a partition. Raises ``OutcomeUnknown`` if nobody can know whether it did."""
+        """Appends messages to a partition.
+
+        Raises:
+            OutcomeUnknown: nobody can know whether it did.
+            NotAllStored: some of them never will be, and all others are, in order.
+            Exception: none of them is.
+        """
         ...
 
 
@@ -329,7 +335,17 @@ class DeadLetterQueue(Protocol):
     2. *At least once*; where ``dedup_letters`` is claimed, one of two equal letters is kept.
     """
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None: ...
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Raises ``NotAllStored`` if only some of them never will be. After other errors all of them are put again."""
+        ...
+
+
+@runtime_checkable
+class PlacedDeadLetterQueue(DeadLetterQueue, Protocol):
+    """One that is made of several places: while one of them fails, letters go on being stored in the others."""
+
+    async def places(self, letters: Sequence[DeadLetter]) -> Sequence[Hashable]:
+        """Where each goes. Letters of one place are put together, and no others with them."""
 
 
 class Admin(Protocol):

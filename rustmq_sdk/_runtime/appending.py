@@ -9,7 +9,7 @@ import anyio
 
 from rustmq_sdk._core.append_attempts import AppendAttempts
 from rustmq_sdk._core.outbox import Batch
-from rustmq_sdk.errors import OutcomeUnknown, PermanentDriverError, TransientDriverError
+from rustmq_sdk.errors import NotAllStored, OutcomeUnknown, PermanentDriverError, TransientDriverError
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import ProducerSequence, SentMessage
 
@@ -40,12 +40,22 @@ async def append(seconds: float, sink: Sink, batch: Batch, sequence: ProducerSeq
             sent = await sink.append(queue.topic, queue.partition, batch.messages, sequence=sequence)
     except TimeoutError as error:
         raise OutcomeUnknown(f"no answer to an append within {seconds:g} s") from error
+    except NotAllStored as partly:
+        told = sum((one is None) == (place in partly.refused) for place, one in enumerate(partly.sent))
+        if told == len(batch.messages):
+            raise
+
+        raise _not_believed(batch, told) from partly
 
     if len(sent) == len(batch.messages):
         return sent
 
-    raise PermanentDriverError(
-        f"appended {len(batch.messages)} messages and was told where {len(sent)} of them are",
+    raise _not_believed(batch, len(sent))
+
+
+def _not_believed(batch: Batch, told: int) -> PermanentDriverError:
+    return PermanentDriverError(
+        f"appended {len(batch.messages)} messages and was told where {told} of them are",
         slot="sink",
         operation="append",
     )

@@ -22,6 +22,7 @@ from rustmq_sdk._error_text import text_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.session import Session
+from rustmq_sdk.errors import NotAllStored
 from rustmq_sdk.letters import as_message
 from rustmq_sdk.message import STALE
 from rustmq_sdk.slots import Sink
@@ -187,8 +188,16 @@ class DeadLetterWriter:
     async def _put(self, part: list[Letter]) -> list[Letter]:
         # Asked here, after the circuit: others may have been waited for, or written, for minutes.
         ours = [letter for letter in part if not letter.is_over]
-        if ours:
+        if not ours:
+            return ours
+
+        try:
             await self._in_time(self._route.put, [letter.letter for letter in ours])
+        except NotAllStored as partly:
+            for place, error in partly.refused.items():
+                self._refused([ours[place]], error)
+
+            return [letter for place, letter in enumerate(ours) if place not in partly.refused]
 
         return ours
 

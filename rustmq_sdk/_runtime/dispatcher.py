@@ -17,7 +17,7 @@ from rustmq_sdk._core.outbox import Batch, Chunk, Outbox, PartitionQueue, Unflus
 from rustmq_sdk._core.routing import Submission, Topic
 from rustmq_sdk._runtime.appending import append, ask_partitions, persevere
 from rustmq_sdk.config import ProducerConfig
-from rustmq_sdk.errors import ConfigurationError, OutcomeUnknown, TransientDriverError, UnknownTopic
+from rustmq_sdk.errors import ConfigurationError, NotAllStored, OutcomeUnknown, TransientDriverError, UnknownTopic
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import OutgoingMessage, SentMessage
 
@@ -254,6 +254,8 @@ class Dispatcher:
         topic.move_on(queue.partition)
         try:
             sent = await self._append_in_time(batch)
+        except NotAllStored as partly:
+            self._partly_stored(batch, partly)
         except Exception as error:
             if isinstance(error, UnknownTopic):
                 topic.partitions = None
@@ -290,6 +292,25 @@ class Dispatcher:
         self._settled(first)
         self._finish(batch)
 
+    def _partly_stored(self, batch: Batch, partly: NotAllStored) -> None:
+        """Those that share an append know nothing of each other: each hears of its own messages."""
+        first = 0
+        for chunk in batch.chunks:
+            each = range(first, first + len(chunk.messages))
+            if chunk.pending is not None:
+                stored = [place for place, number in enumerate(each) if number not in partly.refused]
+                sent = [partly.sent[first + place] for place in stored]
+                chunk.pending.settle([chunk.places[place] for place in stored], sent)
+
+            if refused := [partly.refused[number] for number in each if number in partly.refused]:
+                self._refused(batch.queue.topic, chunk, len(refused), refused[0])
+
+            chunk.unflushed.settled(len(each))
+            first = each.stop
+
+        self._settled(first)
+        self._finish(batch, fresh_id=os.urandom(16))
+
     def _fail_batch(self, batch: Batch, error: Exception) -> None:
         for chunk in batch.chunks:
             self._fail(batch.queue.topic, chunk, error)
@@ -308,10 +329,12 @@ class Dispatcher:
 
     def _fail(self, topic: str, part: Submission | Chunk, error: Exception) -> None:
         count = len(part.messages)
+        self._refused(topic, part, count, error)
+        part.unflushed.settled(count)
+        self._settled(count)
+
+    def _refused(self, topic: str, part: Submission | Chunk, count: int, error: Exception) -> None:
         if part.pending is None:
             self._failed(topic, count, error)
         else:
             part.pending.fail(count, error)
-
-        part.unflushed.settled(count)
-        self._settled(count)

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from rustmq_sdk._runtime.dead_letters import Put, Route, TopicDeadLetters
+from rustmq_sdk._runtime.dead_letters import Put, Route
 from rustmq_sdk.config import ConsumerConfig, rule_of_routes
 from rustmq_sdk.errors import ConfigurationError
+from rustmq_sdk.slots import PlacedDeadLetterQueue
 from rustmq_sdk.values import DeadLetter
 
 
@@ -28,7 +29,7 @@ def route_of(given: Any, config: ConsumerConfig) -> Route | None:
         if rule.wrong:
             raise rule.error(route)
 
-        places = route.places if isinstance(route, TopicDeadLetters) else None
+        places = route.places if isinstance(route, PlacedDeadLetterQueue) else None
         return Route(_awaitable(getattr(route, "put", route)), places)
 
     if config.dead_letter_topic is not None:

@@ -26,6 +26,7 @@ from rustmq_sdk import (
     TransientDriverError,
 )
 from rustmq_sdk._runtime.dead_letters import TopicDeadLetters
+from rustmq_sdk.errors import NotAllStored
 from rustmq_sdk.slots import SourceRequest
 from rustmq_sdk.testing import Fault
 from tests.promises.stage import (
@@ -304,6 +305,31 @@ class TestOtherRoutes:
             await until(lambda: consumer.statistics().dead_lettered == 1)
 
         assert calls == [1, 1, 1]
+
+    async def test_one_letter_that_will_never_be_stored_stops_its_partition_and_holds_up_no_other(
+        self, stage: Stage
+    ) -> None:
+        calls: list[list[bytes | None]] = []
+
+        async def put(letters: Sequence[DeadLetter]) -> None:
+            calls.append([letter.payload for letter in letters])
+            error = PermanentDriverError("too large", slot="dead_letters", operation="put")
+            refused = {place: error for place, letter in enumerate(letters) if letter.payload == b"bad"}
+            if refused:
+                raise NotAllStored(refused, slot="dead_letters", operation="put")
+
+        stage.create(2)
+        stage.send(["a", "bad", "b"], partition=0)
+        stage.send(["c"], partition=1)
+        async with stage.consumer(dead_letters=put) as consumer:
+            for message in await take(consumer, 4):
+                await message.reject()
+
+            await passes(60)
+            assert calls == [[b"a", b"bad", b"b", b"c"]], "none is written again"
+            assert consumer.statistics().dead_lettered == 3
+            assert [stage.committed(partition) for partition in range(2)] == [1, 1]
+            assert [reason.code for reason in consumer.health().reasons] == ["partition_stopped"]
 
     @pytest.mark.parametrize("kind", ["fails", "hangs"])
     async def test_what_fails_in_one_partition_of_a_topic_is_not_written_again_in_the_others(

@@ -19,6 +19,7 @@ from rustmq_sdk import (
     TransientDriverError,
 )
 from rustmq_sdk.drivers.memory.driver import MemoryDriver
+from rustmq_sdk.errors import NotAllStored
 from rustmq_sdk.slots import Sink
 from rustmq_sdk.values import ProducerSequence
 
@@ -50,6 +51,20 @@ async def store_and_hang(append: Callable[[], Any]) -> Any:
 async def forbid(append: Callable[[], Any]) -> Any:
     """It will never be stored."""
     raise PermanentDriverError("too large", slot="sink", operation="append")
+
+
+def store_all_but(*refused: int) -> Fault:
+    """Those at these places will never be stored; the others are."""
+
+    async def fault(append: Callable[[], Any]) -> Any:
+        sent: list[SentMessage | None] = list(await append())
+        for place in refused:
+            sent[place] = None
+
+        reasons = {place: PermanentDriverError(f"{place} is bad", slot="sink", operation="append") for place in refused}
+        raise NotAllStored(reasons, sent, slot="sink", operation="append")
+
+    return fault
 
 
 class Wire:

@@ -19,7 +19,8 @@ from rustmq_sdk import (
     UnknownTopic,
 )
 from rustmq_sdk._runtime.dispatcher import SENDERS
-from tests.unit.producer_bench import Bench, Fault, forbid, hang, refuse
+from rustmq_sdk.errors import NotAllStored
+from tests.unit.producer_bench import Bench, Fault, forbid, hang, refuse, store_all_but
 from tests.unit.producer_bench import bench as bench
 
 pytestmark = pytest.mark.virtual_time
@@ -179,6 +180,62 @@ class TestFailures:
         assert {
             (type(error), str(error), error.slot) for error in errors if isinstance(error, PermanentDriverError)
         } == {(PermanentDriverError, "sink append: too large", "sink")}
+
+    async def test_of_callers_who_shared_an_append_those_fail_whose_message_was_refused(self, bench: Bench) -> None:
+        bench.wire.seconds = 1.0
+        bench.wire.fail(lambda append: append(), store_all_but(0, 3))
+        told: dict[str, str] = {}
+
+        async def send(producer: Producer, name: str, *more: str) -> None:
+            try:
+                sent = await producer.send_batch("t", [name, *more])
+                told[name] = f"at {[one.offset for one in sent]}"
+            except PermanentDriverError as error:
+                told[name] = "; ".join([str(error), *getattr(error, "__notes__", [])])
+
+        async with bench.producer() as producer, anyio.create_task_group() as tasks:
+            tasks.start_soon(send, producer, "first")  # the others gather behind it
+            await anyio.sleep(0.5)
+            tasks.start_soon(send, producer, "a")
+            await anyio.sleep(0.1)
+            tasks.start_soon(send, producer, "b")
+            await anyio.sleep(0.1)
+            tasks.start_soon(send, producer, "c", "d", "e")
+
+        assert len(bench.wire.appends) == 2
+        assert told == {
+            "first": "at [0]",
+            "a": "sink append: 0 is bad",
+            "b": "at [2]",
+            "c": "sink append: 3 is bad; Of these 3 messages 2 are known to be stored.",
+        }
+
+    async def test_flush_raises_what_an_append_left_out_and_the_rest_goes_on(self, bench: Bench) -> None:
+        bench.wire.fail(store_all_but(1))
+        async with bench.producer() as producer:
+            for n in range(3):
+                producer.send_nowait("t", str(n))
+
+            with pytest.raises(PermanentDriverError, match="1 is bad") as caught:
+                await producer.flush()
+
+            assert caught.value.__notes__ == [
+                "Messages of send_nowait() that were not stored, or may not be: 1 to 't'."
+            ]
+            await producer.send("t", "later")
+
+        ids = [sequence and sequence.producer_id for _, _, sequence in bench.wire.appends]
+        assert ids[0] != ids[1], "the numbers after it depend on none of it"
+
+    async def test_a_sink_that_leaves_out_more_than_it_says_is_not_believed(self, bench: Bench) -> None:
+        async def fault(append: Callable[[], Any]) -> Any:
+            error = PermanentDriverError("bad", slot="sink", operation="append")
+            raise NotAllStored({0: error}, [None], slot="sink", operation="append")
+
+        bench.wire.fail(fault)
+        async with bench.producer() as producer:
+            with pytest.raises(PermanentDriverError, match="appended 2 messages and was told where 1 of them are"):
+                await producer.send_batch("t", ["a", "b"])
 
     async def test_flush_raises_what_send_nowait_could_not(self, bench: Bench) -> None:
         bench.wire.fail(forbid)
