@@ -18,6 +18,11 @@ _CREDENTIALS = re.compile(r"(?<=://)(?P<user>[^/?#@:]*)(?P<secret>:.*)?@", re.DO
 _STRAY_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@:,\[]+):(?!\d*(?:[/,]|$))[^@]*$", re.DOTALL)
 STRAY_OPTION = re.compile(r"&(?P<name>[A-Za-z_][A-Za-z0-9_.\-]*)=[^&]*")
 _SECRET = re.compile(r"pass|pwd|secret|token|api_?key|credential|auth", re.IGNORECASE)
+# After something else that somebody took for a "?" or "&"; and what sounds like a secret after anything.
+_STRAY_SECRET = re.compile(
+    r"(?:(?<=[;|\s])|(?<=%[0-9A-F]{2})|(?=[\w.\-]*(?:" + _SECRET.pattern + r")))(?P<name>[\w.\-]+)=.*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def sounds_secret(name: str) -> bool:
@@ -37,15 +42,19 @@ def redact(url: str, known: Collection[str] = ()) -> str:
     if "://" not in url:
         # Not a URL at all, perhaps because its slashes were forgotten; the password would be there all the same.
         head, at, tail = url.rpartition("@")
-        return f"{HIDDEN}@{tail}" if at and ":" in head else url
+        return f"{HIDDEN}@{tail}" if at and ":" in head else _without_stray_secrets(url)
 
     url = _CREDENTIALS.sub(lambda found: f"{found['user']}:{HIDDEN}@" if found["secret"] else f"{HIDDEN}@", url)
     url, hash_, _ = url.partition("#")  # perhaps the rest of a password with a raw "#" in it
     bare, question, query = url.partition("?")
     bare = _STRAY_PASSWORD.sub(rf"\g<user>:{HIDDEN}", bare)
-    bare = STRAY_OPTION.sub(rf"&\g<name>={HIDDEN}", bare)
+    bare = _without_stray_secrets(STRAY_OPTION.sub(rf"&\g<name>={HIDDEN}", bare))
     shown = "&".join(_shown(part, known) for part in query.split("&"))
     return bare + question + shown + (f"#{HIDDEN}" if hash_ else "")
+
+
+def _without_stray_secrets(text: str) -> str:
+    return _STRAY_SECRET.sub(rf"\g<name>={HIDDEN}", text)
 
 
 def _shown(option: str, known: Collection[str]) -> str:

@@ -160,11 +160,29 @@ def from_text(schema: type[msgspec.Struct], name: str, text: str) -> Any:
     Raises:
         ConfigurationError: the text is no value of that setting.
     """
-    value = _read(text, _kind(schema, name))
+    kind = _kind(schema, name)
+    value = _read(text, kind)
+    if value is _UNREADABLE and not _has_text(kind):
+        raise ConfigurationError(
+            "cannot be given as text",
+            field=name,
+            value=HIDDEN,
+            fix=f"{meaning_of(schema, name)} Give it in Python, as a keyword argument",
+        )
+
     if value is _UNREADABLE:
         raise _refusal(schema, name, text, "")
 
     return value
+
+
+def _has_text(kind: Any) -> bool:
+    """Whether any value but ``None`` can be read from text."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_has_text(one) for one in get_args(kind) if one is not NoneType)
+
+    is_table = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return is_table or get_origin(kind) is Literal or kind in _READERS
 
 
 def _read(text: str, kind: Any) -> Any:

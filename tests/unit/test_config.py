@@ -196,6 +196,12 @@ class TestText:
         assert caught.value.field.partition(".")[0] == name
         assert caught.value.fix
 
+    def test_what_can_be_given_in_python_only_says_so(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"cannot be given as text.*Give it in Python") as caught:
+            consumer(url={"dead_letters": "queue"})
+
+        assert (caught.value.field, "queue" in str(caught.value)) == ("dead_letters", False)
+
     @pytest.mark.parametrize(("name", "value"), [("prefetch", "5"), ("lease", "60"), ("auto_commit", "true")])
     def test_text_is_no_number_in_python_or_in_a_file(self, name: str, value: str) -> None:
         places: tuple[dict[str, Any], ...] = ({"given": {name: value}}, {"given": {}, "file": {name: value}})

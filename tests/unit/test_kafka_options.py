@@ -35,6 +35,8 @@ def read(url: str, options: Mapping[str, str] | None = None) -> KafkaOptions:
         ("kafka://a:1,b.example:65535", ("a:1", "b.example:65535")),
         ("kafka://a:9092/", ("a:9092",)),
         ("KAFKA://[::1]:9,[fe80::1]", ("[::1]:9", "[fe80::1]:9092")),
+        ("kafka://127.0.0.1,[fe80::1%eth0]", ("127.0.0.1:9092", "[fe80::1%eth0]:9092")),
+        ("kafka://broker_1,bücher.example.", ("broker_1:9092", "bücher.example.:9092")),
         ("kafka://u:p@a,b", ("a:9092", "b:9092")),
     ],
 )
@@ -45,7 +47,18 @@ def test_the_url_names_the_servers(url: str, servers: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["kafka://", "kafka://a,", "kafka://a:0", "kafka://a:x", "kafka://a:65536", "kafka://a/topic", "kafka://[::1:9"],
+    [
+        *(
+            "kafka://",
+            "kafka://a,",
+            "kafka://a:0",
+            "kafka://a:x",
+            "kafka://a:65536",
+            "kafka://a/topic",
+            "kafka://[::1:9",
+        ),
+        *("kafka://a;b", "kafka://a b", "kafka://a|b", "kafka://a%3Fb", "kafka://a..b", "kafka://[a]", "kafka://[]"),
+    ],
 )
 def test_a_url_without_proper_servers_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="Write kafka://HOST"):

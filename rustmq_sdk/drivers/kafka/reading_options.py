@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
 from urllib.parse import unquote
 
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
@@ -43,19 +45,34 @@ def _read_servers(hosts: str, location: Location) -> tuple[str, ...]:
 
 def _read_server(text: str, location: Location) -> str:
     host, port = _divided(text)
-    if not host or "/" in text:
-        problem = "the URL names no server" if not text else f"{text!r} is no server"
+    if not _is_host(host) or "/" in text:
+        # Not what stands there: it may be an option, after something else than a "?".
+        problem = "what stands for a server is no name of a host and no address" if text else "the URL names no server"
         if "/" in text:
             problem = "after the servers stands a path, and topics are not named in the URL"
 
         raise ConfigurationError(problem, field="url", value=location.shown, fix=_FIX)
 
     if not (port.isascii() and port.isdigit() and int(port) in _PORTS):
-        raise ConfigurationError(
-            f"what stands after '{host}:' is no port", field="url", value=location.shown, fix=_FIX
-        )
+        raise ConfigurationError(f"what stands after '{host}:' is no port", field="url", value=location.shown, fix=_FIX)
 
     return f"{host}:{port}"
+
+
+_NAME = re.compile(r"[\w\-]+(\.[\w\-]+)*\.?")
+"""Of a host, also with letters of any alphabet, and with the underscores that containers have in theirs."""
+
+
+def _is_host(text: str) -> bool:
+    if not text.startswith("["):
+        return _NAME.fullmatch(text) is not None
+
+    try:
+        IPv6Address(text[1:-1])
+    except ValueError:
+        return False
+
+    return True
 
 
 def _divided(text: str) -> tuple[str, str]:
