@@ -12,6 +12,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import KafkaError
 
 from rustmq_sdk.drivers.kafka.aside import ask_for_offsets_aside
+from rustmq_sdk.drivers.kafka.bootstrapping import keep_first_connection
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.metadata import ROOM
@@ -112,8 +113,9 @@ class KafkaSource:
 
     def _consumer(self, group: str | None) -> AIOKafkaConsumer:
         options, timing = self._options, self._timing
+        settings = client_settings(options)
         consumer = AIOKafkaConsumer(
-            **client_settings(options),
+            **settings,
             group_id=group,
             group_instance_id=options.group_instance_id if group is not None else None,
             enable_auto_commit=False,
@@ -131,6 +133,7 @@ class KafkaSource:
             metadata_max_age_ms=int(options.metadata_max_age * 1000),
             fetch_max_wait_ms=int(options.fetch_max_wait * 1000),
         )
+        keep_first_connection(consumer._client, settings)
         ask_for_offsets_aside(consumer._client)
         return consumer
 
