@@ -11,7 +11,7 @@ import anyio
 
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.drivers.memory.log import build
 from rustmq_sdk.message import DONE, AnyPiece, Message, Span
@@ -50,7 +50,7 @@ class Deliveries:
     """The way from a fetched piece to the hand that gets its messages."""
 
     def __init__(self, window: int, messages: int) -> None:
-        self.ledger = Ledger(Assignment(TopicPartition("bench", 0), 1), 0)
+        self.ledger = LogBook(Assignment(TopicPartition("bench", 0), 1), 0)
         self._lane = Lane(self.ledger)
         self._buffer = Buffer()
         self._buffer.add(self._lane)

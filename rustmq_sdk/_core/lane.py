@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.piece import Piece, newest_unsettled, piece_of
 from rustmq_sdk.errors import PartitionStopped
 from rustmq_sdk.message import FREE, OPEN, WATCH, Build, Message, Span
@@ -110,6 +111,12 @@ class Lane:
     """The watermark at which its checkpoint was found nearly full of what is settled above."""
     queued: bool = False
     """In the buffer's rotation."""
+
+    @property
+    def log(self) -> LogBook:
+        """The ledger, where the source is a log."""
+        assert isinstance(self.ledger, LogBook)
+        return self.ledger
 
     @property
     def deliverable(self) -> bool:

@@ -120,11 +120,8 @@ class LeaseBook(Ledger):
         numbers = range(self.scanned, self.scanned + len(receipts))
         piece = Leased(self, numbers, receipts, attempts, size=size, largest=largest, owner=owner)
         self.scanned = numbers.stop
-        self.open[numbers.start] = piece
         self.unreported[numbers.start] = piece
-        self.in_flight += len(piece)
-        self.in_flight_bytes += piece.size
-        self._keep_watch(piece)
+        self._take_in(piece)
         return piece
 
     def give_back(self, piece: Piece, index: int, back: Return) -> None:
@@ -159,16 +156,6 @@ class LeaseBook(Ledger):
     def settled_for_good(self) -> int:
         """Not those that were given back, or whose lease was lost."""
         return self.settled - self.returned
-
-    @property
-    def watermark(self) -> int:
-        """Queues have none; nothing is held back for it."""
-        return self.scanned
-
-    @property
-    def span_at_most(self) -> int:
-        """Nothing is held back for it either."""
-        return 0
 
     def due(self) -> Iterator[Due]:
         """What the broker has to be told."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
 
@@ -43,7 +44,7 @@ class Ownership:
         self._epochs: dict[TopicPartition, int] = {}
         """The last of each partition that ever was ours."""
 
-    def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> Ledger | None:
+    def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> LogBook | None:
         """The ledger to go on with, if nobody else can have touched the partition since it was released.
 
         It must come back in the directly following generation, or in the same (Kafka answers a follower that joins
@@ -59,12 +60,13 @@ class Ownership:
         ledger = self._unbroken(tp, generation)
         return ledger.written if ledger is not None and not ledger.on_broker.may_be(committed) else None
 
-    def _unbroken(self, tp: TopicPartition, generation: int | None) -> Ledger | None:
+    def _unbroken(self, tp: TopicPartition, generation: int | None) -> LogBook | None:
         owned = self._owned.get(tp)
         if owned is None or not owned.released or generation is None or owned.generation is None:
             return None
 
-        return owned.ledger if generation - owned.generation in (0, 1) else None
+        ledger = owned.ledger
+        return ledger if isinstance(ledger, LogBook) and generation - owned.generation in (0, 1) else None
 
     def assign(self, tp: TopicPartition, generation: int | None, ledger: Ledger) -> None:
         """The partition is ours, with this ledger."""

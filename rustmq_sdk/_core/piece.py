@@ -54,8 +54,8 @@ class Piece(bytearray):
         """Order by key: the ledger's table; None for a retry, which has its place there already."""
         self.owner = owner
         self.offsets = offsets
-        self.number = ledger.admitted
-        """Of its first message, counting all that the assignment ever brought."""
+        self.number = 0
+        """Of its first message, counting all that a log's assignment ever brought."""
         self.attempt = 1
         self.counted = 0
         self.size = size

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import cast
 
 import anyio
 
-from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook, Snapshot
 from rustmq_sdk._runtime.acknowledger import Write
 from rustmq_sdk._runtime.breaker import MAY_PASS
 from rustmq_sdk._runtime.session import Session
@@ -46,7 +48,7 @@ class LogCommits:
         self._on_fenced = on_fenced
         self._on_relief = on_relief
         self._circuit = session.circuit("source.settle")
-        self._pins: dict[Ledger, Snapshot] = {}
+        self._pins: dict[LogBook, Snapshot] = {}
         self.unconfirmed = Unconfirmed(session, operation="commit", what="commit of {} partitions")
 
     @property
@@ -55,9 +57,9 @@ class LogCommits:
 
     def prepare(self, ledgers: Collection[Ledger]) -> Write:
         """The checkpoints that say something new."""
-        return partial(self._write, self._snapshots(ledgers))
+        return partial(self._write, self._snapshots(cast("Collection[LogBook]", ledgers)))
 
-    def pin(self, ledgers: Collection[Ledger]) -> None:
+    def pin(self, ledgers: Collection[LogBook]) -> None:
         """Has the broker know where these begin: whoever is next begins there too.
 
         It is what there is to write at this moment. Without ``auto_commit`` nothing that is settled later goes with it.
@@ -69,13 +71,13 @@ class LogCommits:
         pins = self._unwritten_pins() if self._pins else None
         return partial(self._write, pins) if pins else None
 
-    def _unwritten_pins(self) -> dict[Ledger, Snapshot]:
+    def _unwritten_pins(self) -> dict[LogBook, Snapshot]:
         # Of the others a commit has said more, or the partition is gone.
         return {ledger: pin for ledger, pin in self._pins.items() if ledger.must_write and not ledger.fenced}
 
-    def _snapshots(self, ledgers: Collection[Ledger]) -> dict[Ledger, Snapshot]:
+    def _snapshots(self, ledgers: Collection[LogBook]) -> dict[LogBook, Snapshot]:
         room = self._session.capabilities.checkpoint_room
-        snapshots: dict[Ledger, Snapshot] = {}
+        snapshots: dict[LogBook, Snapshot] = {}
         for ledger in ledgers:
             # Of many partitions most are quiet, and a snapshot costs as much as 20 messages.
             if ledger.fenced or ledger.all_written:
@@ -91,13 +93,13 @@ class LogCommits:
 
         return snapshots
 
-    def _press_lane(self, ledger: Ledger, watermark: int | None) -> None:
+    def _press_lane(self, ledger: LogBook, watermark: int | None) -> None:
         lane = self._session.buffer.lanes.get(ledger)
         if lane is not None and lane.pressed_at != watermark:
             lane.pressed_at = watermark
             self._on_relief()
 
-    async def _write(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> bool:
+    async def _write(self, prepared: Mapping[LogBook, Snapshot], *, once: bool) -> bool:
         """One broker call; whether everything that is still ours was written."""
         self.unconfirmed.begins()
         snapshots = await self._kept(prepared, once=once)
@@ -117,7 +119,7 @@ class LogCommits:
             self.unconfirmed.failed(error, [ledger.assignment.tp for ledger in snapshots])
             return False
 
-        written: dict[Ledger, Snapshot] = {}
+        written: dict[LogBook, Snapshot] = {}
         for ledger, snapshot in snapshots.items():
             outcome = outcomes.get(ledger.assignment, CommitOutcome.RETRY)
             if outcome is CommitOutcome.COMMITTED:
@@ -132,7 +134,7 @@ class LogCommits:
         self._announce(written)
         return self._take_stock([ledger for ledger in snapshots if not (ledger in written or ledger.fenced)])
 
-    def _take_stock(self, left: Collection[Ledger]) -> bool:
+    def _take_stock(self, left: Collection[LogBook]) -> bool:
         if left:
             self.unconfirmed.put_off([ledger.assignment.tp for ledger in left])
         else:
@@ -140,7 +142,7 @@ class LogCommits:
 
         return not left
 
-    async def _kept(self, prepared: Mapping[Ledger, Snapshot], *, once: bool) -> Mapping[Ledger, Snapshot]:
+    async def _kept(self, prepared: Mapping[LogBook, Snapshot], *, once: bool) -> Mapping[LogBook, Snapshot]:
         """Stores what does not fit, first: a checkpoint that names it counts only if it is there.
 
         A store that hangs must not cost the commit itself: what is not stored in time is cut short, as without a store.
@@ -148,13 +150,13 @@ class LogCommits:
         if not any(snapshot.spill for snapshot in prepared.values()):
             return prepared
 
-        stored: set[Ledger] = set()
+        stored: set[LogBook] = set()
         with anyio.move_on_after(self._session.config.commit_timeout * (HURRIED if once else UNHURRIED)):
             for ledger, snapshot in prepared.items():
                 if snapshot.spill and await self._spills.keep(ledger.assignment.tp, snapshot.spill):
                     stored.add(ledger)
 
-        kept: dict[Ledger, Snapshot] = {}
+        kept: dict[LogBook, Snapshot] = {}
         for ledger, snapshot in prepared.items():
             if not snapshot.spill or ledger in stored:
                 kept[ledger] = snapshot
@@ -172,7 +174,7 @@ class LogCommits:
         with anyio.fail_after(self._session.config.commit_timeout):
             return await self._session.log.commit(checkpoints)
 
-    def _announce(self, written: Mapping[Ledger, Snapshot]) -> None:
+    def _announce(self, written: Mapping[LogBook, Snapshot]) -> None:
         if not written:
             return
 

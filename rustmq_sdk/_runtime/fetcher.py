@@ -12,7 +12,6 @@ from rustmq_sdk._backoff import pause_after
 from rustmq_sdk._core.intake import Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook, Leased
-from rustmq_sdk._core.ledger import Ledger
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.fetched import join_small, only, split_at_holes
@@ -211,7 +210,7 @@ class Fetcher:
         self._session.wake_receiver()
 
     def _take_piece(self, lane: Lane, fetched: Fetched) -> None:
-        taken, cut = self._admit(lane.ledger, fetched)
+        taken, cut = self._admit(lane, fetched)
         if taken is None:
             return
 
@@ -223,12 +222,12 @@ class Fetcher:
         records = fetched.records[cut:] if cut else fetched.records
         session.buffer.push(Waiting(taken, records, fetched.build))
 
-    def _admit(self, ledger: Ledger, fetched: Fetched) -> tuple[Piece | None, int]:
+    def _admit(self, lane: Lane, fetched: Fetched) -> tuple[Piece | None, int]:
         size, largest, owner = fetched.size, fetched.largest, self._settler
-        if isinstance(ledger, LeaseBook):
-            return ledger.lease(fetched.receipts, fetched.attempts, size=size, largest=largest, owner=owner), 0
+        if isinstance(lane.ledger, LeaseBook):
+            return lane.ledger.lease(fetched.receipts, fetched.attempts, size=size, largest=largest, owner=owner), 0
 
-        return ledger.admit(fetched.offsets, fetched.next_offset, size=size, largest=largest, owner=owner)
+        return lane.log.admit(fetched.offsets, fetched.next_offset, size=size, largest=largest, owner=owner)
 
     def _take_leased(self, lane: Lane, book: LeaseBook, fetched: Fetched) -> None:
         """A queue has no order to keep, and nothing that could not be decoded: it hands out the bytes."""
@@ -238,7 +237,7 @@ class Fetcher:
         spent = book.spent(fetched.receipts)
         self._take_piece(lane, only(fetched, [index for index in range(len(fetched.records)) if index not in spent]))
         for index, attempts in spent.items():
-            piece, _ = self._admit(book, only(fetched, [index]))
+            piece, _ = self._admit(lane, only(fetched, [index]))
             if piece is not None:
                 self._on_spent(piece, fetched.build([fetched.records[index]], piece, 0)[0], attempts)
 

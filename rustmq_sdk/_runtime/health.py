@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rustmq_sdk._core.lane import Lane
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._error_text import name_and_text
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.watch import SETTLE_IT
@@ -65,7 +66,7 @@ def _partition(session: Session, lane: Lane) -> PartitionStatistics:
     return PartitionStatistics(
         position=session.buffer.position(lane),
         watermark=ledger.watermark,
-        committed=ledger.written.offset,
+        committed=ledger.written.offset if isinstance(ledger, LogBook) else 0,
         in_flight=ledger.in_flight,
         uncommitted=ledger.uncommitted,
         paused=lane.paused,

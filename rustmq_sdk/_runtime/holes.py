@@ -64,7 +64,7 @@ class Holes:
         piece = self._hold_watermark(lane, first) if first < gone.end else None
         if piece is not None:
             # The rest of the range needs no slots: one that is not settled holds the watermark.
-            lane.ledger.pass_over(gone.end)
+            lane.log.pass_over(gone.end)
             self._route_gone(piece, 0, gone._replace(first=first), self._failures.stop_there)
 
     def gone_retry(self, retry: ScheduledRetry, gone: Gone) -> None:
@@ -90,7 +90,7 @@ class Holes:
         self._failures.stop_there(ledger, Stuck("restart", piece, 0, restart=restart), reason, fix)
 
     def _hold_watermark(self, lane: Lane, offset: int) -> Piece | None:
-        ledger = lane.ledger
+        ledger = lane.log
         piece, _ = ledger.admit((offset,), offset + 1, size=0, largest=0, owner=self._settler)
         if piece is not None:
             ledger.take(piece, 0)

@@ -13,6 +13,7 @@ from rustmq_sdk._core.checkpoint import CorruptCheckpoint, Remembered, decode
 from rustmq_sdk._core.lane import Lane
 from rustmq_sdk._core.leases import LeaseBook
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.ownership import Ownership
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.acknowledger import Acknowledger
@@ -50,7 +51,7 @@ class Partitions:
         self._redelivery: Redelivery
         self._failures: Failures
         self._kick_fetcher: Callable[[], None]
-        self._pin: Callable[[Collection[Ledger]], None]
+        self._pin: Callable[[Collection[LogBook]], None]
 
     def connect(
         self,
@@ -60,7 +61,7 @@ class Partitions:
         redelivery: Redelivery,
         failures: Failures,
         kick_fetcher: Callable[[], None],
-        pin: Callable[[Collection[Ledger]], None],
+        pin: Callable[[Collection[LogBook]], None],
     ) -> None:
         """The parts know each other. ``pin``: has the broker know where these begin."""
         self._acknowledger = acknowledger
@@ -140,12 +141,12 @@ class Partitions:
         self, generation: int | None, starts: Mapping[TopicPartition, Start | None]
     ) -> dict[Assignment, int | None]:
         answer: dict[Assignment, int | None] = {}
-        movable: list[Ledger] = []
+        movable: list[LogBook] = []
         for tp, start in starts.items():
             self._drop(tp)
             assignment = Assignment(tp, self.ownership.epoch(tp, generation))
             ledger = LeaseBook(assignment) if start is None else start.ledger(assignment)
-            if ledger.must_write:
+            if isinstance(ledger, LogBook) and ledger.must_write:
                 movable.append(ledger)
 
             self.ownership.assign(tp, generation, ledger)
@@ -316,9 +317,9 @@ class Partitions:
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Starts the partition over at ``offset``, under a new epoch: everything in flight is stale."""
         lane = self.lane_of(tp)
-        before = lane.ledger
+        before = lane.log
         assignment = self.restarted(tp)
-        ledger = Ledger(assignment, offset)
+        ledger = LogBook(assignment, offset)
         ledger.on_broker = before.on_broker
         # The user's word counts even downwards: the next commit says the new position, lower or higher.
         ledger.must_write = True

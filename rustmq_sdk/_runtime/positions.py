@@ -137,7 +137,7 @@ class Positions:
         self._session.require_loop("get_lag()")
         lanes = {lane.ledger.assignment.tp: lane for lane in self._session.lanes}
         ends = await self._ask("end_offsets", self._session.log.end_offsets, list(lanes))
-        return {tp: lanes[tp].ledger.lag(end) for tp, end in ends.items() if tp in lanes}
+        return {tp: lanes[tp].log.lag(end) for tp, end in ends.items() if tp in lanes}
 
     async def _ask(self, name: str, operation: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """A question to the broker, asked again while it fails for reasons that may pass."""

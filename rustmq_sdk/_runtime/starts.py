@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.on_broker import OnBroker
 from rustmq_sdk._log import log
 from rustmq_sdk._moments import milliseconds
@@ -33,9 +33,9 @@ class Start(NamedTuple):
     committed: Checkpoint | None = None
     remembered: Remembered | None = None
 
-    def ledger(self, assignment: Assignment) -> Ledger:
+    def ledger(self, assignment: Assignment) -> LogBook:
         """A new one that begins here."""
-        ledger = Ledger(assignment, self.offset, self.remembered)
+        ledger = LogBook(assignment, self.offset, self.remembered)
         ledger.must_write = self.movable
         if self.committed is not None:
             ledger.on_broker = OnBroker(self.committed, stored=True)

@@ -8,6 +8,7 @@ import anyio
 
 from rustmq_sdk._core.leases import LeaseBook, Return
 from rustmq_sdk._core.ledger import Ledger, Settled
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.commits import LogCommits
@@ -134,7 +135,7 @@ class Parts:
 
         return QueueSettlements(self.session, on_settled=self._account, on_relief=self._room)
 
-    def _pin(self, ledgers: Collection[Ledger]) -> None:
+    def _pin(self, ledgers: Collection[LogBook]) -> None:
         if isinstance(self.writer, LogCommits) and self.session.config.group is not None:
             self.writer.pin(ledgers)
             self.acknowledger.wake()

@@ -231,7 +231,8 @@ class TestWhatIsForgotten:
             assert offsets(await take_all(consumer)) == [0]
 
     async def test_settled_messages_are_let_go(self, either: Stage) -> None:
-        either.send(["z" * 500] * 3000)
+        body = b"z" * 499 + b"!"
+        either.send([body.decode()] * 3000)
 
         async def handler(batch: Messages) -> None:
             assert batch
@@ -240,8 +241,9 @@ class TestWhatIsForgotten:
             await in_background(group, lambda: consumer.run(handler, batch_size=50))
             await until(lambda: consumer.statistics().acked == 3000)
             gc.collect()
-            mine = [each for each in gc.get_objects() if isinstance(each, Message | Messages)]
-            assert len(mine) <= 1
+            batches = [each for each in gc.get_objects() if isinstance(each, Messages)]
+            # Another test's may still be held by what it has raised.
+            assert sum(body in (message.payload for message in batch) for batch in batches) <= 1
             consumer.stop()
 
     async def test_many_keys_are_forgotten_with_their_messages(self, stage: Stage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.log_book import LogBook, Snapshot
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, WATCH, Settler
 from rustmq_sdk.values import TopicPartition
@@ -16,7 +16,7 @@ NOBODY = cast(Settler, None)
 TP = TopicPartition("t", 0)
 
 
-def piece_of(ledger: Ledger, offsets: Sequence[int], next_offset: int | None = None) -> Piece:
+def piece_of(ledger: LogBook, offsets: Sequence[int], next_offset: int | None = None) -> Piece:
     end = offsets[-1] + 1 if next_offset is None else next_offset
     piece, _ = ledger.admit(offsets, end, size=10 * len(offsets), largest=10, owner=NOBODY)
     assert piece is not None
@@ -36,7 +36,7 @@ def ack(piece: Piece, index: int) -> bool:
     return True
 
 
-def write(ledger: Ledger, room: int | None = None) -> Snapshot | None:
+def write(ledger: LogBook, room: int | None = None) -> Snapshot | None:
     snapshot = ledger.snapshot(room)
     if snapshot is not None:
         ledger.wrote(snapshot)

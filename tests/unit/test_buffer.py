@@ -13,7 +13,7 @@ from rustmq_sdk._core.buffer import LOAD, Buffer
 from rustmq_sdk._core.checkpoint import Remembered
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.leases import LeaseBook
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, WATCH, AnyPiece, Message, Settler
 from rustmq_sdk.values import Assignment, Receipt, TopicPartition
@@ -28,7 +28,7 @@ def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
 
 
 def lane_of(buffer: Buffer, number: int = 0, remembered: Remembered | None = None) -> Lane:
-    lane = Lane(Ledger(Assignment(TopicPartition("t", number), None), 0, remembered))
+    lane = Lane(LogBook(Assignment(TopicPartition("t", number), None), 0, remembered))
     buffer.add(lane)
     return lane
 
@@ -36,7 +36,7 @@ def lane_of(buffer: Buffer, number: int = 0, remembered: Remembered | None = Non
 def fetch(buffer: Buffer, lane: Lane, count: int) -> None:
     first = lane.ledger.scanned
     offsets = range(first, first + count)
-    piece, cut = lane.ledger.admit(offsets, offsets.stop, size=count, largest=1, owner=NOBODY)
+    piece, cut = lane.log.admit(offsets, offsets.stop, size=count, largest=1, owner=NOBODY)
     if piece is not None:
         buffer.push(Waiting(piece, offsets[cut:], build))
 
@@ -328,7 +328,7 @@ class Buffers(Steps):
         self.waiting[number], self.retries[number] = [], []
         self.in_hand = [message for message in self.in_hand if message.partition != number]
         self.in_backoff = [backoff for backoff in self.in_backoff if backoff.parent.ledger is not ledger]
-        self.lanes[number] = Lane(Ledger(Assignment(TopicPartition("t", number), None), 0), paused=paused)
+        self.lanes[number] = Lane(LogBook(Assignment(TopicPartition("t", number), None), 0), paused=paused)
         self.buffer.add(self.lanes[number])
 
     @invariant()

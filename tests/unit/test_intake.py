@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, invariant
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.intake import BYTE_FLOORS, Demand, Intake, Limits
 from rustmq_sdk._core.lane import Lane, Waiting
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk.message import DONE, WATCH, AnyPiece, Message, Settler
 from rustmq_sdk.values import Assignment, TopicPartition
 from tests.unit.steps import Steps, run, step
@@ -54,7 +54,7 @@ class Consumer:
         self._served: dict[Lane, int] = {}
 
     def assign(self, number: int) -> Lane:
-        lane = Lane(Ledger(Assignment(TopicPartition("t", number), None), 0))
+        lane = Lane(LogBook(Assignment(TopicPartition("t", number), None), 0))
         self.buffer.add(lane)
         return lane
 
@@ -84,7 +84,7 @@ class Consumer:
         first = lane.ledger.scanned
         offsets = range(first, first + count)
         size = count * self.size
-        piece, _ = lane.ledger.admit(offsets, offsets.stop, size=size, largest=self.size, owner=NOBODY)
+        piece, _ = lane.log.admit(offsets, offsets.stop, size=size, largest=self.size, owner=NOBODY)
         assert piece is not None
         self.buffer.push(Waiting(piece, offsets, build))
         self.fetched.append(demand)
@@ -395,9 +395,9 @@ def test_too_much_uncommitted_is_the_sum_of_all_partitions() -> None:
     assert max(each) < 2500 <= sum(each)
     assert consumer.intake.too_much_uncommitted(consumer.lanes)
     for lane in consumer.lanes:
-        snapshot = lane.ledger.snapshot(None)
+        snapshot = lane.log.snapshot(None)
         assert snapshot is not None
-        lane.ledger.wrote(snapshot)
+        lane.log.wrote(snapshot)
 
     assert not consumer.intake.too_much_uncommitted(consumer.lanes)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from rustmq_sdk._core.checkpoint import Remembered
-from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.log_book import LogBook, Snapshot
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, STALE
 from rustmq_sdk.values import Assignment, Checkpoint
@@ -17,7 +17,7 @@ from tests.unit.settling import NOBODY, TP, ack, piece_of, write
 
 
 def test_the_watermark_stands_at_the_first_unsettled_message() -> None:
-    ledger = Ledger(Assignment(TP, None), 5)
+    ledger = LogBook(Assignment(TP, None), 5)
     piece = piece_of(ledger, [5, 6, 9], 12)
     assert ledger.watermark == 5
     assert ack(piece, 1)
@@ -30,7 +30,7 @@ def test_the_watermark_stands_at_the_first_unsettled_message() -> None:
 
 
 def test_a_rewound_driver_brings_nothing_twice_and_settles_nothing() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(3))
     assert ledger.admit(range(3), 3, size=30, largest=10, owner=NOBODY) == (None, 3)
     again, cut = ledger.admit(range(5), 5, size=50, largest=10, owner=NOBODY)
@@ -42,7 +42,7 @@ def test_a_rewound_driver_brings_nothing_twice_and_settles_nothing() -> None:
 
 def test_the_bytes_of_what_a_rewind_left_over_are_not_guessed_too_low() -> None:
     """The records that are cut off may be the small ones."""
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece_of(ledger, range(9))
     before = ledger.in_flight_bytes
     ledger.admit(range(10), 10, size=1009, largest=1000, owner=NOBODY)
@@ -50,7 +50,7 @@ def test_the_bytes_of_what_a_rewind_left_over_are_not_guessed_too_low() -> None:
 
 
 def test_a_late_ack_of_the_first_attempt_does_not_settle_the_second() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(3))
     for index in range(3):
         parent, slot = ledger.take(piece, index)
@@ -64,14 +64,14 @@ def test_a_late_ack_of_the_first_attempt_does_not_settle_the_second() -> None:
 
 def test_a_retry_carries_the_fence_that_its_partition_has_now() -> None:
     """A rebalance may have given the partition back: a store that has seen the new fence refuses the old one."""
-    ledger = Ledger(Assignment(TP, 1), 0)
+    ledger = LogBook(Assignment(TP, 1), 0)
     parent, slot = ledger.take(piece_of(ledger, range(1)), 0)
     ledger.assignment = Assignment(TP, 2)
     assert ledger.retry(parent, slot, 2).assignment is ledger.assignment
 
 
 def test_a_batch_ack_leaves_the_retry_of_a_message_that_was_nacked_out_of_it_alone() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(3))
     child = ledger.retry(*ledger.take(piece, 2), 2)
     ledger.attempts[2] = 1
@@ -83,7 +83,7 @@ def test_a_batch_ack_leaves_the_retry_of_a_message_that_was_nacked_out_of_it_alo
 
 
 def test_dead_letters_of_messages_that_were_retried_leave_nothing_behind() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     stuck = piece_of(ledger, range(2))
     for _ in range(100):
         first = ledger.scanned
@@ -101,7 +101,7 @@ def test_dead_letters_of_messages_that_were_retried_leave_nothing_behind() -> No
 
 
 def test_attempts_of_a_message_that_compaction_took_do_not_stop_later_commits() -> None:
-    ledger = Ledger(Assignment(TP, None), 10, Remembered(attempts={12: 3}))
+    ledger = LogBook(Assignment(TP, None), 10, Remembered(attempts={12: 3}))
     piece = piece_of(ledger, [10, 11, 13])
     assert all(ack(piece, index) for index in range(3))
     assert write(ledger) is not None
@@ -110,7 +110,7 @@ def test_attempts_of_a_message_that_compaction_took_do_not_stop_later_commits() 
 
 
 def test_what_is_remembered_right_after_a_settled_piece_stays_remembered() -> None:
-    ledger = Ledger(Assignment(TP, None), 10, Remembered([(15, 20)]))
+    ledger = LogBook(Assignment(TP, None), 10, Remembered([(15, 20)]))
     piece = piece_of(ledger, range(10, 15))
     assert piece.settle_range(0, 5) == 5
     ledger.note(piece, 4)
@@ -120,7 +120,7 @@ def test_what_is_remembered_right_after_a_settled_piece_stays_remembered() -> No
 
 
 def test_a_ledger_is_passed_over_once_all_it_has_to_say_is_written() -> None:
-    ledger = Ledger(Assignment(TP, None), 10)
+    ledger = LogBook(Assignment(TP, None), 10)
     assert ledger.all_written
     piece = piece_of(ledger, range(10, 12))
     said = [ledger.all_written]
@@ -139,7 +139,7 @@ def test_a_ledger_is_passed_over_once_all_it_has_to_say_is_written() -> None:
 def test_what_is_settled_above_is_everything_but_the_unsettled_runs(offsets: Sequence[int]) -> None:
     rng = random.Random(1)
     for _ in range(50):
-        ledger = Ledger(Assignment(TP, None), 100)
+        ledger = LogBook(Assignment(TP, None), 100)
         pieces = [piece_of(ledger, offsets[start : start + 10]) for start in range(0, 50, 10)]
         for piece in pieces:
             for index in rng.sample(range(10), rng.randrange(11)):
@@ -154,7 +154,7 @@ def test_what_is_settled_above_is_everything_but_the_unsettled_runs(offsets: Seq
 
 
 def test_messages_the_log_has_lost_may_lie_around_remembered_ones() -> None:
-    ledger = Ledger(Assignment(TP, None), 10, Remembered([(50, 60), (150, 160)]))
+    ledger = LogBook(Assignment(TP, None), 10, Remembered([(50, 60), (150, 160)]))
     piece = piece_of(ledger, (10,))
     ledger.take(piece, 0)
     ledger.pass_over(100)
@@ -167,7 +167,7 @@ def test_messages_the_log_has_lost_may_lie_around_remembered_ones() -> None:
 
 
 def test_a_durable_ack_after_a_seek_waits_for_a_commit_of_the_new_position() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     ledger.on_broker.checkpoint = Checkpoint(500)
     ledger.must_write = True
     piece = piece_of(ledger, range(3))
@@ -179,7 +179,7 @@ def test_a_durable_ack_after_a_seek_waits_for_a_commit_of_the_new_position() -> 
 
 
 def test_a_seek_is_written_even_where_the_position_stays() -> None:
-    ledger = Ledger(Assignment(TP, None), 5)
+    ledger = LogBook(Assignment(TP, None), 5)
     assert ledger.snapshot(None) is None
     ledger.must_write = True
     assert write(ledger) == Snapshot(Checkpoint(5), [], 0, pressed=False)
@@ -187,7 +187,7 @@ def test_a_seek_is_written_even_where_the_position_stays() -> None:
 
 
 def test_what_did_not_fit_is_counted_as_uncommitted() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(2000))
     for index in range(1000, 2000):
         ack(piece, index)
@@ -207,7 +207,7 @@ def test_what_did_not_fit_is_counted_as_uncommitted() -> None:
 
 def test_gaps_that_were_left_out_do_not_count_as_uncommitted_messages() -> None:
     """A compacted log has few messages a million offsets: they must not stop intake of all partitions."""
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     offsets = [number * 1_000_000 for number in range(50)]
     piece = piece_of(ledger, offsets)
     for index in range(2, 50, 2):
@@ -218,7 +218,7 @@ def test_gaps_that_were_left_out_do_not_count_as_uncommitted_messages() -> None:
 
 
 def test_a_lost_partition_is_fenced_whatever_its_messages_wait_for() -> None:
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     piece = piece_of(ledger, range(4))
     ack(piece, 0)
     child = ledger.retry(*ledger.take(piece, 1), 2)
@@ -234,7 +234,7 @@ def test_a_lost_partition_is_fenced_whatever_its_messages_wait_for() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_one_stuck_message_costs_bytes_however_long_it_lasts(seed: int) -> None:
     rng = random.Random(seed)
-    ledger = Ledger(Assignment(TP, None), 0)
+    ledger = LogBook(Assignment(TP, None), 0)
     stuck = piece_of(ledger, range(1))
     ledger.take(stuck, 0)
     open_pieces: list[Piece] = []

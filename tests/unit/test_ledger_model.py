@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize, invariant
 
 from rustmq_sdk._core.checkpoint import decode
 from rustmq_sdk._core.lane import Waiting
-from rustmq_sdk._core.ledger import Ledger, Snapshot
+from rustmq_sdk._core.log_book import LogBook, Snapshot
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, STALE, TAKEN, WATCH, AnyPiece, Message
 from rustmq_sdk.values import Assignment, Checkpoint
@@ -28,9 +28,9 @@ def build(records: Sequence[Any], piece: AnyPiece, first: int) -> list[Message]:
     return [Message(b"", None, (), offset, 0, piece, first + number) for number, offset in enumerate(records)]
 
 
-def ledger_from(checkpoint: Checkpoint) -> Ledger:
+def ledger_from(checkpoint: Checkpoint) -> LogBook:
     remembered = decode(checkpoint.offset, checkpoint.extra)
-    ledger = Ledger(Assignment(TP, None), checkpoint.offset, remembered)
+    ledger = LogBook(Assignment(TP, None), checkpoint.offset, remembered)
     ledger.on_broker.checkpoint = checkpoint
     return ledger
 
@@ -78,7 +78,7 @@ class Ledgers(Steps):
         self.life = Life()
         self.started_with: set[int] = set()
         """What the checkpoint that this life started from says is settled."""
-        self.ledger = Ledger(Assignment(TP, None), start)
+        self.ledger = LogBook(Assignment(TP, None), start)
         self.attempts: dict[int, int] = {}
         """How often each unsettled message was nacked."""
         self.handles: list[Handle] = []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rustmq_sdk._core.buffer import Buffer
 from rustmq_sdk._core.lane import Lane, Waiting
 from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.order import KeyOrder, slot_of, unpark, unpark_all
 from rustmq_sdk._core.piece import Piece
 from rustmq_sdk.message import DONE, FREE, TAKEN, WATCH, AnyPiece, Message, Settler, Span
@@ -37,14 +38,14 @@ class Desk:
         self.order = KeyOrder(self.buffer, whole_partition=whole_partition)
 
     def assign(self, number: int = 0) -> Lane:
-        lane = Lane(Ledger(Assignment(TopicPartition("t", number), None), 0))
+        lane = Lane(LogBook(Assignment(TopicPartition("t", number), None), 0))
         self.buffer.add(lane)
         return lane
 
     def fetch(self, lane: Lane, keys: Sequence[bytes | None]) -> None:
         first = lane.ledger.scanned
         offsets = range(first, first + len(keys))
-        piece, _ = lane.ledger.admit(offsets, offsets.stop, size=len(keys), largest=1, owner=NOBODY)
+        piece, _ = lane.log.admit(offsets, offsets.stop, size=len(keys), largest=1, owner=NOBODY)
         assert piece is not None
         self.buffer.push(Waiting(piece, list(zip(offsets, keys, strict=True)), build))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from rustmq_sdk._core.ledger import Ledger
+from rustmq_sdk._core.log_book import LogBook
 from rustmq_sdk._core.ownership import RESTARTS, Ownership
 from rustmq_sdk.errors import ConsumerStateError
 from rustmq_sdk.values import Assignment, Checkpoint, TopicPartition
@@ -15,10 +15,10 @@ from tests.unit.steps import Steps, run, step
 TP = TopicPartition("t", 0)
 
 
-def released(generation: int) -> tuple[Ownership, Ledger]:
+def released(generation: int) -> tuple[Ownership, LogBook]:
     """One partition that was assigned in this generation, and revoked."""
     ownership = Ownership()
-    ledger = Ledger(Assignment(TP, ownership.epoch(TP, generation)), 5)
+    ledger = LogBook(Assignment(TP, ownership.epoch(TP, generation)), 5)
     ownership.assign(TP, generation, ledger)
     ownership.release(ledger.assignment)
     return ownership, ledger
@@ -82,7 +82,7 @@ def test_only_what_would_have_come_back_was_moved_by_somebody() -> None:
 
 def test_what_was_not_revoked_does_not_come_back() -> None:
     ownership = Ownership()
-    ledger = Ledger(Assignment(TP, 7 * RESTARTS), 5)
+    ledger = LogBook(Assignment(TP, 7 * RESTARTS), 5)
     ownership.assign(TP, 7, ledger)
 
     assert ownership.comes_back(TP, 8, ledger.written) is None
@@ -92,7 +92,7 @@ def test_the_fence_grows_when_a_partition_is_assigned_again_in_the_same_generati
     ownership, ledger = released(generation=7)
     epochs = [ledger.assignment.epoch]
     for _ in range(3):
-        again = Ledger(Assignment(TP, ownership.epoch(TP, 7)), 5)
+        again = LogBook(Assignment(TP, ownership.epoch(TP, 7)), 5)
         ownership.assign(TP, 7, again)
         epochs.append(again.assignment.epoch)
 
@@ -101,7 +101,7 @@ def test_the_fence_grows_when_a_partition_is_assigned_again_in_the_same_generati
 
 def test_the_fence_grows_with_a_seek_and_with_the_next_generation() -> None:
     ownership, ledger = released(generation=7)
-    moved = Ledger(Assignment(TP, ownership.epoch(TP, 7)), 9)
+    moved = LogBook(Assignment(TP, ownership.epoch(TP, 7)), 9)
     ownership.restart(TP, moved)
 
     assert ledger.assignment.epoch == 7 * RESTARTS
@@ -112,8 +112,8 @@ def test_the_fence_grows_with_a_seek_and_with_the_next_generation() -> None:
 
 def test_a_fence_never_reaches_that_of_the_next_owner() -> None:
     ownership, _ = released(generation=7)
-    ownership.restart(TP, Ledger(Assignment(TP, 8 * RESTARTS - 2), 0))
-    ownership.restart(TP, Ledger(Assignment(TP, ownership.epoch(TP, 7)), 0))
+    ownership.restart(TP, LogBook(Assignment(TP, 8 * RESTARTS - 2), 0))
+    ownership.restart(TP, LogBook(Assignment(TP, ownership.epoch(TP, 7)), 0))
     with pytest.raises(ConsumerStateError, match="was moved 65535 times"):
         ownership.epoch(TP, 7)
 
@@ -145,7 +145,7 @@ def test_what_was_told_of_the_assignment_before_does_not_touch_a_ledger_that_wen
 def test_a_partition_without_generations_has_no_fence_and_does_not_come_back() -> None:
     ownership = Ownership()
     assert ownership.epoch(TP, None) is None
-    ledger = Ledger(Assignment(TP, None), 5)
+    ledger = LogBook(Assignment(TP, None), 5)
     ownership.assign(TP, None, ledger)
     ownership.release(ledger.assignment)
     assert ownership.comes_back(TP, None, ledger.written) is ownership.comes_back(TP, 1, ledger.written) is None
@@ -158,7 +158,7 @@ class Ownerships(Steps):
         super().__init__()
         self.ownership = Ownership()
         self.generation = 1
-        self.ledgers: dict[TopicPartition, Ledger] = {}
+        self.ledgers: dict[TopicPartition, LogBook] = {}
         """Owned or released."""
         self.released: dict[TopicPartition, int] = {}
         """The generation in which each released partition was assigned."""
@@ -167,8 +167,8 @@ class Ownerships(Steps):
         """Assignments that nothing may be found by any more."""
         self.epochs: dict[TopicPartition, list[int]] = {}
 
-    def fresh(self, tp: TopicPartition, offset: int = 0) -> Ledger:
-        return Ledger(self.fenced(tp), offset)
+    def fresh(self, tp: TopicPartition, offset: int = 0) -> LogBook:
+        return LogBook(self.fenced(tp), offset)
 
     def fenced(self, tp: TopicPartition) -> Assignment:
         epoch = self.ownership.epoch(tp, self.generation)
