@@ -14,6 +14,11 @@ from rustmq_sdk.values import Assignment, TopicPartition
 
 OnRevoking: TypeAlias = Callable[[Collection[Assignment], float], Awaitable[None]]
 
+FROM_A_TASK = (
+    "A listener is called from a task of the driver's own, and never from within fetch(): no call may wait for a fetch"
+)
+"""What is to be done where a call does not come; :class:`~rustmq_sdk.slots.AssignmentListener` says it as well."""
+
 
 class Call(NamedTuple):
     """A call that a driver has made.
@@ -110,12 +115,14 @@ class RecordingListener:
         Raises:
             TimeoutError: it does not hold after ``within`` seconds; the message has the calls so far.
         """
+        before = len(self.calls)
         with anyio.move_on_after(within):
             while not condition():
                 await self._changed.wait()
 
         if not condition():
-            raise TimeoutError(f"not within {within:g} s; the driver called: {self.calls or 'nothing'}")
+            hint = "" if len(self.calls) > before else f". {FROM_A_TASK}"
+            raise TimeoutError(f"not within {within:g} s; the driver called: {self.calls or 'nothing'}{hint}")
 
     @contextmanager
     def _recorded(self, call: Call) -> Iterator[None]:
