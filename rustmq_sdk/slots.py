@@ -106,7 +106,7 @@ class AssignmentListener(Protocol):
     """What a subscription tells the runtime, serially, for the first time after ``subscribe()`` was entered.
 
     Calls come from a task of the driver's own, and never from within ``fetch()``: none may wait for a fetch. While a
-    circuit is open nobody fetches, and ``revoking`` itself waits for a fetch that is out.
+    circuit is open nobody fetches, and ``revoking`` waits for handlers: meanwhile others want to be fetched.
 
     No call is made while another one is running, no fetch result crosses one. What a call raises ends the consumer: the
     driver keeps it, and the next fetch raises it as it is. After what may pass (``TransientDriverError``) it may call
