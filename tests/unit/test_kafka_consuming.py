@@ -148,6 +148,14 @@ def test_what_is_revoked_is_committed_until_it_is_released(holdings: Holdings) -
     assert holdings.released == {A, B}
 
 
+def test_what_was_released_stays_open_when_the_rebalance_begins_anew(holdings: Holdings) -> None:
+    for _ in range(2):
+        holdings.revoke()
+        holdings.release()
+
+    assert holdings.released == {A, B}
+
+
 def test_what_comes_back_is_held_and_nothing_is_left_open(holdings: Holdings) -> None:
     holdings.revoke()
     holdings.release()

@@ -180,8 +180,13 @@ async def test_a_question_that_is_not_answered_is_asked_again_before_it_joins() 
 
 @pytest.mark.parametrize(
     ("name", "topics", "gone"),
-    [("one", ["refunds"], True), ("one", ["orders"], False), ("two", ["refunds"], False)],
-    ids=["read others", "read the same", "somebody else"],
+    [
+        ("one", ["refunds"], True),
+        ("one", ["orders", "refunds"], True),
+        ("one", ["orders"], False),
+        ("two", ["refunds"], False),
+    ],
+    ids=["read others", "read more", "read the same", "somebody else"],
 )
 async def test_the_member_before_is_taken_out_of_the_group_where_it_read_other_topics(
     name: str, topics: list[str], gone: bool
