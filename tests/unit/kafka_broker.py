@@ -30,7 +30,8 @@ _REQUESTS: dict[int, Any] = {
 
 Act = int | str
 """What happens to a batch: 0 is stored, another number is the error that it gets; ``lose`` stores it and hangs up,
-``cut`` hangs up, ``hang`` stores it and says nothing, ``unsure`` stores it and answers REQUEST_TIMED_OUT."""
+``cut`` hangs up, ``hang`` stores it and says nothing, ``after 6`` stores it and answers that error, with its offset, as
+a leader does that loses its office while the replicas copy."""
 
 
 class Broker:
@@ -43,6 +44,7 @@ class Broker:
         names: identities given away.
         exists: whether there is a topic.
         largest: messages that a batch may have.
+        refused: errors by the payloads that are never taken.
         leader: the node that leads all partitions.
         nodes: the ports of the cluster's brokers, where this is not the only one.
         gate: batches wait before it.
@@ -56,6 +58,7 @@ class Broker:
         self.names = 0
         self.exists = True
         self.largest = 1 << 30
+        self.refused: dict[bytes, int] = {}
         self.leader = 1
         self.nodes: dict[int, int] = {}
         self.partitions = partitions
@@ -167,8 +170,8 @@ class Broker:
         if act == "lose":
             raise ConnectionResetError
 
-        if act == "unsure":
-            return 7, -1
+        if isinstance(act, str) and act.startswith("after "):
+            return int(act.removeprefix("after ")), base
 
         return ("hang", -1) if act == "hang" else (code, base)
 
@@ -178,6 +181,9 @@ class Broker:
         payloads = [record.value for record in batch]
         if len(payloads) > self.largest:
             return 10, -1
+
+        if errors := [self.refused[payload] for payload in payloads if payload in self.refused]:
+            return errors[0], -1
 
         known = self._known[partition, producer]
         for number, count, base in known:

@@ -20,6 +20,7 @@ from rustmq_sdk.drivers.kafka.producing import Producing
 from rustmq_sdk.drivers.kafka.settings import client_settings
 from rustmq_sdk.errors import (
     AuthenticationFailed,
+    NotAllStored,
     OutcomeUnknown,
     PermanentDriverError,
     TransientDriverError,
@@ -68,15 +69,19 @@ def payloads(*numbers: int) -> Payloads:
     return Payloads([b"%d" % number for number in numbers])
 
 
+AFTER_AN_APPEND = (3, 5, 6, 7, 13, 20, 56, 74)
+"""What a leader may answer that has appended: that it is none any more, that the topic is gone, or its disk."""
 MISHAPS: list[list[Act]] = [
     ["lose"],
     ["cut"],
-    ["unsure"],
     [6],
     [5, 19],
     [3],
-    ["lose", "lose", 6, "unsure", "cut"],
+    ["lose", "lose", 6, "after 7", "cut"],
     [20],
+    [56],
+    [-1],
+    *[list[Act]([f"after {code}"]) for code in AFTER_AN_APPEND],
 ]
 
 
@@ -138,7 +143,7 @@ async def test_many_producers_keep_their_names() -> None:
     assert broker.names == 20
 
 
-@pytest.mark.parametrize("act", ["lose", "cut", "unsure"])
+@pytest.mark.parametrize("act", ["lose", "cut", 56, -1, *(f"after {code}" for code in AFTER_AN_APPEND)])
 async def test_without_numbers_a_lost_answer_is_an_unknown_outcome_at_once(act: Act) -> None:
     broker = Broker()
     async with connected(broker) as sink:
@@ -217,10 +222,11 @@ async def test_a_broker_that_has_lost_count_gets_new_numbers() -> None:
     assert broker.names == 2
 
 
-async def test_a_broker_that_has_lost_count_after_a_lost_answer_leaves_the_outcome_unknown() -> None:
+@pytest.mark.parametrize("act", ["cut", "after 6"])
+async def test_a_broker_that_has_lost_count_after_a_lost_answer_leaves_the_outcome_unknown(act: Act) -> None:
     broker = Broker()
     async with connected(broker) as sink:
-        broker.acts = ["cut", 45]
+        broker.acts = [act, 45]
         with pytest.raises(OutcomeUnknown):
             await sink.append("t", 0, payloads(0), ProducerSequence(b"p", 0))
 
@@ -349,6 +355,87 @@ async def test_batches_that_are_too_large_are_halved_until_they_fit() -> None:
 
     assert broker.log[0] == [b"%d" % number for number in range(11)]
     assert [one.offset for one in sent] == list(range(10))
+
+
+async def test_messages_that_are_never_taken_are_left_out_and_those_behind_them_go_on() -> None:
+    broker = Broker()
+    broker.refused = {b"2": 10, b"5": 87, b"6": 32}
+    async with connected(broker) as sink:
+        await sink.append("t", 0, payloads(0), ProducerSequence(b"p", 0))
+        for _ in range(2):  # a repeated append is answered the same
+            with pytest.raises(
+                NotAllStored, match=r"3 of those given are refused.*number 1.*max\.message\.bytes"
+            ) as partly:
+                await sink.append("t", 0, payloads(1, 2, 3, 4, 5, 6, 7), ProducerSequence(b"p", 1))
+
+            assert list(partly.value.refused) == [1, 4, 5]
+            assert all(type(error) is PermanentDriverError for error in partly.value.refused.values())
+            assert [one and one.offset for one in partly.value.sent] == [1, None, 2, 3, None, None, 4]
+
+        await sink.append("t", 0, payloads(8), ProducerSequence(b"p", 8))
+
+    assert broker.log[0] == [b"0", b"1", b"3", b"4", b"7", b"8"]
+    assert broker.names == 1, "it counts on, as the broker does"
+
+
+async def test_a_message_that_cannot_be_encoded_is_left_out_as_well() -> None:
+    broker = Broker()
+    bad = OutgoingMessage(b"bad", headers=[("\ud800", b"")])
+    for sequence in (ProducerSequence(b"p", 0), None):
+        async with connected(broker) as sink:
+            with pytest.raises(NotAllStored, match="cannot be stored by Kafka") as partly:
+                await sink.append("t", 0, [OutgoingMessage(b"1"), bad, OutgoingMessage(b"2")], sequence)
+
+            assert list(partly.value.refused) == [1]
+
+    assert broker.log[0] == [b"1", b"2"] * 2
+
+
+async def test_what_is_refused_behind_a_lost_answer_may_be_stored() -> None:
+    broker = Broker()
+    async with connected(broker) as sink:
+        broker.acts = ["lose", 10]  # somebody has lowered the limit meanwhile
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+
+async def test_what_may_not_be_sent_any_more_is_left_out_of_an_append() -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
+    async with connected(broker, batch_bytes=1) as sink:
+        broker.acts = [0, 29]
+        with pytest.raises(NotAllStored, match="ACL") as partly:
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == [messages.bodies[0]]
+    assert [type(error) for error in partly.value.refused.values()] == [AuthenticationFailed] * 2
+    assert len(broker.requests) == 2
+
+
+async def test_a_lost_answer_is_remembered_until_that_batch_is_known_to_be_stored() -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
+    async with connected(broker, batch_bytes=1) as sink:
+        broker.acts = [0, "lose", 29]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+        broker.forget_producers()  # under another name it would be stored twice
+        broker.acts = [45, 29]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == list(messages.bodies[:2])
+
+
+async def test_a_broker_that_has_lost_count_between_two_batches_gets_new_numbers() -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
+    async with connected(broker, batch_bytes=1) as sink:
+        broker.acts = [0, 45]
+        await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == list(messages.bodies)
 
 
 async def test_one_message_that_is_too_large_is_refused() -> None:

@@ -8,16 +8,17 @@ batches of the first one.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rustmq_sdk.drivers.kafka.encoding import Answer, Identity
+from rustmq_sdk.errors import NotAllStored, RustMQError
 from rustmq_sdk.values import ProducerSequence, SentMessage
 
 REMEMBERED = 5
 """Appends whose answers are kept for each producer and partition; a broker remembers as many batches."""
 PRODUCERS = 1_000
-"""Producers that are kept for each partition, and as many more as have an append whose answer was lost."""
+"""Producers that are kept for each partition, and as many more as have an append of which some may be stored."""
 FORGOTTEN_SECONDS = 3_600.0
 """After so long unused any line is gone. A producer that failed comes back under a new name, so most are never used
 again; an append that may still be repeated is, within seconds, or a minute where a circuit is open."""
@@ -26,17 +27,39 @@ _NUMBERS = 2**31  # the sequence wraps to 0 after 2**31 - 1
 
 @dataclass(slots=True)
 class Pending:
-    """An append on its way.
+    """An append on its way. It goes on where it was, so a repeated one is made of the batches of the first.
 
     Attributes:
         now_ms: the time of its first attempt, which its batches carry.
-        stored: what was answered for each batch that is stored already.
-        unanswered: a batch was sent and its answer lost: it may be stored or not.
+        left: the batches that were neither stored nor refused yet; the next one is at the end.
+        done: what became of each of the others: where it is, or why it never will be stored.
+        unanswered: the next batch was sent and its answer lost: it may be stored or not.
     """
 
     now_ms: int
-    stored: dict[range, Answer] = field(default_factory=dict)
+    left: list[range]
+    done: list[tuple[range, Answer | RustMQError]] = field(default_factory=list)
     unanswered: bool = False
+
+    @property
+    def is_begun(self) -> bool:
+        """Some of it may be stored, so no error may say that none of it is."""
+        return self.unanswered or any(isinstance(outcome, Answer) for _, outcome in self.done)
+
+    def halve(self) -> None:
+        """The next batch goes as two."""
+        part = self.left.pop()
+        middle = (part.start + part.stop) // 2
+        self.left += [range(middle, part.stop), range(part.start, middle)]
+
+    def settle(self, outcome: Answer | RustMQError) -> None:
+        """It is known what became of the next batch."""
+        self.done.append((self.left.pop(), outcome))
+        self.unanswered = False
+
+
+Sent = Sequence[SentMessage] | NotAllStored | RustMQError
+"""What an append is answered: where its messages are, or why some of them, or its only one, are not."""
 
 
 class Line:
@@ -52,12 +75,12 @@ class Line:
         self.used = 0.0
         self._origin: int | None = None
         self._pending: tuple[int, int, Pending] | None = None
-        self._answers: OrderedDict[tuple[int, int], Sequence[SentMessage]] = OrderedDict()
+        self._answers: OrderedDict[tuple[int, int], Sent] = OrderedDict()
 
     @property
-    def unanswered(self) -> bool:
-        """An append may be stored or not. Repeated under another identity it would be stored twice."""
-        return self._pending is not None and self._pending[2].unanswered
+    def is_needed(self) -> bool:
+        """Some of an append may be stored. Repeated under another identity that would be stored twice."""
+        return self._pending is not None and self._pending[2].is_begun
 
     def number(self, first: int) -> int:
         """Kafka's number of the message that the runtime calls ``first``."""
@@ -66,21 +89,26 @@ class Line:
 
         return (first - self._origin) % _NUMBERS
 
-    def begin(self, first: int, count: int, now_ms: int) -> Pending:
+    def skip(self, count: int) -> None:
+        """So many messages are refused: those behind them get their numbers, or the broker would miss some."""
+        if self._origin is not None:
+            self._origin += count
+
+    def begin(self, first: int, count: int, start: Callable[[], Pending]) -> Pending:
         """An append begins, or the one that was tried last goes on."""
         if self._pending is None or self._pending[:2] != (first, count):
-            self._pending = (first, count, Pending(now_ms))
+            self._pending = (first, count, start())
 
         return self._pending[2]
 
-    def finish(self, first: int, count: int, sent: Sequence[SentMessage]) -> None:
-        """The append is stored."""
+    def finish(self, first: int, count: int, sent: Sent) -> None:
+        """It is known what became of the append."""
         self._pending = None
         self._answers[first, count] = sent
         while len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
 
-    def answered(self, first: int, count: int) -> Sequence[SentMessage] | None:
+    def answered(self, first: int, count: int) -> Sent | None:
         """What the same append was answered before."""
         return self._answers.get((first, count))
 
@@ -124,5 +152,5 @@ def _forget_some(lines: OrderedDict[bytes, Line], now: float) -> None:
         if not unused and len(lines) <= PRODUCERS:
             return
 
-        if unused or not line.unanswered:
+        if unused or not line.is_needed:
             del lines[name]

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import CODECS, Answer, cut
 from rustmq_sdk.drivers.kafka.leaders import Leaders, MakeTopic
-from rustmq_sdk.drivers.kafka.lines import Lines, Pending
+from rustmq_sdk.drivers.kafka.lines import Lines, Pending, Sent
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
 from rustmq_sdk.drivers.kafka.patience import Patience
-from rustmq_sdk.drivers.kafka.storing import Append, Storing, TooLarge
+from rustmq_sdk.drivers.kafka.storing import Append, Refused, Storing
+from rustmq_sdk.errors import NotAllStored, PermanentDriverError, RustMQError
 from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence, SentMessage, SentMessages
 
 APPEND = 9.0
@@ -77,57 +77,79 @@ class Producing:
             hurried: somebody repeats it, and wants to know at once that nothing could be sent. Whoever gives up on an
                 attempt has to take its messages for stored or not.
         """
+
+        def start() -> Pending:
+            return Pending(self._wall_clock_ms(), cut(messages, self._batch_bytes)[::-1])
+
         patience = self._patience("append", hurried=hurried)
         async with patience.at_most(APPEND), self._locks[topic, partition]:
             if sequence is None:
-                pending = Pending(self._wall_clock_ms())
-                return await self._append(Append(topic, partition, messages, 0, None, pending, patience))
+                return _given(await self._append(Append(topic, partition, messages, 0, None, start(), patience)))
 
             line = self._lines.of(topic, partition, sequence, asyncio.get_running_loop().time())
             first, count = sequence.first, len(messages)
-            if (sent := line.answered(first, count)) is not None:
-                return sent
+            sent = line.answered(first, count)
+            if sent is None:
+                pending = line.begin(first, count, start)
+                patience.unanswered = pending.is_begun
+                sent = await self._append(Append(topic, partition, messages, first, line, pending, patience))
+                line.finish(first, count, sent)
 
-            pending = line.begin(first, count, self._wall_clock_ms())
-            patience.unanswered = pending.unanswered
-            sent = await self._append(Append(topic, partition, messages, first, line, pending, patience))
-            line.finish(first, count, sent)
-            return sent
+            return _given(sent)
 
-    async def _append(self, append: Append) -> Sequence[SentMessage]:
-        # The next one is at the end.
-        unsent = cut(append.messages, self._batch_bytes)
-        unsent.reverse()
-        done: list[tuple[range, Answer]] = []
-        while unsent:
-            part = unsent.pop()
+    async def _append(self, append: Append) -> Sent:
+        pending = append.pending
+        while pending.left:
+            part = pending.left[-1]
             try:
-                answer = append.pending.stored.get(part) or await self._storing.store(append, part)
-            except TooLarge:
-                middle = (part.start + part.stop) // 2
-                unsent += [range(middle, part.stop), range(part.start, middle)]
-                continue
+                append.settle(await self._storing.store(append, part))
+            except Refused as refused:
+                if len(part) > 1:
+                    pending.halve()
+                else:
+                    append.settle(refused.reason)
+            except PermanentDriverError as error:
+                if not pending.done:
+                    raise
 
-            append.pending.stored[part] = answer
-            done.append((part, answer))
-            # From here on some of its messages are stored, and an error must not say that none is.
-            append.patience.unanswered = append.pending.unanswered = bool(unsent)
+                while pending.left:
+                    append.settle(error)
 
-        return _sent(append, done)
+        return _sent(append)
 
     def _patience(self, operation: str, *, hurried: bool = False) -> Patience:
         return Patience("sink", operation, lambda: self._closed, hurried=hurried)
 
 
-def _sent(append: Append, done: list[tuple[range, Answer]]) -> Sequence[SentMessage]:
-    """Where the messages of an append are."""
-    if len(done) == 1 and done[0][1].base >= 0:
-        ((part, answer),) = done
-        return SentMessages(
-            append.topic, append.partition, range(answer.base, answer.base + len(part)), _stamps(append, part, answer)
-        )
+def _given(sent: Sent) -> Sequence[SentMessage]:
+    if isinstance(sent, Exception):
+        raise sent
 
-    return list(chain.from_iterable(_sent_of(append, part, answer) for part, answer in done))
+    return sent
+
+
+def _sent(append: Append) -> Sent:
+    """Where the messages of an append are, and which of them are not stored."""
+    done = append.pending.done
+    if len(done) == 1:
+        ((part, outcome),) = done
+        if isinstance(outcome, RustMQError):
+            return outcome
+
+        if outcome.base >= 0:
+            offsets = range(outcome.base, outcome.base + len(part))
+            return SentMessages(append.topic, append.partition, offsets, _stamps(append, part, outcome))
+
+    refused: dict[int, Exception] = {}
+    sent: list[SentMessage | None] = []
+    for part, outcome in done:
+        if isinstance(outcome, Answer):
+            sent += _sent_of(append, part, outcome)
+        else:
+            refused |= dict.fromkeys(part, outcome)
+            sent += [None] * len(part)
+
+    return NotAllStored(refused, sent, slot="sink", operation="append") if refused else sent  # type: ignore[return-value]
 
 
 def _sent_of(append: Append, part: range, answer: Answer) -> list[SentMessage]:

@@ -13,7 +13,7 @@ from aiokafka.util import INTEGER_MAX_VALUE
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, Answer, Identity, encode
-from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
+from rustmq_sdk.drivers.kafka.failures import InvalidRecord, NotSent, Unanswered, broker_error
 from rustmq_sdk.drivers.kafka.lanes import Lane
 from rustmq_sdk.drivers.kafka.leaders import Leaders
 from rustmq_sdk.drivers.kafka.lines import Line, Pending
@@ -23,7 +23,13 @@ from rustmq_sdk.values import OutgoingMessage, TopicPartition
 
 _Kinds: TypeAlias = tuple[type[Exception], ...]
 
-_TOO_LARGE: _Kinds = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+_OF_A_MESSAGE: _Kinds = (
+    kafka.MessageSizeTooLargeError,
+    kafka.RecordListTooLargeError,
+    kafka.InvalidTimestampError,
+    InvalidRecord,
+)
+"""A broker refuses the whole batch for one message."""
 _LOST_COUNT: _Kinds = (
     kafka.OutOfOrderSequenceNumber,
     kafka.UnknownProducerId,
@@ -31,12 +37,22 @@ _LOST_COUNT: _Kinds = (
     kafka.InvalidProducerIdMapping,
 )
 _STORED: _Kinds = (kafka.DuplicateSequenceNumber,)
-_UNSURE: _Kinds = (kafka.RequestTimedOutError, kafka.NotEnoughReplicasAfterAppendError, kafka.StaleLeaderEpochCodeError)
-"""The leader has it and cannot say whether it stays: as good as no answer. The last is NETWORK_EXCEPTION today."""
+_UNSURE: _Kinds = (
+    kafka.RequestTimedOutError,
+    kafka.NotEnoughReplicasAfterAppendError,
+    kafka.StaleLeaderEpochCodeError,  # NETWORK_EXCEPTION today
+    kafka.KafkaStorageError,
+    kafka.UnknownError,
+)
+"""A batch may be in the log, or half of it, although the answer does not say where."""
 
 
-class TooLarge(Exception):
-    """The topic takes smaller batches only; nothing is stored."""
+class Refused(Exception):
+    """A message of the batch will never be stored; none of the batch is."""
+
+    def __init__(self, reason: RustMQError) -> None:
+        self.reason = reason
+        super().__init__(str(reason))
 
 
 @dataclass(slots=True)
@@ -65,17 +81,30 @@ class Append:
     def cancelled(self) -> None:
         """Nobody waits any more."""
         if self.under_way:
-            self.patience.unanswered = self.pending.unanswered = True
+            self.pending.unanswered = self.patience.unanswered = True
 
     def lost(self, error: Exception) -> None:
         """An answer was lost. Raises ``OutcomeUnknown`` if that is the end."""
-        self.patience.unanswered = self.pending.unanswered = True
+        self.pending.unanswered = self.patience.unanswered = True
         if self.line is None:
-            raise self.patience.failure(self.translated(error)) from error
+            raise self.failure(error) from error
 
-    def translated(self, error: BaseException) -> RustMQError:
-        """The error in our words, with the partition it concerns."""
-        return self.patience.translated(error, str(TopicPartition(self.topic, self.partition)))
+    def settle(self, outcome: Answer | RustMQError) -> None:
+        """It is known what became of the next batch; of a refused one that has one message, or all that are left."""
+        if self.line is not None and not isinstance(outcome, Answer):
+            self.line.skip(len(self.pending.left[-1]))
+
+        self.pending.settle(outcome)
+        self.patience.unanswered = self.pending.is_begun
+
+    def failure(self, error: BaseException) -> RustMQError:
+        """The error to raise because of this one, with the partition it concerns."""
+        return self.patience.failure(self.patience.translated(error, str(TopicPartition(self.topic, self.partition))))
+
+    def refusal(self, error: BaseException) -> RustMQError:
+        """The error of what is left, which is not stored, whatever became of other batches."""
+        translated = self.patience.translated(error, str(TopicPartition(self.topic, self.partition)))
+        return self.patience.failure(translated) if self.pending.unanswered else translated
 
 
 class Storing:
@@ -102,8 +131,9 @@ class Storing:
         """Stores these messages of an append as one batch.
 
         Raises:
-            TooLarge: they are too many for one batch.
-            RustMQError: they cannot be stored, or nobody knows whether they are.
+            Refused: they are too many for one batch, or one of them is nothing that the topic takes.
+            PermanentDriverError: they cannot be stored, nor can what is behind them.
+            RustMQError: nobody knows whether they are, or nothing could be sent.
         """
         while True:
             problem = await self._try(append, part)
@@ -129,28 +159,32 @@ class Storing:
             append.cancelled()
             raise
 
-        return answer if not answer.code else self._judge(append, part, broker_error(answer.code))
+        return answer if not answer.code else self._judge(append, part, answer)
 
-    def _judge(self, append: Append, part: range, error: Exception) -> Answer | Exception:
+    def _judge(self, append: Append, part: range, answer: Answer) -> Answer | Exception:
         """What an error that a broker answers means for this batch."""
+        error = broker_error(answer.code)
         if isinstance(error, _STORED):
             return Answer(0)  # it is stored, and the broker has forgotten where
 
-        if isinstance(error, _TOO_LARGE) and len(part) > 1:
-            raise TooLarge from error
-
-        if isinstance(error, _LOST_COUNT) and append.line is not None and not append.patience.unanswered:
-            append.line.start_over()
+        # A leader that loses its office while the replicas copy a batch answers as one that never had it; but it says
+        # where it had put the batch (``DelayedProduce`` of Apache Kafka).
+        if answer.base >= 0 or isinstance(error, _UNSURE):
+            append.lost(error)
             return error
 
-        if isinstance(error, _UNSURE):
-            append.lost(error)
+        if isinstance(error, _LOST_COUNT) and append.line is not None and not append.pending.unanswered:
+            append.line.start_over()
             return error
 
         if getattr(error, "retriable", False):
             return error
 
-        raise append.patience.failure(append.translated(error)) from error
+        refusal = append.refusal(error)
+        if isinstance(error, _OF_A_MESSAGE) and (len(part) > 1 or not append.pending.unanswered):
+            raise Refused(refusal) from error
+
+        raise refusal from error
 
     async def _encoded(self, append: Append, part: range) -> bytes:
         line, identity, sequence = append.line, NOBODY, -1
@@ -166,9 +200,11 @@ class Storing:
                 messages, codec=self._codec, now_ms=append.pending.now_ms, identity=identity, sequence=sequence
             )
         except (TypeError, ValueError, OverflowError) as error:
-            raise PermanentDriverError(
+            reason = PermanentDriverError(
                 f"a message for {append.topic} cannot be stored by Kafka: {error}", slot="sink", operation="append"
-            ) from error
+            )
+            reason.__cause__ = error
+            raise Refused(reason) from error
 
     async def _identify(self, patience: Patience) -> Identity:
         """Asks for a name under which a broker counts batches."""
