@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import rustmq_sdk
-from rustmq_sdk.drivers.sqlite import file_identity, integrity_check
+from rustmq_sdk.drivers.sqlite import SqliteOptions, file_identity, integrity_check
+from rustmq_sdk.drivers.sqlite.database import BusyHandler, connect
+from rustmq_sdk.drivers.sqlite.failures import FileGone
+from rustmq_sdk.drivers.sqlite.file_identity import FileIdentity
 from rustmq_sdk.errors import PermanentDriverError
 from tests.integration.others import PATIENCE
 
@@ -129,6 +133,13 @@ async def test_a_log_behind_a_symbolic_link_is_looked_up_as_well(path: Path) -> 
         link_to(link, other)
         with pytest.raises(PermanentDriverError, match=r"link\.db was deleted"):
             await producer.send(TOPIC, b"after")
+
+
+def test_a_log_that_was_replaced_while_it_was_being_opened_is_not_taken_for_the_other(path: Path) -> None:
+    with closing(connect(path, SqliteOptions(), BusyHandler(1.0, threading.Event()))) as connection:
+        replaced(path)
+        with pytest.raises(FileGone, match=r"log\.db was deleted, moved or replaced"):
+            FileIdentity(path, path).opened(connection)
 
 
 def link_to(link: Path, path: Path) -> None:
