@@ -63,8 +63,8 @@ class Holes:
         first = max(gone.first, lane.ledger.scanned)
         piece = self._hold_watermark(lane, first) if first < gone.end else None
         if piece is not None:
-            # The rest of the range needs no slots: one that is not settled holds the watermark.
-            lane.log.pass_over(gone.end)
+            # The rest of the range needs no slots: one that is not settled holds the watermark. It is passed over with
+            # what comes behind it.
             self._route_gone(piece, 0, gone._replace(first=first), self._failures.stop_there)
 
     def gone_retry(self, retry: ScheduledRetry, gone: Gone) -> None:

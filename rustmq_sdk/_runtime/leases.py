@@ -15,14 +15,14 @@ from rustmq_sdk._runtime.session import Session
 from rustmq_sdk.errors import TransientDriverError
 from rustmq_sdk.message import DONE, STALE
 
-RENEWALS = 3
-"""Renewals a lease: two may fail before one is lost."""
+RENEWALS = 4
+"""Renewals a lease: two may fail, or not be answered, before one is lost."""
 
 Slot: TypeAlias = tuple[Leased, int]
 
 
 class LeaseKeeper:
-    """Extends the leases of buffered, running and just acked messages every third of a lease.
+    """Extends the leases of buffered, running and just acked messages every quarter of a lease.
 
     Args:
         on_losing: a lease ran out; its message is, or will be, somebody else's. Called before that is noted.
@@ -44,14 +44,19 @@ class LeaseKeeper:
 
     async def run(self) -> None:
         """Renews until cancelled."""
+        clock = self._session.clock
+        await anyio.sleep(self._pause)
         while True:
-            await anyio.sleep(self._pause)
+            # From turn to turn, and not from the end of a renewal: one that is not answered costs its own turn only.
+            next_turn = clock() + self._pause
             try:
                 # No circuit: a lease that is not renewed while the settling circuit is open would be lost for nothing.
                 with anyio.fail_after(self._pause):
                     await self._renew()
             except (TransientDriverError, TimeoutError) as error:
                 log(logging.WARNING, "lease_renewal_failed", "renewing leases failed, trying again: %s", error)
+
+            await anyio.sleep(max(0.0, next_turn - clock()))
 
     async def _renew(self) -> None:
         books = [cast(LeaseBook, lane.ledger) for lane in self._session.lanes]

@@ -65,6 +65,20 @@ class TestStartPositions:
 
         assert stage.committed() == 10
 
+    async def test_of_a_partition_that_was_lost_before_it_was_written_nothing_is_written(self, stage: Stage) -> None:
+        stage.send(10)
+        stage.plan.breaks("source.commit")
+        async with stage.consumer(start="latest", auto_commit=False):
+            await passes(1)
+            stage.broker.expire("g")
+            await passes(5)
+            stage.plan.heals()
+            calls = stage.plan.calls["source.commit"]
+            await passes(60)
+            assert stage.plan.calls["source.commit"] - calls <= 2
+
+        assert stage.committed() == 10
+
     async def test_an_offset_is_where_it_starts(self, stage: Stage) -> None:
         stage.send(10)
         async with stage.consumer(start=6) as consumer:

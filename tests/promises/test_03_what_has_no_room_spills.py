@@ -204,6 +204,18 @@ async def test_so_does_one_that_fails_after_a_restart(small: Stage) -> None:
     assert await delivered(small, store) == set(range(MESSAGES)) - acked
 
 
+async def test_a_store_that_hangs_leaves_the_last_commit_its_time(small: Stage) -> None:
+    store = Store()
+    async with small.consumer(prefetch=MESSAGES, state_store=store, commit_interval=3600) as consumer:
+        messages = await take(consumer, MESSAGES)
+        await ack(*(messages[offset] for offset in RAGGED))
+        store.hangs = True
+        start = anyio.current_time()
+
+    assert anyio.current_time() - start < 2
+    assert small.committed() == 0, "what fits was written"
+
+
 async def test_a_commit_that_is_tried_again_does_not_write_its_spill_again(small: Stage) -> None:
     store = Store()
     async with small.consumer(prefetch=MESSAGES, state_store=store) as consumer:

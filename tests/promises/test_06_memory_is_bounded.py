@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 import anyio
@@ -245,6 +246,19 @@ class TestWhatIsForgotten:
             # Another test's may still be held by what it has raised.
             assert sum(body in (message.payload for message in batch) for batch in batches) <= 1
             consumer.stop()
+
+    async def test_bodies_kept_for_a_retry_are_let_go_with_their_partition(self, stage: Stage) -> None:
+        stage.send(1)
+        async with stage.consumer() as consumer:
+            message = await consumer.receive(10)
+            payload = message.payload
+            held = sys.getrefcount(payload)
+            await message.nack(delay=1000)
+            await passes(1)
+            assert sys.getrefcount(payload) == held + 1
+            consumer.pause_partitions([TopicPartition(TOPIC, 0)])
+            await consumer.seek(TOPIC, 0, 0)
+            assert sys.getrefcount(payload) == held
 
     async def test_many_keys_are_forgotten_with_their_messages(self, stage: Stage) -> None:
         stage.send(6000, keys=[f"key {number}" for number in range(6000)])

@@ -403,6 +403,19 @@ class TestRevoked:
             assert stage.committed() == 5
             assert consumer.assigned_partitions == {TP}
 
+    async def test_nothing_is_handed_out_after_a_seek_until_it_is_known_whose_it_is(self, stage: Stage) -> None:
+        stage.send(5)
+        stage.plan = Plan(Fault("source.commit", "reply_late", 1, seconds=3))
+        async with stage.consumer() as consumer:
+            await take(consumer, 5)
+            stage.broker.rebalance("g")
+            await passes(1)
+            await consumer.seek("t", 0, 1)
+            with pytest.raises(TimeoutError):
+                await consumer.receive(2)
+
+            assert await handle_all(consumer) == numbered(4, 1)
+
     async def test_leaving_does_not_wait_for_a_budget(self, stage: Stage) -> None:
         stage.send(5)
         async with stage.consumer() as consumer:
@@ -454,6 +467,18 @@ class TestMovedFromOutside:
             await in_the_middle_of_a_rebalance(stage, lambda committed: committed.pop(TP))
             assert await running.ack() is AckResult.STALE
             assert await handle_all(consumer) == numbered(10)
+
+    async def test_so_is_one_that_was_moved_back_to_where_this_consumer_has_been(self, stage: Stage) -> None:
+        stage.send(10)
+        async with stage.consumer() as consumer:
+            for _ in range(2):
+                await ack(*(await take(consumer, 4)))
+                await consumer.commit()
+
+            running = await consumer.receive(5)
+            await in_the_middle_of_a_rebalance(stage, lambda committed: committed.update({TP: Checkpoint(4)}))
+            assert await running.ack() is AckResult.STALE
+            assert await handle_all(consumer) == numbered(6, 4)
 
     async def test_where_nothing_was_ever_committed_nothing_can_have_been_deleted(
         self, stage: Stage, caplog: pytest.LogCaptureFixture
@@ -547,6 +572,14 @@ class TestLeases:
 
     async def test_a_renewal_that_fails_twice_loses_nothing(self, queue: Stage) -> None:
         queue.plan = Plan(Fault("source.extend", "refused", 1), Fault("source.extend", "hang", 2, seconds=9))
+        queue.send(1)
+        async with queue.consumer() as consumer:
+            (message,) = await take(consumer, 1)
+            await passes(200)
+            assert await message.ack(durable=True) is AckResult.DURABLE
+
+    async def test_nor_do_two_that_are_never_answered(self, queue: Stage) -> None:
+        queue.plan = Plan(Fault("source.extend", "hang", 1), Fault("source.extend", "hang", 2))
         queue.send(1)
         async with queue.consumer() as consumer:
             (message,) = await take(consumer, 1)

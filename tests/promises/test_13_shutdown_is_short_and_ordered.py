@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from rustmq_sdk import AckResult, Consumer, Message, Messages, PermanentDriverError
+from rustmq_sdk import AckResult, Consumer, Message, Messages, PermanentDriverError, RetryPolicy
 from rustmq_sdk.drivers.memory import MemoryDriver
 from rustmq_sdk.drivers.memory.log_source import MemoryLogSubscription
 from rustmq_sdk.testing import Fault
@@ -53,6 +53,24 @@ class TestShort:
         assert anyio.current_time() == before
         if either.kind == "log":
             assert either.committed() == 100
+
+    async def test_a_stop_ends_in_time_whatever_else_becomes_due_meanwhile(self, stage: Stage) -> None:
+        stage.send(5)
+        policy = RetryPolicy(initial=4, multiplier=1.5, jitter="none")
+
+        async def handler(message: Message) -> None:
+            if message.offset:
+                raise ValueError("again later")
+
+            await anyio.sleep_forever()
+
+        async with stage.consumer(retry=policy, close_timeout=10) as consumer, anyio.create_task_group() as group:
+            ended = await in_background(group, consumer.run, handler)
+            await passes(1)
+            start = anyio.current_time()
+            consumer.stop()
+            await until(lambda: ended)
+            assert anyio.current_time() - start == pytest.approx(6, abs=0.5)
 
     @pytest.mark.parametrize("operation", [*HANGING, "everything"])
     async def test_it_ends_in_time_even_if_the_broker_does_not_answer(self, either: Stage, operation: str) -> None:

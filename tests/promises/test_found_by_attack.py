@@ -166,6 +166,66 @@ async def test_records_before_a_lost_range_are_delivered() -> None:
             assert [letter.offset for letter in letters] == [5]
 
 
+async def test_of_a_lost_range_that_begins_among_what_was_delivered_the_rest_is_told() -> None:
+    def lose_five_to_eight(subscription: Any) -> None:
+        fetch = subscription.fetch
+
+        async def fetched(*arguments: Any, **limits: Any) -> Any:
+            pieces = await fetch(*arguments, **limits)
+            for piece in pieces:
+                if piece.offsets and piece.offsets[0] == 0:
+                    piece.offsets, piece.records = list(range(5)), piece.records[:5]
+                    piece.next_offset = 5
+                    again.append(piece.records)
+                elif piece.offsets and piece.offsets[0] == 5:
+                    piece.offsets, piece.records = [9], piece.records[4:5]
+                    piece.gone = (Gone(HERE, 3, 9, "damaged"),)
+
+            return pieces
+
+        subscription.fetch = fetched
+
+    again: list[Any] = []
+    letters: list[DeadLetter] = []
+    url = f"memory://attack-{next(names)}"
+    async with open_memory(url) as driver, Client(url) as client:
+        await filled(client, 10)
+        source = Wrapped(driver, lose_five_to_eight)
+        async with Consumer(
+            source, group="g", on_lost="dead_letter", dead_letters=letters.extend, prefetch=5
+        ) as consumer:
+            handled = [(await consumer.receive()).offset for _ in range(6)]
+            assert handled == [0, 1, 2, 3, 4, 9]
+            await anyio.sleep(1)
+            assert [letter.offset for letter in letters] == [5]
+            assert "offsets 5 to 8 are gone" in letters[0].reason
+            assert consumer.statistics().lost == 4
+
+
+async def test_a_read_that_brings_less_than_was_asked_for_is_made_again() -> None:
+    asked: list[int] = []
+
+    def read_one(subscription: Any) -> None:
+        read = subscription.read
+
+        async def first_only(assignment: Any, offsets: Any) -> Any:
+            asked.append(len(offsets))
+            return await read(assignment, offsets[:1])
+
+        subscription.read = first_only
+
+    url = f"memory://attack-{next(names)}"
+    async with open_memory(url) as driver, Client(url) as client:
+        await filled(client, 3)
+        async with Consumer(Wrapped(driver, read_one), group="g", cache_messages=0) as consumer:
+            for message in await consumer.receive_batch(3):
+                await message.nack(delay=0)
+
+            again = [await consumer.receive(30) for _ in range(3)]
+            assert sorted((message.offset, message.attempt) for message in again) == [(0, 2), (1, 2), (2, 2)]
+            assert asked == [3, 2, 1]
+
+
 async def test_a_commit_that_the_broker_put_off_is_not_confirmed() -> None:
     answers = [CommitOutcome.RETRY, CommitOutcome.RETRY]
 
