@@ -283,6 +283,17 @@ async def test_a_member_that_was_expired_while_it_looked_where_to_start_delivers
     assert (list(holdings.held), list(holdings.released), consumer.sought) == ([], [], {})
 
 
+@pytest.mark.parametrize("generation", [NO_GENERATION, 4])
+async def test_a_member_that_was_expired_gives_nothing_back_in_good_order(generation: int) -> None:
+    consumer, listener, holdings = Consumer(), Listener(), Holdings()
+    member = membership(consumer, listener, holdings)
+    await member.on_partitions_assigned([PARTITION])
+    consumer.generation = generation
+    await member.on_partitions_revoked([PARTITION])
+    assert listener.told == [("assigned", [0]), ("lost, expired", [0])]
+    assert (list(holdings.held), list(holdings.released)) == ([], [])
+
+
 # Partitions without a leader
 
 THREE = [KafkaPartition("t", number) for number in range(3)]

@@ -112,6 +112,23 @@ async def test_a_name_that_is_taken_while_the_member_joins_is_found_out(joined: 
         await join(TOPICS)
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["expired", "never joined"])
+async def test_a_member_whose_name_is_taken_does_not_join_again_until_it_is_closed(joined: bool) -> None:
+    group = Group(*([True] if joined else [FencedInstanceId.errno]), True)
+    join = member_of(group)
+    if joined:
+        assert await join(TOPICS)
+        group.member_id, group.name_is = "", FencedInstanceId.errno
+
+    for _ in range(3):
+        with pytest.raises(FencedInstanceId):
+            await join(TOPICS)
+
+        group.name_is = 0
+
+    assert group.joins == [True]
+
+
 async def test_a_name_that_is_taken_while_partitions_are_assigned_is_found_out_before_it_joins_again() -> None:
     group = Group(True, True)
     join = member_of(group)
@@ -165,8 +182,6 @@ async def test_a_member_that_was_expired_looks_whether_its_name_is_taken_before_
         await join(TOPICS)
 
     assert group.joins == [True], "to join would take the name back"
-    group.name_is = 0
-    assert await join(TOPICS)
 
 
 async def test_a_question_that_is_not_answered_is_asked_again_before_it_joins() -> None:

@@ -45,7 +45,13 @@ class StaticMembership:
         self._taken = False
 
     async def _look_and_join(self, subscription: Any) -> bool:
-        """In aiokafka's coordination task: what it raises ends the consumer, and False has it called again."""
+        """In aiokafka's coordination task: what it raises ends the consumer, and False has it called again.
+
+        It is also called again after it has raised, until the consumer is closed. To join then would take the name back.
+        """
+        if self._taken:
+            raise self._fenced()
+
         try:
             if self._joined is None:
                 await self._give_up_other_topics(subscription.topics)
@@ -60,7 +66,6 @@ class StaticMembership:
             await asyncio.sleep(RETRY_PAUSE)
             return False
 
-        self._taken = False
         try:
             return bool(await self._join(subscription))
         except KafkaError as error:
@@ -86,6 +91,7 @@ class StaticMembership:
         """Raises ``FencedInstanceId`` if somebody else has our name: to join would take it back, and so on."""
         answer = await self._ask(StaticHeartbeat(self._coordinator.group_id, generation, member, self._instance))
         if isinstance(broker_error(answer.error_code), FencedInstanceId):
+            self._taken = True
             raise self._fenced()
 
     def _fenced(self) -> FencedInstanceId:
