@@ -19,7 +19,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "partition_stopped": "A message can be neither handled nor dead-lettered, so its partition waits there.",
     "still_stopped": "resume_partitions() lifted a pause; the partition stays stopped until it is resumed once more.",
     "position_moved": "The committed position was changed from outside; the consumer goes on from the new one.",
-    "start_beyond_end": "start= names an offset beyond the end of a partition, which therefore begins at its end.",
+    "start_beyond_end": "start= is an offset beyond the end of a partition, or a moment to come; it begins at its end.",
     "moment_doubted": "seek_to_timestamp() got a number that is a moment before March 1973; seconds, perhaps.",
     "topic_missing": "A topic or partition does not exist, or no broker leads it (Kafka); the consumer waits for it.",
     # Commits

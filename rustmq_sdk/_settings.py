@@ -13,14 +13,26 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
 from rustmq_sdk._redaction import HIDDEN, printable, sounds_secret
 from rustmq_sdk.errors import ConfigurationError
 
-_UNREADABLE = object()
+UNREADABLE: Final = object()
+"""What :func:`read` answers where a text is no value of the kind."""
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -161,8 +173,8 @@ def from_text(schema: type[msgspec.Struct], name: str, text: str) -> Any:
         ConfigurationError: the text is no value of that setting.
     """
     kind = _kind(schema, name)
-    value = _read(text, kind)
-    if value is _UNREADABLE and not _has_text(kind):
+    value = read(text, kind)
+    if value is UNREADABLE and not _has_text(kind):
         raise ConfigurationError(
             "cannot be given as text",
             field=name,
@@ -170,7 +182,7 @@ def from_text(schema: type[msgspec.Struct], name: str, text: str) -> Any:
             fix=f"{meaning_of(schema, name)} Give it in Python, as a keyword argument",
         )
 
-    if value is _UNREADABLE:
+    if value is UNREADABLE:
         raise _refusal(schema, name, text, "")
 
     return value
@@ -185,23 +197,23 @@ def _has_text(kind: Any) -> bool:
     return is_table or get_origin(kind) is Literal or kind in _READERS
 
 
-def _read(text: str, kind: Any) -> Any:
-    """The first type the text can be read as, or ``_UNREADABLE``."""
+def read(text: str, kind: Any) -> Any:
+    """What the text means as the first of the kind's types that it can be read as, or ``UNREADABLE``."""
     if get_origin(kind) in (Union, UnionType):
-        readings = (_read(text, one) for one in get_args(kind))
-        return next((value for value in readings if value is not _UNREADABLE), _UNREADABLE)
+        readings = (read(text, one) for one in get_args(kind))
+        return next((value for value in readings if value is not UNREADABLE), UNREADABLE)
 
     if get_origin(kind) is Literal:
-        return text if text in get_args(kind) else _UNREADABLE
+        return text if text in get_args(kind) else UNREADABLE
 
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         kind = msgspec.Struct
 
     reader = _READERS.get(kind)
     try:
-        return _UNREADABLE if reader is None else reader(text)
+        return UNREADABLE if reader is None else reader(text)
     except ValueError:
-        return _UNREADABLE
+        return UNREADABLE
 
 
 def _read_number(text: str) -> int:
@@ -213,10 +225,10 @@ def _read_number(text: str) -> int:
 
 _READERS: dict[Any, Callable[[str], Any]] = {
     str: str,
-    bool: lambda text: _TRUTH.get(text.lower(), _UNREADABLE),
+    bool: lambda text: _TRUTH.get(text.lower(), UNREADABLE),
     int: _read_number,
     float: float,
-    NoneType: lambda text: None if text.lower() in ("none", "null") else _UNREADABLE,
+    NoneType: lambda text: None if text.lower() in ("none", "null") else UNREADABLE,
     datetime: datetime.fromisoformat,
     msgspec.Struct: lambda text: msgspec.json.decode(text, type=dict[str, Any]),
 }

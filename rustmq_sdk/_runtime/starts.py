@@ -71,7 +71,10 @@ async def find_starts(
     elif start == "latest":
         found = await ask(subscription.end_offsets, partitions)
     elif isinstance(start, datetime):
-        found = await ask(subscription.offsets_at, partitions, milliseconds("start", start))
+        moment = milliseconds("start", start)
+        found = await ask(subscription.offsets_at, partitions, moment)
+        if moment > session.wall():
+            return _of_a_moment(found, await ask(subscription.end_offsets, partitions), start)
     else:
         raise ConsumerStateError(
             f"{', '.join(map(str, partitions))}: no committed position in group {session.config.group!r}, and "
@@ -79,6 +82,18 @@ async def find_starts(
         )
 
     return {tp: Start(offset, movable=start == "latest") for tp, offset in found.items()}
+
+
+def _of_a_moment(
+    found: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], start: datetime
+) -> Mapping[TopicPartition, Start]:
+    """Where the log has nothing of a moment to come it begins at its end; a restart may not begin at another."""
+    beyond = {tp for tp, offset in found.items() if offset >= ends[tp]}
+    for tp in sorted(beyond):
+        text = "%s: start=%s is yet to come: it starts at its end, with what is sent from now on"
+        log(logging.WARNING, "start_beyond_end", text, tp, start.isoformat())
+
+    return {tp: Start(offset, movable=tp in beyond) for tp, offset in found.items()}
 
 
 def _at(tp: TopicPartition, start: int, end: int) -> Start:

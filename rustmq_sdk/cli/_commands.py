@@ -20,7 +20,7 @@ from rich.table import Table
 
 import rustmq_sdk
 from rustmq_sdk._origin import read_origin
-from rustmq_sdk._settings import from_text, meaning_of
+from rustmq_sdk._settings import UNREADABLE, from_text, meaning_of, read
 from rustmq_sdk.config import ConsumerConfig, ProducerConfig, RetryPolicy, describe
 from rustmq_sdk.drivers import find_driver
 from rustmq_sdk.options import locate
@@ -106,23 +106,49 @@ def topics(url: Url = None) -> None:
 
 
 @app.command()
-def create(topic: str, partitions: Annotated[int, typer.Option("--partitions", "-p")] = 1, url: Url = None) -> None:
+def create(
+    topic: str,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many partitions it gets.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="NAME=VALUE", help="A setting of the topic: retention_age=3600. Repeatable."
+        ),
+    ] = None,
+    url: Url = None,
+) -> None:
     """Creates a topic."""
+    given = dict(map(_setting, settings or ()))
 
     async def program() -> None:
         async with rustmq_sdk.Client(url) as client:
-            await client.create_topic(topic, partitions)
+            await client.create_topic(topic, partitions, **given)
 
         console.print(f"{topic} has {partitions} partition{'s' if partitions > 1 else ''}.")
 
     run(program)
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    """Numbers, true, false and none are what they look like, as in a URL; anything else is text."""
+    name, equals, value = text.partition("=")
+    # These two are arguments of their own, and Python would not take them twice.
+    if not name or not equals or name in ("name", "partitions"):
+        raise typer.BadParameter(f"expected NAME=VALUE, for example retention_age=3600, got {text!r}")
+
+    return name, next((reading for kind in _KINDS if (reading := read(value, kind)) is not UNREADABLE), value)
+
+
+_KINDS = (int, float, bool, type(None))
+
+
 @app.command()
 def send(
     topic: str,
     payload: Annotated[str | None, typer.Argument(help="Without it every line of standard input is a message.")] = None,
-    key: Annotated[str | None, typer.Option("--key", "-k")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", "-k", help="Messages of one key go to one partition, in order.")
+    ] = None,
     url: Url = None,
 ) -> None:
     """Sends one message, or one for each line of standard input; returns when they are durable."""
@@ -203,11 +229,17 @@ def _start(text: str) -> int | datetime | Literal["earliest", "latest", "error"]
         start: int | datetime | Literal["earliest", "latest", "error"] = from_text(ConsumerConfig, "start", text)
     except rustmq_sdk.ConfigurationError as error:
         fix = error.fix.replace(meaning_of(ConsumerConfig, "start"), f"Write {START}")
-        raise rustmq_sdk.ConfigurationError(
-            "this is no place to start at", field="start", value=text, fix=fix
-        ) from error
+        raise _no_start(text, fix) from error
+
+    if start == "error":
+        # It refuses to begin without a position of the group, and there is no group.
+        raise _no_start(text, f"Write {START}")
 
     return start.astimezone() if isinstance(start, datetime) and start.tzinfo is None else start
+
+
+def _no_start(text: str, fix: str) -> rustmq_sdk.ConfigurationError:
+    return rustmq_sdk.ConfigurationError("this is no place to start at", field="start", value=text, fix=fix)
 
 
 @asynccontextmanager
@@ -215,18 +247,26 @@ async def _tailing(
     topic: str, start: int | datetime | Literal["earliest", "latest", "error"], url: str | None
 ) -> AsyncIterator[rustmq_sdk.Consumer]:
     """What does not exist is said here, with the nearest name; drivers that warn of it would say it again."""
-    with ExitStack() as beginning:
-        logger = logging.getLogger("rustmq_sdk")
-        logger.addFilter(_is_about_something_else)
-        beginning.callback(logger.removeFilter, _is_about_something_else)
+    with ExitStack() as whole, ExitStack() as beginning:
+        whole.enter_context(_silent("failed"))  # it is raised as well, and then said
+        beginning.enter_context(_silent("topic_missing"))
         async with rustmq_sdk.Client(_to_look(url)) as client, client.consumer(topic, start=start) as consumer:
             await _say_what_is_missing(consumer, topic, await _topics_of(client))
             beginning.close()
             yield consumer
 
 
-def _is_about_something_else(record: logging.LogRecord) -> bool:
-    return getattr(record, "event", None) != "topic_missing"
+@contextmanager
+def _silent(event: str) -> Iterator[None]:
+    def is_another(record: logging.LogRecord) -> bool:
+        return getattr(record, "event", None) != event
+
+    logger = logging.getLogger("rustmq_sdk")
+    logger.addFilter(is_another)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_another)
 
 
 async def _say_what_is_missing(consumer: rustmq_sdk.Consumer, topic: str, known: Collection[str] | None) -> None:
@@ -276,13 +316,16 @@ def _harmless(text: str) -> str:
 
 
 @app.command()
-def settings(of: Annotated[Literal["consumer", "retry", "producer"], typer.Argument()] = "consumer") -> None:
+def settings(of: Annotated[str, typer.Argument(metavar="consumer|retry|producer")] = "consumer") -> None:
     """Prints the settings of consumers, of their retries or of producers, as a Markdown table."""
     schemas: dict[str, type[msgspec.Struct]] = {
         "consumer": ConsumerConfig,
         "retry": RetryPolicy,
         "producer": ProducerConfig,
     }
+    if of not in schemas:
+        raise typer.BadParameter(f"there are settings of consumer, retry and producer, and not of {of!r}")
+
     typer.echo(describe(schemas[of]))
 
 

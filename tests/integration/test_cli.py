@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 from rich.console import Console
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import rustmq_sdk
@@ -93,6 +95,48 @@ def test_a_start_that_is_none_is_refused_with_the_nearest(url: str) -> None:
     code, said = rustmq("tail", "orders", "--start", "foo")
     assert code == 1
     assert "start='foo': this is no place to start at. Write earliest, latest, an offset, or a date" in said
+
+
+def test_a_start_that_always_fails_without_a_group_is_refused(url: str) -> None:
+    rustmq("send", "orders", "first")
+    code, said = rustmq("tail", "orders", "--start", "error", "--wait", "5")
+    assert code == 1
+    assert said.count("start='error': this is no place to start at. Write earliest, latest, an offset, or a date") == 1
+
+
+def test_tail_says_that_a_date_to_come_means_the_end(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    rustmq("send", "orders", "first")
+    assert rustmq("tail", "orders", "--start", "2999-01-31T00:00+00:00", "--wait", "0.05") == (0, "")
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == (
+        "orders[0]: start=2999-01-31T00:00:00+00:00 is yet to come: it starts at its end, with what is sent from now on"
+    )
+
+
+def test_tail_says_once_what_ends_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rustmq("send", "orders", "first")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = FAILING_TAIL.format(url=url)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert result.returncode == 1
+    assert (result.stdout + result.stderr).count("the disk is gone") == 1
+
+
+FAILING_TAIL = """
+import sys
+from rustmq_sdk import PermanentDriverError
+from rustmq_sdk.cli._commands import app
+from rustmq_sdk.drivers.sqlite.subscription import SqliteSubscription
+
+async def fetch(*_, **__):
+    raise PermanentDriverError("the disk is gone", slot="source", operation="fetch")
+
+SqliteSubscription.fetch = fetch
+sys.argv = ["rustmq", "tail", "orders", "--url", "{url}"]
+app()
+"""
 
 
 def test_a_topic_without_a_name_is_refused_in_words_that_fit(url: str) -> None:
@@ -242,6 +286,37 @@ def test_a_log_that_is_no_file_or_is_not_named_is_refused(monkeypatch: pytest.Mo
     assert "target='copy.db': the one name given is the copy's" in said
     assert "rustmq backup LOG copy.db" in said
     assert rustmq("backup", "one", "two", "three")[0] == 2
+
+
+def test_a_topic_is_created_with_settings_of_its_own(url: str) -> None:
+    arguments = ["--set", "retention_age=3600", "-s", "retention_bytes=1000000"]
+    assert rustmq("create", "orders", "-p", "2", *arguments) == (0, "orders has 2 partitions.\n")
+    assert rustmq("create", "orders", "-p", "2", "--set", "retention_bytes=none") == (0, "orders has 2 partitions.\n")
+    code, said = rustmq("create", "other", "--set", "retention_agee=1")
+    assert (code, "Did you mean 'retention_age'?" in said) == (1, True)
+    code, said = rustmq("create", "other", "--set", "retention_age=soon")
+    assert (code, "retention_age='soon': expected a finite number or None" in said) == (1, True)
+
+
+@pytest.mark.parametrize("setting", ["retention_age", "=5", "name=x", "partitions=3"])
+def test_a_setting_is_a_name_and_a_value(url: str, setting: str) -> None:
+    code, said = rustmq("create", "orders", "--set", setting)
+    assert (code, "expected NAME=VALUE" in said) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["create", "send", "tail", "settings", "check", "backup", "topics"])
+def test_every_option_says_what_it_is_for(command: str) -> None:
+    options = get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert [option.name for option in options if option.opts[0].startswith("-") and not option.help] == []
+
+
+def test_settings_of_what_has_none_are_refused_in_plain_words() -> None:
+    code, said = rustmq("settings", "bogus")
+    assert code == 2
+    assert "there are settings of consumer, retry and producer, and not of 'bogus'" in " ".join(
+        said.replace("│", " ").split()
+    )
+    assert "Value error" not in said
 
 
 def test_settings_are_a_table_of_all_of_them() -> None:

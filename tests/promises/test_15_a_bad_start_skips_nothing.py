@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,22 @@ class TestStartPositions:
             "t[1] ends at offset 0, and start=2 is beyond that: it starts at its end, with what is sent from now on"
         ]
         assert said[0].levelname == "WARNING"
+
+    async def test_a_moment_to_come_means_the_end_and_is_said(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stage.create(2)
+        stage.send(2)
+        stage.send(["of then"], partition=1, timestamp=32_503_680_000_000)
+        async with stage.consumer(start=datetime(2999, 1, 1, tzinfo=UTC)) as consumer:
+            assert [message.text() for message in await take_all(consumer)] == ["of then"]
+            assert stage.committed() == 2, "or what is sent during a restart would be skipped"
+
+        said = [record for record in caplog.records if getattr(record, "event", "") == "start_beyond_end"]
+        text = (
+            "t[0]: start=2999-01-01T00:00:00+00:00 is yet to come: it starts at its end, with what is sent from now on"
+        )
+        assert [(record.getMessage(), record.levelname) for record in said] == [(text, "WARNING")]
 
     async def test_the_end_itself_is_a_start_as_any_other(self, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
         stage.send(2)
