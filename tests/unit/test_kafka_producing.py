@@ -529,6 +529,27 @@ async def test_closing_gives_everybody_who_waits_an_answer() -> None:
                 await sink.append("t", 1, payloads(3), None)
 
 
+async def test_an_append_that_turns_to_another_broker_while_the_client_closes_is_not_sent() -> None:
+    old, new = Broker(), Broker()
+    async with new.serving(), connected(old) as sink:
+        old.nodes = new.nodes = {1: old.port, 2: new.port}
+        await sink.append("t", 1, payloads(0), None)
+        old.shut()
+        under_way = asyncio.create_task(sink.append("t", 0, payloads(1), None))
+        await old.came.wait()
+        behind = asyncio.create_task(sink.append("t", 0, payloads(2), None))
+        new.leader = 2
+        await sink._leaders._cluster.describe("t", 2)
+        await sink.close()
+        with pytest.raises(OutcomeUnknown):
+            await under_way
+
+        with pytest.raises(TransientDriverError, match="closed"):
+            await behind
+
+    assert not new.log[0]
+
+
 async def test_a_partition_that_appears_later_is_found_and_one_that_does_not_is_unknown() -> None:
     broker = Broker(partitions=1)
     async with connected(broker) as sink:

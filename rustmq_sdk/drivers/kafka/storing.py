@@ -121,11 +121,14 @@ class Storing:
         self._leaders = leaders
         self._codec = codec
         self._lanes: dict[int, Lane] = {}
+        self._closed = False
 
     async def close(self) -> None:
         """Ends what is under way; it gets its error."""
-        for lane in self._lanes.values():
-            await lane.close()
+        self._closed = True
+        async with asyncio.TaskGroup() as tasks:
+            for lane in self._lanes.values():
+                tasks.create_task(lane.close())
 
     async def store(self, append: Append, part: range) -> Answer:
         """Stores these messages of an append as one batch.
@@ -146,7 +149,11 @@ class Storing:
     async def _try(self, append: Append, part: range) -> Answer | Exception:
         """One attempt: the answer, or why it makes sense to try again."""
         data = await self._encoded(append, part)
-        lane = self._lane(await self._leaders.leader(append.topic, append.partition, append.patience))
+        node = await self._leaders.leader(append.topic, append.partition, append.patience)
+        if self._closed:
+            return NotSent("the client is closed")
+
+        lane = self._lane(node)
         append.under_way = False
         try:
             answer = await lane.send(append.topic, append.partition, data, append.left)
