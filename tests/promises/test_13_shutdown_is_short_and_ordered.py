@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 
@@ -65,7 +67,7 @@ class TestShort:
             await anyio.sleep_forever()
 
         async with stage.consumer(retry=policy, close_timeout=10) as consumer, anyio.create_task_group() as group:
-            ended = await in_background(group, consumer.run, handler)
+            ended = await in_background(group, partial(consumer.run, handler, concurrency=5))
             await passes(1)
             start = anyio.current_time()
             consumer.stop()
