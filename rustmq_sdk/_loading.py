@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from rustmq_sdk._environment import variable, variables_of
 from rustmq_sdk._redaction import HIDDEN
-from rustmq_sdk._settings import Schema, check_known, from_text, name_places, nested_in
+from rustmq_sdk._settings import Schema, check_known, from_text, misfits, name_places, nested_in, raise_all
 from rustmq_sdk.errors import ConfigurationError
 
 S = TypeVar("S", bound=Schema)
@@ -44,13 +44,8 @@ def load_settings(
     """
     variables = variables_of(section, environment)
     try:
-        settings = {
-            **_checked(schema, file),
-            **_read(schema, variables, with_secrets),
-            **_read(schema, url, with_secrets),
-            **_checked(schema, given),
-        }
-        return schema(**{name: _nested(schema, name, value) for name, value in settings.items()})
+        settings = _merged(schema, [(file, False), (variables, True), (url, True), (given, False)], with_secrets)
+        return schema(**settings)
     except ConfigurationError as error:
         places = {name: f"the environment variable {variable(section, name)}" for name in variables}
         if file_name is not None:
@@ -61,18 +56,24 @@ def load_settings(
         raise
 
 
-def _checked(schema: type[Schema], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, value in given.items():
-        check_known(name, schema.__struct_fields__, value=value)
+def _merged(
+    schema: type[Schema], places: Sequence[tuple[Mapping[str, Any], bool]], with_secrets: bool
+) -> dict[str, Any]:
+    """What the places say, of lower rank first, each with whether it is all text; of the right names and types."""
+    wrong: list[ConfigurationError] = []
+    settings: dict[str, Any] = {}
+    for said, is_text in places:
+        for name, value in said.items():
+            settings.pop(name, None)
+            try:
+                check_known(name, schema.__struct_fields__, value=HIDDEN if with_secrets and is_text else value)
+                settings[name] = _nested(schema, name, from_text(schema, name, value) if is_text else value)
+            except ConfigurationError as error:
+                wrong.append(error)
 
-    return given
-
-
-def _read(schema: type[Schema], texts: Mapping[str, str], with_secrets: bool) -> dict[str, Any]:
-    for name, text in texts.items():
-        check_known(name, schema.__struct_fields__, value=HIDDEN if with_secrets else text)
-
-    return {name: from_text(schema, name, text) for name, text in texts.items()}
+    # Only where something is wrong already: the schema finds all of that by itself.
+    raise_all([*wrong, *misfits(schema, settings)] if wrong else ())
+    return settings
 
 
 def _nested(schema: type[Schema], name: str, value: Any) -> Any:
@@ -82,6 +83,7 @@ def _nested(schema: type[Schema], name: str, value: Any) -> Any:
         return value
 
     for part, said in value.items():
-        check_known(part, nested.__struct_fields__, nested.prefix, value=said)
+        if not isinstance(part, str):
+            check_known(part, nested.__struct_fields__, nested.prefix, value=said)
 
     return nested(**value)

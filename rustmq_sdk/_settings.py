@@ -42,8 +42,14 @@ class _SpellsItsNames(msgspec.StructMeta):
     if not TYPE_CHECKING:  # type checkers know the arguments from the fields, as long as they see no other call
 
         def __call__(cls, *positional: object, **given: object) -> object:  # noqa: N805  # of a metaclass
-            for name, value in given.items():
-                check_known(name, cls.__struct_fields__, cls.prefix, value=value)
+            unknown = [name for name in given if name not in cls.__struct_fields__]
+            if unknown:
+                # Not the rules: what a misspelt name leaves at its default need not be what was meant.
+                known = {name: value for name, value in given.items() if name not in unknown}
+                misspelt = (
+                    unknown_name(name, cls.__struct_fields__, cls.prefix, value=given[name]) for name in unknown
+                )
+                raise_all([*misspelt, *misfits(cls, known)])
 
             return super().__call__(*positional, **given)
 
@@ -80,7 +86,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsName
     """Stands before the names in errors, where these settings are part of others. Not annotated: it is no field."""
 
     def __post_init__(self) -> None:
-        raise_all(_misfits(self, self.prefix))
+        raise_all(misfits(type(self), {name: getattr(self, name) for name in self.__struct_fields__}))
         raise_all(rule.error(getattr(self, rule.field)) for rule in self.rules() if rule.wrong)
 
     def rules(self) -> Iterable[Rule]:
@@ -89,12 +95,15 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, metaclass=_SpellsItsName
 
 
 def raise_all(errors: Iterable[ConfigurationError]) -> None:
-    """Raises the first, which names the others as well; does nothing if there are none."""
-    found = list(errors)
+    """Raises the first, which names the others as well, and what they name; does nothing if there are none."""
+    found = [part for error in errors for part in (error, *error.also)]
     if not found:
         return
 
-    first, *others = found
+    first, *others = (
+        ConfigurationError(part.problem, field=part.field, value=part.value, fix=part.fix) if part.also else part
+        for part in found
+    )
     raise ConfigurationError(first.problem, field=first.field, value=first.value, fix=first.fix, also=others)
 
 
@@ -120,13 +129,16 @@ def check_known(name: object, known: Collection[str], prefix: str = "", *, value
         prefix: stands before all of them in the error.
         value: what was given under that name; shown, unless the name sounds like a password's.
     """
-    if name in known:
-        return
+    if name not in known:
+        raise unknown_name(name, known, prefix, value=value)
 
+
+def unknown_name(name: object, known: Collection[str], prefix: str = "", *, value: object) -> ConfigurationError:
+    """What :func:`check_known` raises."""
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     fix = f"Did you mean {prefix + nearest[0]!r}?" if nearest else f"Known are {', '.join(known)}"
     shown = HIDDEN if sounds_secret(str(name)) else value
-    raise ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=shown, fix=fix)
+    return ConfigurationError("there is no such setting", field=f"{prefix}{name}", value=shown, fix=fix)
 
 
 def meaning_of(schema: type[msgspec.Struct], name: str) -> str:
@@ -146,10 +158,14 @@ def choices_of(schema: type[msgspec.Struct], name: str) -> str:
     return _in_words(kind) if _words_of(kind) else ""
 
 
-def _misfits(settings: Schema, prefix: str) -> Iterator[ConfigurationError]:
-    schema = type(settings)
+def misfits(schema: type[Schema], values: Mapping[str, object]) -> Iterator[ConfigurationError]:
+    """What is wrong with values of these settings, each by itself, in the order of the schema."""
+    prefix = schema.prefix
     for name in schema.__struct_fields__:
-        value, kind, meta = getattr(settings, name), _kind(schema, name), _meta(schema, name)
+        if name not in values:
+            continue
+
+        value, kind, meta = values[name], _kind(schema, name), _meta(schema, name)
         if not _fits(value, kind):
             yield _refusal(schema, name, value, prefix)
         elif isinstance(value, int | float) and _is_too_small(value, meta):

@@ -403,6 +403,47 @@ class TestUnknownNames:
         assert caught.value.field.endswith(misspelt)
         assert caught.value.value == 3
 
+    def test_all_misspelt_names_are_said_at_once_and_hide_no_wrong_value(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load(
+                ConsumerConfig,
+                {"prefetchh": 1, "leese": 3, "lease": -1, "retry": {"max_attempt": 5, "initial": -1}},
+                url={"max_spam": "7", "max_span": "x"},
+                file={"gruop": "g"},
+                environment={"RUSTMQ_CONSUMER_PREFECH": "5"},
+            )
+
+        errors = [caught.value, *caught.value.also]
+        assert sorted(error.field for error in errors) == [
+            "gruop",
+            "lease",
+            "leese",
+            "max_spam",
+            "max_span",
+            "prefech",
+            "prefetchh",
+            "retry.initial",
+            "retry.max_attempt",
+        ]
+        assert all(not error.also for error in errors[1:])
+        for error in errors[1:]:
+            assert str(caught.value).count(str(error).removesuffix(".")) == 1
+
+        assert [note.rpartition(" ")[2] for note in caught.value.__notes__] == ["RUSTMQ_CONSUMER_PREFECH"]
+
+    def test_what_a_misspelt_name_leaves_at_its_default_contradicts_nothing(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            load(ConsumerConfig, {"leese": 100, "close_timeout": 50}, environment={})
+
+        assert (caught.value.field, caught.value.also) == ("leese", ())
+
+    def test_a_class_names_all_that_is_misspelt_or_does_not_fit(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            RetryPolicy(max_attempt=5, intial=2, multiplier=0)  # type: ignore[call-arg]  # that is the mistake
+
+        fields = [error.field for error in (caught.value, *caught.value.also)]
+        assert fields == ["retry.max_attempt", "retry.intial", "retry.multiplier"]
+
     def test_a_name_in_a_file_that_is_no_text_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="1=2"):
             consumer(file={1: 2})
