@@ -15,6 +15,8 @@ from rustmq_sdk.errors import ConfigurationError
 
 _SECTIONS = ("url", "consumer", "producer")
 _FILES = (".yaml", ".yml", ".toml")
+_SQLITE = b"SQLite format 3\0"
+"""What every such file begins with: somebody means the log, and not a file that names it."""
 
 
 class Origin(NamedTuple):
@@ -124,7 +126,11 @@ def _required(url: object) -> str:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        said = path.read_bytes()
+        if said.startswith(_SQLITE):
+            raise _unreadable(path, "this is an SQLite file, not one of settings", f'Write "sqlite:///{path}"')
+
+        text = said.decode()
         content = tomllib.loads(text) if path.suffix.lower() == ".toml" else _parse_yaml(text, path)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigurationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 import sys
 import textwrap
 import types
@@ -107,6 +108,17 @@ class TestOrigin:
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ConfigurationError, match="cannot be read"):
             read_origin(path)
+
+    def test_a_file_of_the_embedded_log_is_no_file_of_settings_and_has_a_url(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE t (x)")
+
+        connection.close()
+        with pytest.raises(ConfigurationError, match="this is an SQLite file") as caught:
+            Client(path)
+
+        assert caught.value.fix == f'Write "sqlite:///{path}"'
 
     @pytest.mark.parametrize("given", [None, "", {}, {"url": None}])
     def test_no_url_at_all_is_refused_with_the_way_to_give_one(self, given: Any) -> None:
