@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rustmq_sdk.drivers.kafka.encoding import CODECS, NOBODY, Answer, Identity, cut, encode
-from rustmq_sdk.drivers.kafka.lines import PRODUCERS, REMEMBERED, Line, Lines
+from rustmq_sdk.drivers.kafka.lines import PRODUCERS, REMEMBERED, Line, Lines, Pending
 from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence, SentMessages
 
 bodies = st.none() | st.binary(max_size=200)
@@ -89,17 +89,28 @@ def test_numbers_begin_with_the_first_append_and_wrap_as_kafkas_do() -> None:
 
 
 def test_an_append_that_goes_on_keeps_its_time_and_what_is_stored() -> None:
+    def start(now_ms: int) -> Pending:
+        return Pending(now_ms, [range(3, 5), range(3)])
+
     line = Line()
-    pending = line.begin(0, 5, now_ms=100)
-    pending.stored[range(3)] = Answer(0, 7)
-    assert line.begin(0, 5, now_ms=200) is pending
-    assert line.begin(0, 6, now_ms=200).now_ms == 200
+    pending = line.begin(0, 5, lambda: start(100))
+    pending.settle(Answer(0, 7))
+    assert line.begin(0, 5, lambda: start(200)) is pending
+    assert (pending.left, pending.done) == ([range(3, 5)], [(range(3), Answer(0, 7))])
+    assert line.begin(0, 6, lambda: start(200)).now_ms == 200
+
+
+def test_messages_that_are_refused_leave_no_gap_in_the_numbers() -> None:
+    line = Line()
+    assert line.number(10) == 0
+    line.skip(2)
+    assert line.number(13) == 1
 
 
 def test_as_many_answers_are_remembered_as_a_broker_remembers_batches() -> None:
     line = Line()
     for first in range(REMEMBERED + 1):
-        line.begin(first, 1, 0)
+        line.begin(first, 1, lambda: Pending(0, [range(1)]))
         line.finish(first, 1, SentMessages("t", 0, range(first, first + 1), 0))
 
     assert line.answered(0, 1) is None
