@@ -130,6 +130,7 @@ class Offsets:
         range: of each log.
         gate: questions wait before it.
         failures: of questions, first.
+        failing: partitions that nothing can be said of.
     """
 
     def __init__(self) -> None:
@@ -137,6 +138,7 @@ class Offsets:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures = 0
+        self.failing: set[int] = set()
 
     async def start(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         return await self.ask("start_offsets", self._all(partitions, self.range[0]))
@@ -154,6 +156,10 @@ class Offsets:
         return answer
 
     async def _all(self, partitions: Collection[Partition], offset: int) -> Mapping[Partition, int]:
+        await self.gate.wait()
+        if self.failing & {tp.partition for tp in partitions}:
+            raise TransientDriverError("no answer", slot="source", operation="start_offsets")
+
         return dict.fromkeys(partitions, offset)
 
 

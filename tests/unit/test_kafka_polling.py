@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import anyio
 import pytest
 
 pytest.importorskip("aiokafka")
@@ -72,6 +75,7 @@ async def test_other_partitions_flow_while_a_broker_is_asked_where_a_log_begins(
         reader = Reader(it)
         await reader.look(30)
         assert reader.offsets == {0: list(range(100)), 1: [], 2: list(range(100))}
+        assert sum(1 in partitions for partitions, _ in it.cluster.asked) <= 2, "one question is enough"
         it.cluster.lost = set()
         it.offsets.gate.set()
         await reader.look(30)
@@ -91,9 +95,10 @@ async def test_nothing_is_lost_of_other_partitions_where_nobody_says_where_a_log
         assert list(reader.offsets.values()) == [list(range(100))] * 2
 
 
-async def test_two_answers_at_once_of_which_one_is_a_failure_are_both_told() -> None:
+@pytest.mark.parametrize("number", [0, 2])
+async def test_two_answers_at_once_of_which_one_is_a_failure_are_both_told(number: int) -> None:
     async with setting({0: 100, 2: 100}) as it:
-        it.cluster.lost, it.offsets.failures, it.offsets.range = {0, 2}, 1, (50, 100)
+        it.cluster.lost, it.offsets.range, it.offsets.failing = {0, 2}, (50, 100), {number}
         it.offsets.gate.clear()
         reader = Reader(it)
         await reader.look(5)
@@ -102,7 +107,7 @@ async def test_two_answers_at_once_of_which_one_is_a_failure_are_both_told() -> 
         await reader.look(1)
         assert (len(reader.failures), reader.gone) == (1, [])
         await reader.look(1)
-        assert reader.gone == [(0, 50)]
+        assert (len(reader.failures), reader.gone) == (1, [(0, 50)])
 
 
 async def test_an_answer_waits_for_its_partition_to_be_wanted() -> None:
@@ -122,7 +127,19 @@ async def test_what_is_raised_after_something_that_was_taken_is_raised_by_the_ne
         reader = Reader(it)
         await reader.look(60)
         assert reader.offsets[0] == list(range(100))
-        assert len(reader.failures) > 10
+        refusals = sum(1 in partitions for partitions, _ in it.cluster.asked)
+        assert len(reader.failures) >= refusals - 1 > 10, "none is forgotten"
+
+
+async def test_a_change_ends_a_fetch_that_waits() -> None:
+    async with setting({0: 0}) as it:
+        fetching = asyncio.create_task(it.look(wait=600.0))
+        while it._polling._waker is None:  # noqa: ASYNC110 - until it waits
+            await asyncio.sleep(0)
+
+        it._polling.interrupt()
+        with anyio.fail_after(30):
+            assert await fetching == {}
 
 
 # A record that cannot be decoded
@@ -142,6 +159,13 @@ async def test_a_record_that_cannot_be_decoded_is_named_and_all_others_come(pois
         assert reader.offsets[0] == [offset for offset in range(100) if offset not in poison]
         assert [one.offset for one in reader.broken] == sorted(poison)
         assert all(NO_NAME in one.raw and BODY in one.raw for one in reader.broken)
+
+
+async def test_a_batch_whose_checksum_is_right_is_read_once_more_and_not_oftener() -> None:
+    async with setting({0: 30}) as it:
+        it.cluster.poison, it.gaps.only_notes = {0: {13}}, None
+        await Reader(it).look(50)
+        assert it.gaps.noted == [10 if bare.POSSIBLE else 13]
 
 
 async def test_other_partitions_flow_while_a_batch_is_read_record_by_record() -> None:

@@ -47,7 +47,8 @@ class StaticMembership:
     async def _look_and_join(self, subscription: Any) -> bool:
         """In aiokafka's coordination task: what it raises ends the consumer, and False has it called again.
 
-        It is also called again after it has raised, until the consumer is closed. To join then would take the name back.
+        It is called again also after it has raised, until the consumer is closed. To join then would take the name
+        back.
         """
         if self._taken:
             raise self._fenced()
