@@ -215,9 +215,11 @@ class Acknowledger:
     def _refuse_stale(self, ledgers: Collection[Ledger]) -> None:
         for ledger in ledgers:
             if ledger.fenced:
+                closed = ledger.assignment in self._session.held_at_close
+                why = "the consumer was closed" if closed else "the partition was lost, or moved by a seek,"
                 raise StalePartition(
-                    f"{ledger.assignment.tp} was lost before the broker had its position; "
-                    "its new owner handles what was not committed again"
+                    f"{ledger.assignment.tp}: {why} before the broker had its position; what it does not have is, or "
+                    "will be, delivered again"
                 )
 
     # The task

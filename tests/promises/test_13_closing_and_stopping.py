@@ -115,6 +115,18 @@ class TestClosing:
         async with either.consumer() as consumer:
             assert await handle_all(consumer) == numbered(9, 1)
 
+    async def test_a_durable_ack_that_it_cuts_off_is_told_why(self, either: Stage) -> None:
+        either.send(1)
+        either.plan.breaks(either.settling)
+        async with either.consumer(commit_timeout=20) as consumer, anyio.create_task_group() as group:
+            (message,) = await take(consumer, 1)
+            waiting = await in_background(group, message.ack, True)
+            await consumer.close()
+            await anyio.wait_all_tasks_blocked()
+            (error,) = waiting
+            assert isinstance(error, StalePartition)
+            assert "the consumer was closed before the broker had its position" in str(error)
+
     async def test_a_partition_that_was_lost_before_it_is_not_blamed_on_it(self, stage: Stage) -> None:
         stage.send(1)
         async with stage.consumer() as consumer:
