@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
 
-from rustmq_sdk.drivers.kafka import lanes, lines, patience, producing
+from rustmq_sdk.drivers.kafka import lanes, lines, producing
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, encode
 from rustmq_sdk.drivers.kafka.failures import Unanswered
@@ -28,35 +26,13 @@ from rustmq_sdk.errors import (
 )
 from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence
 from tests.unit.kafka_broker import Act, Broker
+from tests.unit.kafka_producing import connected
+from tests.unit.kafka_producing import short_pauses as short_pauses
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 BRIEF = (0.2, 2.0, 9.0)
 """Seconds in which nothing succeeds: the first will do, but where the machine is so busy that there is no answer."""
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.01)
-
-
-@asynccontextmanager
-async def connected(broker: Broker, **options: object) -> AsyncIterator[Producing]:
-    async with broker.serving() as server:
-        read = KafkaOptions(servers=(server,), **options)  # type: ignore[arg-type]
-        cluster = Cluster(client_settings(read))
-        await cluster.open()
-
-        async def make(name: str) -> None:
-            broker.exists = True
-
-        made = Producing(cluster, read, make, lambda: 1_700_000_000_000)
-        try:
-            yield made
-        finally:
-            await made.close()
-            cluster.close()
 
 
 async def queued(sink: Producing, count: int) -> None:
