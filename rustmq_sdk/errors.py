@@ -31,6 +31,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rustmq_sdk._operations import words_for
 from rustmq_sdk._places import place
 from rustmq_sdk._redaction import printable, without_secrets
 
@@ -98,14 +99,15 @@ class DriverError(RustMQError):
 
     Args:
         problem: what happened, in the backend's words where they help.
-        slot: ``"source"``, ``"sink"``, ``"state"``, ``"dead_letters"`` or ``"admin"``.
-        operation: the call that failed, for example ``"commit"``.
+        slot: ``"source"``, ``"sink"``, ``"state"``, ``"dead_letters"``, ``"admin"``, or ``"driver"`` for connecting.
+        operation: the call that failed, for example ``"commit"``. The text says it in words: "committing positions".
     """
 
     def __init__(self, problem: str, *, slot: str, operation: str) -> None:
+        self.problem = problem
         self.slot = slot
         self.operation = operation
-        super().__init__(f"{slot} {operation}: {problem}")
+        super().__init__(f"{words_for(slot, operation)}: {problem}")
 
 
 class TransientDriverError(DriverError):

@@ -67,11 +67,11 @@ async def test_a_cancellation_over_there_that_is_nobodys_is_an_error_of_the_driv
 
     source.fetching = cancel_itself
     async with subscribed(source, island, listener) as subscription:
-        with pytest.raises(PermanentDriverError, match=r"source fetch: .*cancelled"):
+        with pytest.raises(PermanentDriverError, match=r"fetching messages: .*cancelled"):
             await fetch(subscription)
 
     source.joining = cancel_itself
-    with pytest.raises(PermanentDriverError, match=r"source subscribe: .*cancelled"):
+    with pytest.raises(PermanentDriverError, match=r"subscribing: .*cancelled"):
         async with subscribed(source, island, listener):
             raise AssertionError("never entered")
 

@@ -154,7 +154,7 @@ async def test_a_deleted_topic_is_lost_and_comes_back_empty() -> None:
             await as_log(subscription).commit({old: Checkpoint(1)})
             await driver.admin().delete_topic("topic")
             await listener.until(lambda: old in listener.gone, 10)
-            with pytest.raises(UnknownTopic, match="topics: none yet"):
+            with pytest.raises(UnknownTopic, match="there is no topic 'topic'"):
                 await as_log(subscription).end_offsets([TP])
 
             await append(driver, b"new")

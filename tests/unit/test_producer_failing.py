@@ -103,7 +103,7 @@ class TestInTime:
         bench.wire.asking = [3600.0] * 10
         async with bench.producer(send_timeout=10) as producer:
             before = anyio.current_time()
-            with pytest.raises(TransientDriverError, match="sink partitions: no answer"):
+            with pytest.raises(TransientDriverError, match="topic's partitions: no answer"):
                 await producer.send("t", "a")
 
             assert anyio.current_time() - before <= 10.1
@@ -179,7 +179,7 @@ class TestFailures:
         assert [error.__notes__ for error in errors] == [["Of these 2 messages 0 are known to be stored."]] * 3
         assert {
             (type(error), str(error), error.slot) for error in errors if isinstance(error, PermanentDriverError)
-        } == {(PermanentDriverError, "sink append: too large", "sink")}
+        } == {(PermanentDriverError, "sending messages: too large", "sink")}
 
     async def test_of_callers_who_shared_an_append_those_fail_whose_message_was_refused(self, bench: Bench) -> None:
         bench.wire.seconds = 1.0
@@ -205,9 +205,9 @@ class TestFailures:
         assert len(bench.wire.appends) == 2
         assert told == {
             "first": "at [0]",
-            "a": "sink append: 0 is bad",
+            "a": "sending messages: 0 is bad",
             "b": "at [2]",
-            "c": "sink append: 3 is bad; Of these 3 messages 2 are known to be stored.",
+            "c": "sending messages: 3 is bad; Of these 3 messages 2 are known to be stored.",
         }
 
     async def test_flush_raises_what_an_append_left_out_and_the_rest_goes_on(self, bench: Bench) -> None:

@@ -64,7 +64,7 @@ class Cluster:
             AuthenticationFailed, PermanentDriverError: a server does not want us, or we do not trust it.
             TransientDriverError: none can be reached.
         """
-        failures = []
+        failures: list[TransientDriverError] = []
         for address in random.sample(self._bootstrap, len(self._bootstrap)):
             try:
                 self._learn(await self._connections.ask(address, MetadataRequest([]), ANSWER))
@@ -169,8 +169,8 @@ def _topics(answer: Any) -> dict[str, Topic]:
     return found
 
 
-def _none_reached(failures: Sequence[Exception]) -> TransientDriverError:
-    said = "; ".join(str(failure).removeprefix("driver connect: ") for failure in failures)
+def _none_reached(failures: Sequence[TransientDriverError]) -> TransientDriverError:
+    said = "; ".join(failure.problem for failure in failures)
     error = TransientDriverError(f"none of the servers can be used: {said}", slot="driver", operation="connect")
     error.__cause__ = failures[-1]
     return error

@@ -165,6 +165,17 @@ def broker_error(code: int, said: str | None = None) -> Exception:
     return error
 
 
+def no_topic(*names: str, slot: str, operation: str) -> UnknownTopic:
+    """The error for topics that do not exist, and that are not to be made."""
+    which = f"is no topic {names[0]!r}" if len(names) == 1 else f"are no topics {', '.join(map(repr, names))}"
+    return UnknownTopic(
+        f"there {which}. Create it first, with Client.create_topic() for example, or have it made: create=true in the "
+        "URL",
+        slot=slot,
+        operation=operation,
+    )
+
+
 def translate(error: BaseException, *, slot: str, operation: str, where: str = "") -> RustMQError:
     """The error to raise instead of one of aiokafka's, of a socket or of TLS.
 
@@ -236,4 +247,4 @@ def _judge_connection(error: BaseException) -> tuple[type[DriverError], str]:
     if isinstance(error, TimeoutError):
         return TransientDriverError, "no answer in time. Look whether the broker runs and the port is its"
 
-    return TransientDriverError, "cannot be reached. Look whether the broker runs, and its address"
+    return TransientDriverError, "the server cannot be reached. Look whether the broker runs, and its address"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiokafka import errors as kafka
 
 from rustmq_sdk.drivers.kafka.cluster import Cluster, Topic
-from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error
+from rustmq_sdk.drivers.kafka.failures import NotSent, Unanswered, broker_error, no_topic
 from rustmq_sdk.drivers.kafka.patience import Patience
 from rustmq_sdk.errors import UnknownTopic
 
@@ -92,14 +92,7 @@ class Leaders:
             return
 
         self._seen.discard(name)
-        raise patience.failure(
-            UnknownTopic(
-                f"there is no topic {name!r}. Create it first, with create_topic() for example, or have it made: "
-                "create=true in the URL",
-                slot=patience.slot,
-                operation=patience.operation,
-            )
-        )
+        raise patience.failure(no_topic(name, slot=patience.slot, operation=patience.operation))
 
 
 def _no_partition(name: str, partition: int, count: int, patience: Patience) -> UnknownTopic:

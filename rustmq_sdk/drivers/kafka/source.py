@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from rustmq_sdk.drivers.kafka.aside import ask_for_offsets_aside
 from rustmq_sdk.drivers.kafka.bootstrapping import keep_first_connection
-from rustmq_sdk.drivers.kafka.failures import translate
+from rustmq_sdk.drivers.kafka.failures import no_topic, translate
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.metadata import ROOM
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
@@ -22,7 +22,6 @@ from rustmq_sdk.drivers.kafka.settings import client_settings
 from rustmq_sdk.drivers.kafka.subscription import KafkaSubscription
 from rustmq_sdk.drivers.kafka.timing import Timing
 from rustmq_sdk.drivers.kafka.topics import read_topics
-from rustmq_sdk.errors import UnknownTopic
 from rustmq_sdk.slots import AssignmentListener, Capabilities, Source, SourceRequest
 
 SETTLING = (0.05, 0.15, 0.3)
@@ -104,12 +103,7 @@ class KafkaSource:
             missing = [name for name in missing if not await _exists(consumer, name)]
 
         if missing:
-            raise UnknownTopic(
-                f"no topic {', '.join(map(repr, missing))}. Create it first, with Client.create_topic() for example, "
-                "or have it made: create=true in the URL",
-                slot="source",
-                operation="subscribe",
-            )
+            raise no_topic(*missing, slot="source", operation="subscribe")
 
     def _consumer(self, group: str | None) -> AIOKafkaConsumer:
         options, timing = self._options, self._timing

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import apsw
 
+from rustmq_sdk._operations import words_for
 from rustmq_sdk._threads import ThreadClosed, ThreadForked
 from rustmq_sdk.errors import ConsumerStateError, PermanentDriverError, RustMQError, TransientDriverError
 
@@ -77,10 +78,10 @@ def translated(path: Path, *, slot: str, operation: str) -> Iterator[None]:
         raise PermanentDriverError(str(error), slot=slot, operation=operation) from error
     except ThreadForked as error:
         raise ConsumerStateError(
-            f"{path}: {operation} by a client of the process that this one was forked from: "
-            "open a Client of its own in each process"
+            f"{words_for(slot, operation)}: the client of {path} belongs to the process that this one was forked from. "
+            "Open a Client of its own in each process"
         ) from error
     except ThreadClosed as error:
         raise ConsumerStateError(
-            f"{path}: {operation} after the client was closed: use it inside its context"
+            f"{words_for(slot, operation)}: the client of {path} is closed. Move the call inside its `async with` block"
         ) from error
