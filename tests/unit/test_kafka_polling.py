@@ -249,3 +249,9 @@ async def test_what_comes_before_a_record_of_which_nobody_knows_where_it_ends_co
 async def test_a_batch_that_fails_its_checksum_is_not_read() -> None:
     with pytest.raises(CorruptRecordException):
         records_of(batch(0, damaged=True))
+
+
+async def test_a_broken_record_counts_as_passed_also_before_the_rest_that_is_lost() -> None:
+    raw = bytearray(batch(0, poison={0, 4}))
+    raw = raw[: raw.rindex(NO_NAME) + len(NO_NAME) + 1]  # and the header's value, which is empty
+    assert records_of(signed(raw)) == ([1, 2, 3], [0, 4], 5)

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
 from rustmq_sdk._log import log
+from rustmq_sdk.drivers.kafka.assigning import NO_LEADER
 from rustmq_sdk.drivers.kafka.holdings import Holdings
 from rustmq_sdk.drivers.kafka.topics import Wanted
 
@@ -27,7 +28,7 @@ class MissingTopics:
     Args:
         wanted: all that is read.
         holdings: what is ours.
-        leaderless: partitions that wait for a broker that leads them.
+        leaderless: partitions that are not read yet, since no broker leads them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MissingTopics:
         self._holdings = holdings
         self._leaderless = leaderless
         self._told: set[str] = set()
+        self._lost_leader: Collection[KafkaPartition] = ()
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -50,14 +52,18 @@ class MissingTopics:
 
     async def look(self) -> None:
         """Until cancelled. What is found has aiokafka join again, with the partitions."""
+        before: set[KafkaPartition] = set()
         while True:
             self._tell()
             await asyncio.sleep(LOOK_SECONDS)
-            if self.reasons:
+            now = set(self._without_leader())
+            # Twice: an election is over within moments, and nothing to tell of.
+            self._lost_leader, before = sorted(now & before), now
+            if self.reasons or now:
                 await self._consumer._client.force_metadata_update()
 
     def _missing(self) -> Iterator[tuple[str, str]]:
-        for topic, number in self._leaderless():
+        for topic, number in [*self._leaderless(), *self._lost_leader]:
             name = f"{topic}[{number}]"
             yield name, f"no broker that can be reached leads {name}; it is read as soon as one does"
 
@@ -75,6 +81,13 @@ class MissingTopics:
             topics = self._consumer._client.cluster.topics()
             if not any(pattern.match(topic) for topic in topics):
                 yield pattern.pattern, f"no topic matches {pattern.pattern!r}; waiting until somebody creates one"
+
+    def _without_leader(self) -> Iterator[KafkaPartition]:
+        """Of those that are ours."""
+        cluster = self._consumer._client.cluster
+        for _, partition in self._holdings.wanted(self._holdings.held):
+            if cluster.leader_for_partition(partition) in (None, NO_LEADER):
+                yield partition
 
     def _without(self, partition: KafkaPartition) -> Iterator[tuple[str, str]]:
         name = f"{partition.topic}[{partition.partition}]"
