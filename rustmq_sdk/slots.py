@@ -105,12 +105,10 @@ class Fetched:
 class AssignmentListener(Protocol):
     """What a subscription tells the runtime, serially, for the first time after ``subscribe()`` was entered.
 
-    Calls come from a task of the driver's own, and never from within ``fetch()``: none may wait for a fetch. While a
-    circuit is open nobody fetches, and ``revoking`` waits for handlers: meanwhile others want to be fetched.
-
-    No call is made while another one is running, no fetch result crosses one. What a call raises ends the consumer: the
-    driver keeps it, and the next fetch raises it as it is. After what may pass (``TransientDriverError``) it may call
-    again instead, and fetches raise that until it has passed.
+    Calls come from a task of the driver's own, never from within ``fetch()``, and wait for none: while the circuit is
+    open nobody fetches. No call is made while another one is running, no fetch result crosses one. What a call raises
+    ends the consumer: the driver keeps it, and the next fetch raises it as it is. After what may pass
+    (``TransientDriverError``) it may call again instead, and fetches raise that until it has passed.
 
     A driver that knows why says so in ``reason``, one of the words of
     :meth:`~rustmq_sdk.observe.Observer.on_rebalanced`. Observers and the log get it; nothing is decided by it.
