@@ -269,6 +269,31 @@ async def test_an_append_larger_than_a_batch_may_be_is_stored_in_order(kafka: Ka
         await driver.sink().append(topic, 0, [OutgoingMessage(b"x" * 6000)], sequence=None)
 
 
+async def test_messages_that_a_topic_never_takes_fail_by_themselves(kafka: KafkaServer) -> None:
+    topic = await kafka.new_topic(configs={"max.message.bytes": "5000", "cleanup.policy": "compact"})
+    told: dict[int, str] = {}
+
+    async def send(number: int) -> None:
+        payload = b"%03d" % number + b"x" * (6000 if number == 7 else 10)
+        try:
+            told[number] = f"at {(await producer.send(topic, payload, key=None if number in (9, 20) else b'k')).offset}"
+        except PermanentDriverError as error:
+            told[number] = str(error)
+
+    with anyio.fail_after(AT_ONCE):
+        async with Client(f"kafka://{kafka.bootstrap}") as client, client.producer() as producer:
+            await send(0)
+            async with anyio.create_task_group() as tasks:
+                for number in range(1, 30):
+                    tasks.start_soon(send, number)
+
+    assert "max.message.bytes" in told.pop(7)
+    assert "with keys only" in told.pop(9)
+    assert "with keys only" in told.pop(20)
+    records = await read(kafka, topic, len(told))
+    assert {int((record.value or b"")[:3]): f"at {record.offset}" for record in records} == told
+
+
 async def test_a_compacted_topic_refuses_messages_without_a_key_for_good(kafka: KafkaServer, driver: Driver) -> None:
     topic = await kafka.new_topic(configs={"cleanup.policy": "compact"})
     with pytest.raises(PermanentDriverError, match="with keys only"):
