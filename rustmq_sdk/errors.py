@@ -188,7 +188,7 @@ class StrayCancellation(RustMQError):
 
 
 class StalePartition(RustMQError):
-    """The partition was lost before this could be written; its new owner handles the message again."""
+    """The partition was lost, or the consumer closed, before this could be written: its next owner has it again."""
 
 
 class PartitionStopped(RustMQError):
