@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from rustmq_sdk.drivers.kafka.connecting import Connection
 
-_FIRST = ("bootstrap", ConnectionGroup.DEFAULT)
-"""aiokafka's own name for it. It closes all connections that it has a name for, and so do we when we leave."""
 
-
-def keep_first_connection(client: AIOKafkaClient, settings: dict[str, Any]) -> None:
-    """Has the client do its first step in this way.
+def close_first_connection(client: AIOKafkaClient, settings: dict[str, Any]) -> None:
+    """Has the client find its cluster in this way.
 
     Args:
         client: not started yet.
@@ -33,7 +30,6 @@ def keep_first_connection(client: AIOKafkaClient, settings: dict[str, Any]) -> N
         reason: Exception | None = None
         for host, port, _ in client.hosts:
             connection = Connection(host, port, **settings, request_timeout_ms=client._request_timeout_ms)
-            client._conns[_FIRST] = connection
             try:
                 await connection.connect()
                 client.cluster.update_metadata(await connection.send(MetadataRequest([])))
@@ -43,15 +39,8 @@ def keep_first_connection(client: AIOKafkaClient, settings: dict[str, Any]) -> N
                 client._sync_task = asyncio.create_task(client._md_synchronizer())
                 return
             finally:
-                _drop(client, connection)
+                connection.close(reason=CloseReason.SHUTDOWN)
 
         raise KafkaConnectionError(f"Unable to bootstrap from {client.hosts}") from reason
 
     client.bootstrap = bootstrap
-
-
-def _drop(client: AIOKafkaClient, connection: Connection) -> None:
-    if client._conns.get(_FIRST) is connection:
-        del client._conns[_FIRST]
-
-    connection.close(reason=CloseReason.SHUTDOWN)

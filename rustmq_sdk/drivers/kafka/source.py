@@ -12,7 +12,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import KafkaError
 
 from rustmq_sdk.drivers.kafka.aside import ask_for_offsets_aside
-from rustmq_sdk.drivers.kafka.bootstrapping import keep_first_connection
+from rustmq_sdk.drivers.kafka.bootstrapping import close_first_connection
 from rustmq_sdk.drivers.kafka.failures import no_topic, translate
 from rustmq_sdk.drivers.kafka.leaving import leave
 from rustmq_sdk.drivers.kafka.metadata import ROOM
@@ -127,7 +127,7 @@ class KafkaSource:
             metadata_max_age_ms=int(options.metadata_max_age * 1000),
             fetch_max_wait_ms=int(options.fetch_max_wait * 1000),
         )
-        keep_first_connection(consumer._client, settings)
+        close_first_connection(consumer._client, settings)
         ask_for_offsets_aside(consumer._client)
         return consumer
 
