@@ -1,4 +1,4 @@
-"""Every program in the README and in docs/ runs as it stands, and what is no program is at least Python.
+"""Every program in the README and in docs/ runs as it stands and has types, and what is no program is Python.
 
 A block of Python is a program if its last line runs something (then it is run), or if its first line is a comment with
 the name of a file: then all such blocks of a section are written to one folder, and pytest runs there.
@@ -45,6 +45,13 @@ class Section(NamedTuple):
     def programs(self) -> list[str]:
         return [block for block in self.blocks if not FILE.match(block) and STARTS.search(block)]
 
+    @property
+    def modules(self) -> dict[str, str]:
+        """What can stand alone, by the name of a file: it imports what it needs."""
+        begins = ("import ", "from ")
+        alone = [block for block in self.blocks if block in self.programs or block.startswith(begins)]
+        return {**self.files, **{f"program_{number}.py": block for number, block in enumerate(alone)}}
+
 
 def sections() -> Iterator[Section]:
     for path in DOCUMENTS:
@@ -54,6 +61,7 @@ def sections() -> Iterator[Section]:
 
 
 SECTIONS = list(sections())
+THE_READERS_DRIVER = "class PigeonDriver:\n    def __init__(self, *given: object) -> None: ...\n"
 ENDLESS = "A program that goes on"
 SENT_BACK = "Sending letters back"
 PROGRAMS = [
@@ -98,6 +106,23 @@ def test_the_tests_of_the_documentation_pass(files: dict[str, str], tmp_path: Pa
     assert re.search(
         r"^\d+ passed", run("-m", "pytest", "-q", "-p", "no:cacheprovider", options=()).stdout, re.MULTILINE
     )
+
+
+def test_every_program_of_the_documentation_passes_a_strict_type_checker(
+    tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    (tmp_path / "pigeons").mkdir()
+    (tmp_path / "pigeons" / "driver.pyi").write_text(THE_READERS_DRIVER)
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nstrict = True\nexplicit_package_bases = True\nfollow_imports = silent\nmypy_path = {ROOT}"
+    )
+    for section in SECTIONS:
+        folder = tmp_path / re.sub(r"\W+", "_", section.title)
+        folder.mkdir()
+        for name, text in section.modules.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    assert run("-m", "mypy", "--cache-dir=.cache", ".", options=()).stdout.startswith("Success")
 
 
 def test_each_header_of_a_dead_letter_is_described() -> None:
