@@ -426,7 +426,7 @@ class TestBounds:
 
         async with stage.consumer(max_span=60, prefetch=10) as consumer, anyio.create_task_group() as group:
             group.start_soon(lambda: consumer.run(handler, concurrency=4))
-            await passes(60)
+            await passes(30)
             assert 80 <= consumer.statistics().received <= 90
             assert stage.committed() == 20
             (reason,) = [reason for reason in consumer.health().reasons if reason.code == "max_span"]
