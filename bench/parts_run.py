@@ -41,7 +41,7 @@ PARTS: tuple[Part, ...] = (
     ("take pieces in", Fetcher, "_take_in"),
     ("acks that are watched: count, make room", LedgerSettler, "_settled"),
     ("commits: what to write", LogCommits, "prepare"),
-    ("reader's thread: read the file", fetching, "look_at_all"),
+    ("reader's thread: read the file", fetching, "read_chunks"),
     ("writer's thread: commits", Writer, "_work"),
 )
 
