@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import rustmq_sdk
-from rustmq_sdk.drivers.sqlite import integrity_check
+from rustmq_sdk.drivers.sqlite import integrity_check, membership_task
 from rustmq_sdk.errors import PermanentDriverError, RustMQError, TransientDriverError
 from tests.integration.disks import Disk, breakable_disk, small_disk
 from tests.integration.others import PATIENCE
@@ -121,6 +121,28 @@ async def test_a_consumer_whose_disk_is_full_is_not_well_until_there_is_room(
         small.free()
         await consumer.commit()
         assert consumer.health().ok
+
+
+async def test_who_cannot_join_for_want_of_room_says_so_and_joins_when_there_is_some(
+    small: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership_task, "AGAIN_SECONDS", 0.05)
+    path = small.folder / "log.db"
+    async with rustmq_sdk.Client(f"sqlite:///{path}") as client, client.producer() as producer:
+        await producer.send(TOPIC, "first")
+        small.fill()
+        async with client.producer(send_timeout=0.2) as other:
+            with pytest.raises(TransientDriverError, match="disk is full"):
+                await send_small(other)
+
+        # However long the lease is.
+        async with client.consumer(TOPIC, group=GROUP, start="earliest", lease=3600) as consumer:
+            with pytest.raises(TimeoutError, match=r"the group cannot be written: .*log\.db.*disk is full"):
+                await consumer.receive(timeout=0.5)
+
+            small.free()
+            assert await collect(consumer, 1) == ["first"]
+            assert consumer.health().ok
 
 
 async def test_a_log_can_be_closed_and_opened_and_made_while_the_disk_is_full(small: Disk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 
@@ -12,6 +13,10 @@ from rustmq_sdk.drivers.sqlite.broadcast import Changed
 from rustmq_sdk.drivers.sqlite.membership import Membership
 from rustmq_sdk.drivers.sqlite.solo import Solo
 from rustmq_sdk.errors import DriverError, OutcomeUnknown, TransientDriverError
+
+AGAIN_SECONDS = 2.0
+"""At most until the next look after one that failed. A lease of minutes would have partitions wait for as long, once
+the disk has room again."""
 
 
 class MembershipTask:
@@ -33,6 +38,7 @@ class MembershipTask:
         self._look_bell = look_bell
         self._failure: Exception | None = None
         self._trouble: TransientDriverError | None = None
+        self._note_at = -math.inf
 
     @property
     def member(self) -> bytes:
@@ -86,13 +92,32 @@ class MembershipTask:
             try:
                 await self._ours.round()
             except (TransientDriverError, OutcomeUnknown) as error:
-                # The next look repeats what is left to do. A full disk lets everybody read on: only here is it met.
-                if isinstance(error, TransientDriverError):
-                    self._trouble = error
-                    self._fetch_bell.end()
-
-                await anyio.sleep(self._ours.interval)
+                # The next look repeats what is left to do.
+                self._note(error)
+                await anyio.sleep(min(self._ours.interval, AGAIN_SECONDS))
                 continue
 
+            self._trouble, self._note_at = None, -math.inf
             # What was rung while it looked leads to another look.
             await self._look_bell.wait(self._ours.interval)
+
+    def _note(self, error: TransientDriverError | OutcomeUnknown) -> None:
+        """Has the next fetch say it: a full disk lets everybody read on, and only here is it met.
+
+        Not after each look: fetches that fail in a row have the runtime pause for long, beyond the end of the trouble.
+        """
+        now = anyio.current_time()
+        if now >= self._note_at:
+            self._note_at = now + self._ours.interval
+            self._trouble = _trouble(error)
+            self._fetch_bell.end()
+
+
+def _trouble(error: TransientDriverError | OutcomeUnknown) -> TransientDriverError:
+    """A change whose outcome nobody knows is made again, too: it is trouble of the same kind."""
+    if isinstance(error, TransientDriverError):
+        return error
+
+    trouble = TransientDriverError(f"the group cannot be written: {error}", slot="source", operation="rebalance")
+    trouble.__cause__ = error
+    return trouble

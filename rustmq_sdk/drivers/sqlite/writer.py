@@ -265,10 +265,10 @@ class Writer:
                 stored = self._find(request)
             except Exception:
                 stored = None
-                error: RustMQError = _unknown(self._path, failed)
+                error: RustMQError = _unknown(self._path, failed, request)
             else:
                 sequenced = isinstance(request, _Appending) and request.append.sequence is not None
-                error = _not_stored(self._path, failed) if sequenced else _unknown(self._path, failed)
+                error = _not_stored(self._path, failed) if sequenced else _unknown(self._path, failed, request)
 
             if stored is None:
                 error.__cause__ = failed.__cause__
@@ -305,11 +305,16 @@ def _make_all(group: Sequence[_Request], ends: Ends, transaction: Transaction) -
     return tells + [partial(change.reply.set, change.make(transaction)) for change in changes]
 
 
-def _unknown(path: Path, failed: CommitFailed) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"{path}: the disk failed while a transaction was being committed ({failed}): it may be stored or not. "
-        "Read the end of the log before repeating it, or send with a producer, whose sequence numbers tell"
-    )
+def _unknown(path: Path, failed: CommitFailed, request: _Request) -> OutcomeUnknown:
+    if isinstance(request, _Change):
+        advice = "it may be made or not. Look what is there before repeating it"
+    else:
+        advice = (
+            "it may be stored or not. Read the end of the log before repeating it, or send with a producer, whose "
+            "sequence numbers tell"
+        )
+
+    return OutcomeUnknown(f"{path}: the disk failed while a transaction was being committed ({failed}): {advice}")
 
 
 def _not_stored(path: Path, failed: CommitFailed) -> TransientDriverError:
