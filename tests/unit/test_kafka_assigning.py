@@ -294,6 +294,24 @@ async def test_a_member_that_was_expired_gives_nothing_back_in_good_order(genera
     assert (list(holdings.held), list(holdings.released)) == ([], [])
 
 
+async def test_whoever_is_not_told_where_to_start_for_long_says_so_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, listener = Consumer(), Listener()
+    member = membership(consumer, listener, Holdings())
+    listener.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(member.on_partitions_assigned([PARTITION]))
+        await listener.asked.wait()
+        assert complaint(member) is None
+        monkeypatch.setattr(group, "SLOW", 0.0)
+        await until(lambda: complaint(member))
+        said = complaint(member)
+        assert isinstance(said, TransientDriverError)
+        assert "where these begin: t[0]" in str(said)
+        listener.gate.set()
+
+    assert complaint(member) is None
+
+
 # Partitions without a leader
 
 THREE = [KafkaPartition("t", number) for number in range(3)]

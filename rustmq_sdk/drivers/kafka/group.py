@@ -27,6 +27,8 @@ from rustmq_sdk.values import TopicPartition
 
 NO_GENERATION = -1
 """aiokafka's generation after the group has expired us, and before it has joined."""
+SLOW = 10.0
+"""Seconds without an answer to where partitions begin that are worth saying: until then none of them is read."""
 
 
 class Commits(Protocol):
@@ -61,11 +63,30 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
         # One call to the listener at a time.
         self._turn = asyncio.Lock()
         self._later: asyncio.Task[None] | None = None
+        # What the listener is being told of, and since when.
+        self._taking: tuple[Collection[KafkaPartition], float] | None = None
 
     @property
     def generation(self) -> int:
         """aiokafka's, of this moment."""
         return int(self._consumer._coordinator.generation)
+
+    def check(self) -> None:
+        """Raises what has failed, also if it is that nobody answers."""
+        super().check()
+        if self._taking is None:
+            return
+
+        partitions, since = self._taking
+        silent = _now() - since
+        if silent > SLOW:
+            names = ", ".join(f"{topic}[{number}]" for topic, number in partitions)
+            raise TransientDriverError(
+                f"no answer for {silent:.0f} s to where these begin: {names}. Look whether the brokers that lead them "
+                "run",
+                slot="source",
+                operation="assign",
+            )
 
     async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:
         """Before each rebalance, and when the group has expired us."""
@@ -120,21 +141,32 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
         if generation == NO_GENERATION:
             return  # expired since: aiokafka joins again, and calls again
 
-        ours = {TopicPartition(partition.topic, partition.partition): partition for partition in assigned}
+        ours = [TopicPartition(partition.topic, partition.partition) for partition in assigned]
+        await self._let_go(set(ours))
+        # Of what comes back nobody has to ask where it goes on.
+        back = {each.tp for each in self._holdings.released}
+        fresh = [partition for tp, partition in zip(ours, assigned, strict=True) if tp not in back]
+        later = await self._without_leader(fresh)
+        self.leaderless = later
+        led = [partition for partition in assigned if partition not in later]
+        self._taking = led, _now()
+        try:
+            taken = await self._take(led, generation)
+        finally:
+            self._taking = None
+
+        if taken:
+            self._succeed()
+            if later:
+                self._later = asyncio.create_task(self._take_later(generation), name="rustmq-kafka-leaderless")
+
+    async def _let_go(self, ours: Collection[TopicPartition]) -> None:
+        """What was given up and has not come back is somebody else's."""
         gone = [each for each in self._holdings.released if each.tp not in ours]
         if gone:
             self._holdings.drop(gone)
             deleted = any(not self._consumer.partitions_for_topic(each.tp.topic) for each in gone)
             await self._listener.lost(gone, reason="topics_changed" if deleted else "moved")
-
-        # Of what comes back nobody has to ask where it goes on.
-        known = {each.tp for each in self._holdings.released}
-        later = await self._without_leader([partition for tp, partition in ours.items() if tp not in known])
-        self.leaderless = later
-        if await self._take([partition for partition in assigned if partition not in later], generation):
-            self._succeed()
-            if later:
-                self._later = asyncio.create_task(self._take_later(generation), name="rustmq-kafka-leaderless")
 
     async def _take(self, partitions: Collection[KafkaPartition], generation: int) -> bool:
         """Answers whether they are ours: the group may have expired us while the listener asked where to begin."""
@@ -185,3 +217,7 @@ class GroupMembership(Assigning, ConsumerRebalanceListener):  # type: ignore[mis
 
         await asyncio.wait([later])
         self.leaderless = ()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
