@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("aiokafka")
 
 from rustmq_sdk._asyncio_island import Island
-from rustmq_sdk.drivers.kafka import producing
 from rustmq_sdk.drivers.kafka.dead_letters import KafkaDeadLetters
 from rustmq_sdk.errors import (
     AuthenticationFailed,
@@ -20,9 +19,9 @@ from rustmq_sdk.errors import (
     TransientDriverError,
 )
 from rustmq_sdk.values import DeadLetter, TopicPartition
+from tests.unit.kafka_appender import connected
+from tests.unit.kafka_appender import short_pauses as short_pauses
 from tests.unit.kafka_broker import Broker
-from tests.unit.kafka_producing import connected
-from tests.unit.kafka_producing import short_pauses as short_pauses
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -97,7 +96,7 @@ async def failed(queue: KafkaDeadLetters, broker: Broker, *letters: DeadLetter, 
     """They are stored, and their answer is lost, behind that of so many other appends."""
     broker.acts = [*[0] * before, "lose", *[19] * 1000]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(producing, "APPEND", 0.5)
+        patch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", 0.5)
         with pytest.raises((OutcomeUnknown, TransientDriverError)):
             await queue.put(letters)
 

@@ -9,13 +9,13 @@ import anyio
 import pytest
 from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v7
 
-from rustmq_sdk.drivers.kafka import lanes, lines, producing
+from rustmq_sdk.drivers.kafka import broker_queue, lines
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, encode
 from rustmq_sdk.drivers.kafka.failures import Unanswered
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
-from rustmq_sdk.drivers.kafka.producing import Producing
 from rustmq_sdk.drivers.kafka.settings import client_settings
+from rustmq_sdk.drivers.kafka.sink import Appender
 from rustmq_sdk.errors import (
     AuthenticationFailed,
     NotAllStored,
@@ -25,9 +25,9 @@ from rustmq_sdk.errors import (
     UnknownTopic,
 )
 from rustmq_sdk.values import OutgoingMessage, Payloads, ProducerSequence
+from tests.unit.kafka_appender import connected
+from tests.unit.kafka_appender import short_pauses as short_pauses
 from tests.unit.kafka_broker import Act, Broker
-from tests.unit.kafka_producing import connected
-from tests.unit.kafka_producing import short_pauses as short_pauses
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -35,9 +35,9 @@ BRIEF = (0.2, 2.0, 9.0)
 """Seconds in which nothing succeeds: the first will do, but where the machine is so busy that there is no answer."""
 
 
-async def queued(sink: Producing, count: int) -> None:
+async def queued(sink: Appender, count: int) -> None:
     """So many batches wait behind the request that is under way."""
-    while len(sink._storing._lanes[1]._waiting) < count:  # noqa: ASYNC110 - the broker does not answer meanwhile
+    while len(sink._batches._queues[1]._waiting) < count:  # noqa: ASYNC110 - the broker does not answer meanwhile
         await asyncio.sleep(0)
 
 
@@ -77,14 +77,14 @@ async def test_a_numbered_append_is_stored_once_whatever_happens_to_its_answers(
 async def test_an_append_that_was_given_up_is_the_same_when_it_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker()
     async with connected(broker) as sink:
-        monkeypatch.setattr(producing, "APPEND", 0.2)
+        monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", 0.2)
         broker.acts = ["hang"]
         with pytest.raises(OutcomeUnknown):
             await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
 
-        monkeypatch.setattr(producing, "APPEND", 9.0)
+        monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", 9.0)
         monkeypatch.setattr("rustmq_sdk.drivers.kafka.cluster.ANSWER", 0.1)
-        sink._storing._lanes.clear()  # the lane waits for the first answer still, for seconds
+        sink._batches._queues.clear()  # the queue waits for the first answer still, for seconds
         assert [one.offset for one in await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))] == [0]
 
     assert broker.log[0] == [b"1"]
@@ -144,7 +144,7 @@ async def test_an_append_that_cannot_be_made_in_time_says_why(monkeypatch: pytes
     async with connected(broker) as sink:
         broker.acts = [19] * 1000
         for seconds in BRIEF:
-            monkeypatch.setattr(producing, "APPEND", seconds)
+            monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", seconds)
             with pytest.raises(TransientDriverError) as late:
                 await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
 
@@ -161,7 +161,7 @@ async def test_who_is_in_a_hurry_is_told_soon_that_nothing_was_sent_unless_somet
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broker = Broker()
-    monkeypatch.setattr(producing, "APPEND", 100.0)
+    monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", 100.0)
     async with connected(broker) as sink:
         broker.acts = [6] * 1000
         with anyio.fail_after(30), pytest.raises(TransientDriverError, match="NotLeaderForPartition"):
@@ -173,7 +173,7 @@ async def test_who_is_in_a_hurry_is_told_soon_that_nothing_was_sent_unless_somet
     assert broker.log[0] == [b"1"]
     async with connected(broker) as sink:
         await sink.append("t", 0, payloads(2), ProducerSequence(b"p", 1), hurried=True)
-        sink._storing._cluster._connections.close()
+        sink._batches._cluster._connections.close()
         with pytest.raises(TransientDriverError):
             await sink.append("t", 0, payloads(3), ProducerSequence(b"p", 2), hurried=True)
 
@@ -226,7 +226,7 @@ async def test_an_append_of_more_batches_than_a_broker_remembers_goes_on_where_i
     async with connected(broker, batch_bytes=1) as sink:
         broker.acts = [*[0] * 8, *[19] * 1000]
         for seconds in BRIEF:
-            monkeypatch.setattr(producing, "APPEND", seconds)
+            monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", seconds)
             with pytest.raises((OutcomeUnknown, TransientDriverError)) as late:
                 await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
 
@@ -236,7 +236,7 @@ async def test_an_append_of_more_batches_than_a_broker_remembers_goes_on_where_i
         assert "min.insync" in str(late.value)
         assert isinstance(late.value, OutcomeUnknown), "for some of it is stored"
         broker.acts = []
-        monkeypatch.setattr(producing, "APPEND", 9.0)
+        monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", 9.0)
         sent = await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
 
     assert broker.log[0] == list(messages.bodies)
@@ -258,11 +258,11 @@ async def test_a_connection_whose_answer_is_late_is_not_used_again() -> None:
         cluster.close()
 
 
-async def test_a_lane_sends_one_batch_of_a_partition_at_a_time_and_none_overtakes(
+async def test_a_queue_sends_one_batch_of_a_partition_at_a_time_and_none_overtakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     requests: list[list[tuple[int, bytes]]] = []
-    monkeypatch.setattr(lanes, "MOST", 10)
+    monkeypatch.setattr(broker_queue, "MOST", 10)
 
     async def ask(request: Any) -> Any:
         ((_, partitions),) = request._topics
@@ -270,11 +270,11 @@ async def test_a_lane_sends_one_batch_of_a_partition_at_a_time_and_none_overtake
         answers = [(number, 0, 7, -1, 0) for number, _ in partitions]
         return ProduceResponse_v7([("t", answers)], 0)
 
-    lane = lanes.Lane(ask)
+    queue = broker_queue.BrokerQueue(ask)
     batches = [(0, b"a" * 6), (1, b"b" * 6), (1, b"c"), (0, b"d"), (2, b"e" * 20), (3, b"f")]
     async with asyncio.TaskGroup() as tasks:
         for number, data in batches:
-            tasks.create_task(lane.send("t", number, data, lambda: None))
+            tasks.create_task(queue.send("t", number, data, lambda: None))
 
     assert requests == [
         [(0, b"a" * 6), (3, b"f")],
@@ -289,10 +289,10 @@ async def test_an_answer_that_leaves_a_partition_out_is_none() -> None:
         return ProduceResponse_v7([], 0)
 
     with pytest.raises(Unanswered):
-        await lanes.Lane(ask).send("t", 0, b"", lambda: None)
+        await broker_queue.BrokerQueue(ask).send("t", 0, b"", lambda: None)
 
 
-async def test_what_nobody_foresaw_ends_a_send_as_unanswered_and_the_lane_goes_on() -> None:
+async def test_what_nobody_foresaw_ends_a_send_as_unanswered_and_the_queue_goes_on() -> None:
     answers: list[Any] = [RuntimeError("odd"), ProduceResponse_v7([("t", [(0, 0, 5, -1, 0)])], 0)]
 
     async def ask(request: Any) -> Any:
@@ -302,11 +302,11 @@ async def test_what_nobody_foresaw_ends_a_send_as_unanswered_and_the_lane_goes_o
 
         return answer
 
-    lane = lanes.Lane(ask)
+    queue = broker_queue.BrokerQueue(ask)
     with pytest.raises(Unanswered, match="odd"):
-        await lane.send("t", 0, b"", lambda: None)
+        await queue.send("t", 0, b"", lambda: None)
 
-    assert (await lane.send("t", 0, b"", lambda: None)).base == 5
+    assert (await queue.send("t", 0, b"", lambda: None)).base == 5
 
 
 async def test_an_append_is_divided_into_batches_and_repeated_from_where_it_was() -> None:
@@ -373,6 +373,12 @@ async def test_what_is_refused_behind_a_lost_answer_may_be_stored() -> None:
         broker.acts = ["lose", 10]  # somebody has lowered the limit meanwhile
         with pytest.raises(OutcomeUnknown):
             await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+
+        broker.acts = ["lose", 10, 10]
+        with pytest.raises(OutcomeUnknown):
+            await sink.append("t", 1, payloads(1, 2), ProducerSequence(b"p", 0))
+
+    assert broker.log[1] == [b"1", b"2"], "none twice"
 
 
 async def test_what_may_not_be_sent_any_more_is_left_out_of_an_append() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from rustmq_sdk._asyncio_island import Island
 from rustmq_sdk.drivers.kafka.dialects import describe
 from rustmq_sdk.drivers.kafka.options import Dialect
-from rustmq_sdk.drivers.kafka.producing import Producing
+from rustmq_sdk.drivers.kafka.sink import Appender
 from rustmq_sdk.errors import NotAllStored, PermanentDriverError
 from rustmq_sdk.slots import PlacedDeadLetterQueue
 from rustmq_sdk.values import DeadLetter, ProducerSequence
@@ -60,14 +60,14 @@ class KafkaDeadLetters:
 
     Args:
         island: where the client lives.
-        producing: what sends them.
+        appender: what sends them.
         topic: that they go to.
         dialects: how they are described.
     """
 
-    def __init__(self, island: Island, producing: Producing, topic: str, dialects: Sequence[Dialect]) -> None:
+    def __init__(self, island: Island, appender: Appender, topic: str, dialects: Sequence[Dialect]) -> None:
         self._island = island
-        self._producing = producing
+        self._appender = appender
         self._topic = topic
         self._dialects = dialects
         self._numbers: dict[int, _Numbers] = {}
@@ -77,7 +77,7 @@ class KafkaDeadLetters:
         if not letters:
             return []
 
-        partitions = await self._island.run(self._producing.partitions, self._topic)
+        partitions = await self._island.run(self._appender.partitions, self._topic)
         return [(letter.tp.partition or 0) % partitions for letter in letters]
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
@@ -123,7 +123,7 @@ class KafkaDeadLetters:
     ) -> Mapping[int, Exception]:
         messages = [describe(letter, self._dialects) for letter in letters]
         try:
-            await self._producing.append(self._topic, partition, messages, sequence)
+            await self._appender.append(self._topic, partition, messages, sequence)
         except NotAllStored as partly:
             return partly.refused
         except PermanentDriverError as error:

@@ -10,14 +10,12 @@ from typing import NamedTuple
 import anyio
 
 from rustmq_sdk._asyncio_island import Island, across
-from rustmq_sdk.drivers.kafka.admin import KafkaAdmin
-from rustmq_sdk.drivers.kafka.administrating import Administrating
+from rustmq_sdk.drivers.kafka.admin import KafkaAdmin, TopicAdmin
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.dead_letters import KafkaDeadLetters
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
-from rustmq_sdk.drivers.kafka.producing import Producing
 from rustmq_sdk.drivers.kafka.settings import client_settings
-from rustmq_sdk.drivers.kafka.sink import KafkaSink
+from rustmq_sdk.drivers.kafka.sink import Appender, KafkaSink
 from rustmq_sdk.drivers.kafka.source import KafkaSource, capabilities
 from rustmq_sdk.errors import ConsumerStateError, Unsupported
 from rustmq_sdk.slots import Capabilities, Driver, Source, SourceRequest, StateStore
@@ -35,8 +33,8 @@ class _Open(NamedTuple):
 
     island: Island
     cluster: Cluster
-    administrating: Administrating
-    producing: Producing
+    topics: TopicAdmin
+    appender: Appender
     leave: AsyncExitStack
 
 
@@ -82,17 +80,17 @@ class KafkaDriver:
 
         async def create(names: list[str]) -> None:
             for name in names:
-                await opened.administrating.make(name)
+                await opened.topics.make(name)
 
         return across(KafkaSource(self._options, request, create), opened.island)
 
     def sink(self) -> KafkaSink:
         opened = self._opened()
-        return KafkaSink(opened.island, opened.producing)
+        return KafkaSink(opened.island, opened.appender)
 
     def admin(self) -> KafkaAdmin:
         opened = self._opened()
-        return KafkaAdmin(opened.island, opened.administrating, self._options.replication_factor)
+        return KafkaAdmin(opened.island, opened.topics, self._options.replication_factor)
 
     def state_store(self, name: str) -> StateStore:
         """Raises ``Unsupported``: Kafka compares and sets nothing."""
@@ -100,19 +98,19 @@ class KafkaDriver:
 
     def dead_letters(self, topic: str) -> KafkaDeadLetters:
         opened = self._opened()
-        return KafkaDeadLetters(opened.island, opened.producing, topic, self._options.dialects)
+        return KafkaDeadLetters(opened.island, opened.appender, topic, self._options.dialects)
 
     async def _enter(self) -> _Open:
         settings = client_settings(self._options)
         async with AsyncExitStack() as stack:
             island = await stack.enter_async_context(Island("rustmq-kafka", thread=self._options.thread))
             cluster = Cluster(settings)
-            administrating = Administrating(cluster, self._options)
-            producing = Producing(cluster, self._options, administrating.make, self._wall_clock_ms)
+            topics = TopicAdmin(cluster, self._options)
+            appender = Appender(cluster, self._options, topics.make, self._wall_clock_ms)
 
-            stack.push_async_callback(_close, island, administrating, producing, cluster)
+            stack.push_async_callback(_close, island, topics, appender, cluster)
             await island.run(cluster.open)
-            return _Open(island, cluster, administrating, producing, stack.pop_all())
+            return _Open(island, cluster, topics, appender, stack.pop_all())
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -125,11 +123,11 @@ class KafkaDriver:
         return f"<KafkaDriver {', '.join(self._options.servers)}>"
 
 
-async def _close(island: Island, administrating: Administrating, producing: Producing, cluster: Cluster) -> None:
+async def _close(island: Island, topics: TopicAdmin, appender: Appender, cluster: Cluster) -> None:
     async def close() -> None:
-        administrating.close()
+        topics.close()
         try:
-            await producing.close()
+            await appender.close()
         finally:
             cluster.close()
 

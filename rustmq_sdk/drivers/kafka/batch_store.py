@@ -11,10 +11,10 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.util import INTEGER_MAX_VALUE
 
+from rustmq_sdk.drivers.kafka.broker_queue import BrokerQueue
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.encoding import NOBODY, Answer, Identity, encode
 from rustmq_sdk.drivers.kafka.failures import InvalidRecord, NotSent, Unanswered, broker_error
-from rustmq_sdk.drivers.kafka.lanes import Lane
 from rustmq_sdk.drivers.kafka.leaders import Leaders
 from rustmq_sdk.drivers.kafka.lines import Line, Pending
 from rustmq_sdk.drivers.kafka.patience import Patience
@@ -107,7 +107,7 @@ class Append:
         return self.patience.failure(translated) if self.pending.unanswered else translated
 
 
-class Storing:
+class BatchStore:
     """Stores batches.
 
     Args:
@@ -120,15 +120,15 @@ class Storing:
         self._cluster = cluster
         self._leaders = leaders
         self._codec = codec
-        self._lanes: dict[int, Lane] = {}
+        self._queues: dict[int, BrokerQueue] = {}
         self._closed = False
 
     async def close(self) -> None:
         """Ends what is under way; it gets its error."""
         self._closed = True
         async with asyncio.TaskGroup() as tasks:
-            for lane in self._lanes.values():
-                tasks.create_task(lane.close())
+            for queue in self._queues.values():
+                tasks.create_task(queue.close())
 
     async def store(self, append: Append, part: range) -> Answer:
         """Stores these messages of an append as one batch.
@@ -153,10 +153,10 @@ class Storing:
         if self._closed:
             return NotSent("the client is closed")
 
-        lane = self._lane(node)
+        queue = self._queue(node)
         append.under_way = False
         try:
-            answer = await lane.send(append.topic, append.partition, data, append.left)
+            answer = await queue.send(append.topic, append.partition, data, append.left)
         except NotSent as error:
             return error
         except Unanswered as error:
@@ -232,9 +232,9 @@ class Storing:
 
             await patience.pause(problem)
 
-    def _lane(self, node: int) -> Lane:
-        lane = self._lanes.get(node)
-        if lane is None:
-            lane = self._lanes[node] = Lane(lambda request: self._cluster.ask(node, request))
+    def _queue(self, node: int) -> BrokerQueue:
+        queue = self._queues.get(node)
+        if queue is None:
+            queue = self._queues[node] = BrokerQueue(lambda request: self._cluster.ask(node, request))
 
-        return lane
+        return queue

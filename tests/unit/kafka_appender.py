@@ -10,8 +10,8 @@ import pytest
 from rustmq_sdk.drivers.kafka import patience
 from rustmq_sdk.drivers.kafka.cluster import Cluster
 from rustmq_sdk.drivers.kafka.options import KafkaOptions
-from rustmq_sdk.drivers.kafka.producing import Producing
 from rustmq_sdk.drivers.kafka.settings import client_settings
+from rustmq_sdk.drivers.kafka.sink import Appender
 from tests.unit.kafka_broker import Broker
 
 
@@ -22,7 +22,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def connected(broker: Broker, **options: object) -> AsyncIterator[Producing]:
+async def connected(broker: Broker, **options: object) -> AsyncIterator[Appender]:
     async with broker.serving() as server:
         read = KafkaOptions(servers=(server,), **options)  # type: ignore[arg-type]
         cluster = Cluster(client_settings(read))
@@ -31,7 +31,7 @@ async def connected(broker: Broker, **options: object) -> AsyncIterator[Producin
         async def make(name: str) -> None:
             broker.exists = True
 
-        made = Producing(cluster, read, make, lambda: 1_700_000_000_000)
+        made = Appender(cluster, read, make, lambda: 1_700_000_000_000)
         try:
             yield made
         finally:

@@ -19,7 +19,9 @@ from rustmq_sdk.errors import ConfigurationError
 _TOPIC = 2  # ConfigResource.Type of Apache Kafka
 
 
-async def compare(cluster: Cluster, name: str, partitions: int, settings: TopicSettings, patience: Patience) -> None:
+async def warn_of_differences(
+    cluster: Cluster, name: str, partitions: int, settings: TopicSettings, patience: Patience
+) -> None:
     """Warns of settings that are others than those asked for. Changes none: it may be somebody else's topic.
 
     Whoever may not see the settings (an ACL, ``DescribeConfigs``) is told of replicas and partitions only.

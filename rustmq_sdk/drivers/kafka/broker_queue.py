@@ -1,4 +1,4 @@
-"""The way to one broker: what waits for it goes in one request, and one request is under way. On an asyncio loop.
+"""What waits for one broker: it goes in one request, and one request is under way. On an asyncio loop.
 
 A broker works on one request of a connection at a time, and with ``acks=all`` that lasts until the replicas have it. So
 requests of single partitions would wait for each other; together they are replicated together.
@@ -33,7 +33,7 @@ class _Parcel(NamedTuple):
     answer: asyncio.Future[Answer]
 
 
-class Lane:
+class BrokerQueue:
     """Sends batches to one broker, in the order in which they come.
 
     Args:
@@ -57,7 +57,7 @@ class Lane:
         parcel = _Parcel(topic, partition, data, left, asyncio.get_running_loop().create_future())
         self._waiting.append(parcel)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="kafka lane")
+            self._task = asyncio.create_task(self._run(), name="kafka broker queue")
 
         return await parcel.answer
 
