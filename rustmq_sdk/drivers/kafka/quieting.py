@@ -1,4 +1,4 @@
-"""aiokafka's log lines about what this package raises, logs or handles itself: at DEBUG instead of WARNING and ERROR.
+"""aiokafka's log lines about what this package raises, logs or handles itself: at DEBUG instead of INFO and above.
 
 Only those of the clients that were started here. A program may use aiokafka beside us, and there the lines are all that
 is said.
@@ -18,7 +18,20 @@ SAID_BY_US = {
     "aiokafka.coordinator.assignors.roundrobin": (
         "No partition metadata for topic %s",  # the same
     ),
+    "aiokafka.consumer.consumer": (
+        "Subscribed to topic(s): %s",  # which the program has just written
+        "Subscribed to topic pattern: %s",
+    ),
+    "aiokafka.consumer.subscription_state": (
+        "Updating subscribed topics to: %s",  # the same
+    ),
     "aiokafka.consumer.group_coordinator": (
+        "Revoking previously assigned partitions %s for group %s",  # "revoked", when handlers have finished
+        "(Re-)joining group %s",  # the steps from there to "assigned"; health() says that they take long
+        "Joined group '%s' (generation %s) with member_id %s",
+        "Elected group leader -- performing partition assignments using %s",
+        "Successfully synced group %s with generation %s",
+        "Setting newly assigned partitions %s for group %s",  # "assigned" and "lost"
         "Heartbeat failed for group %s because it is rebalancing",  # which is how a rebalance begins
         "OffsetCommit failed for group %s due to group error (%s), will rejoin",  # tried again, or fenced and told
         "Attempt to join group failed due to fatal error: %s",  # the fetch raises it

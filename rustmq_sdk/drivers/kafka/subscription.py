@@ -20,6 +20,7 @@ from rustmq_sdk.drivers.kafka.manual import ManualAssignment
 from rustmq_sdk.drivers.kafka.missing import MissingTopics
 from rustmq_sdk.drivers.kafka.offsets import OffsetQueries
 from rustmq_sdk.drivers.kafka.polling import Polling
+from rustmq_sdk.drivers.kafka.quieting import said_by_us
 from rustmq_sdk.drivers.kafka.rereading import Rereading
 from rustmq_sdk.drivers.kafka.static_members import StaticMembership
 from rustmq_sdk.drivers.kafka.timing import Timing
@@ -80,10 +81,11 @@ class KafkaSubscription:
         ]
         if isinstance(self._membership, ManualAssignment):
             tasks.append(asyncio.create_task(self._membership.run(), name="rustmq-kafka-assignment"))
-        elif self._wanted.pattern is not None:
-            self._consumer.subscribe(pattern=self._wanted.pattern.pattern, listener=self._membership)
         else:
-            self._consumer.subscribe(self._wanted.names, listener=self._membership)
+            pattern = self._wanted.pattern
+            topics = {"topics": self._wanted.names} if pattern is None else {"pattern": pattern.pattern}
+            with said_by_us():
+                self._consumer.subscribe(**topics, listener=self._membership)
 
         return tasks
 
