@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from rustmq_sdk._core.outbox import PendingSend, Unflushed
 from rustmq_sdk._core.outgoing import outgoing, outgoing_batch
 from rustmq_sdk._core.routing import Submission
+from rustmq_sdk._error_text import repr_of
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.dispatcher import Dispatcher
 from rustmq_sdk._runtime.home import Home
@@ -313,8 +314,8 @@ class Producer:
             raise error
 
         instead_of.add_note(f"{note} The first failure: {type(error).__name__}: {error}")
-        text = "%s The producer's block ended with %r"
-        log(logging.ERROR, "sends_failed", text, note, instead_of, exc_info=error)
+        text = "%s The producer's block ended with %s"
+        log(logging.ERROR, "sends_failed", text, note, repr_of(instead_of), exc_info=error)
 
     def _check_open(self) -> None:
         if self._state == "open":

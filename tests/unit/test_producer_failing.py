@@ -260,20 +260,25 @@ class TestFailures:
     async def test_an_exception_of_the_block_is_not_replaced_but_told_of_the_failure(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
+        class Broken(Exception):
+            def __repr__(self) -> str:
+                raise AttributeError("nothing to say")
+
         bench.wire.fail(forbid)
 
         async def failing_block() -> None:
             async with bench.producer() as producer:
                 producer.send_nowait("t", "a")
-                raise ZeroDivisionError
+                raise Broken
 
-        with pytest.raises(ZeroDivisionError) as caught:
+        with pytest.raises(Broken) as caught:
             await failing_block()
 
         assert "1 to 't'" in caught.value.__notes__[0]
         assert "too large" in caught.value.__notes__[0]
         (record,) = [record for record in caplog.records if record.__dict__.get("event") == "sends_failed"]
         assert record.levelno == logging.ERROR
+        assert "ended with <repr() of Broken" in record.getMessage()
 
     async def test_what_send_raised_is_not_raised_again(self, bench: Bench) -> None:
         bench.wire.fail(forbid)
