@@ -15,14 +15,16 @@ import pytest
 
 import rustmq_sdk
 from rustmq_sdk.drivers import sqlite
-from rustmq_sdk.drivers.sqlite import SqliteDriver, file_watch, integrity_check
+from rustmq_sdk.drivers.sqlite import SqliteDriver, SqliteOptions, file_watch, housekeeping, integrity_check
 from rustmq_sdk.drivers.sqlite.doorbell import doorbell_path
 from rustmq_sdk.drivers.sqlite.file_watch import EventFileWatch
+from rustmq_sdk.drivers.sqlite.retention import GROUP_ACTIVE_MS
 from rustmq_sdk.drivers.sqlite.watcher import Watcher
 from rustmq_sdk.errors import ConfigurationError, PermanentDriverError
 from rustmq_sdk.slots import SourceRequest
 from rustmq_sdk.testing.contracts.subscriber import log_member
 from rustmq_sdk.testing.listener import RecordingListener
+from rustmq_sdk.values import OutgoingMessage
 from tests.integration.others import PATIENCE, TOPIC, TPS, Member, another, member_of, reasons, until
 
 NEVER = 3600.0
@@ -114,6 +116,25 @@ async def test_processes_that_came_by_different_links_wake_each_other(
 
         assert reader.payloads() == [b"hello"]
         assert sorted(each.name for each in path.parent.glob("*-wake")) == [doorbell_path(path).name]
+
+
+@LINKS
+async def test_retention_sees_that_a_member_is_there_that_came_by_a_symbolic_link(
+    path: Path, linked: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "RETENTION_SECONDS", 0.0)
+    clock = [1_700_000_000_000]
+    options = SqliteOptions(retention_age=1)
+    async with SqliteDriver(linked(path), options, wall_clock_ms=lambda: clock[0]) as driver:
+        await driver.admin().create_topic(TOPIC, len(TPS), {})
+        await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"old")], sequence=None)
+        async with member_of(driver, lease=1000) as member:
+            await member.owns(TPS)
+            clock[0] += GROUP_ACTIVE_MS + 1  # only the member's lock tells that its group is active
+            for _ in range(2):  # what the first has deleted the second finds gone
+                await driver.sink().append(TOPIC, 0, [OutgoingMessage(b"new")], sequence=None)
+
+            assert (await member.subscription.start_offsets([TPS[0]]))[TPS[0]] == 0
 
 
 def test_links_that_lead_in_a_circle_are_no_log(path: Path) -> None:
