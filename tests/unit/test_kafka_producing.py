@@ -394,6 +394,28 @@ async def test_what_may_not_be_sent_any_more_is_left_out_of_an_append() -> None:
     assert len(broker.requests) == 2
 
 
+async def test_what_may_not_be_sent_at_all_may_be_sent_later() -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
+    async with connected(broker, batch_bytes=1) as sink:
+        broker.acts = [29]
+        with pytest.raises(AuthenticationFailed):
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+        await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
+
+    assert broker.log[0] == list(messages.bodies)
+
+
+async def test_where_some_are_refused_and_none_is_stored_that_is_said() -> None:
+    broker = Broker()
+    messages = Payloads([b"%d" % number + b"x" * 99 for number in range(2)])
+    async with connected(broker, batch_bytes=1) as sink:
+        broker.acts = [10, *[6] * 1000]
+        with pytest.raises(TransientDriverError):
+            await sink.append("t", 0, messages, ProducerSequence(b"p", 0), hurried=True)
+
+
 async def test_a_lost_answer_is_remembered_until_that_batch_is_known_to_be_stored() -> None:
     broker = Broker()
     messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
@@ -410,11 +432,12 @@ async def test_a_lost_answer_is_remembered_until_that_batch_is_known_to_be_store
     assert broker.log[0] == list(messages.bodies[:2])
 
 
-async def test_a_broker_that_has_lost_count_between_two_batches_gets_new_numbers() -> None:
+@pytest.mark.parametrize("before", [[0], ["lose", 0]])
+async def test_a_broker_that_has_lost_count_between_two_batches_gets_new_numbers(before: list[Act]) -> None:
     broker = Broker()
     messages = Payloads([b"%d" % number + b"x" * 99 for number in range(3)])
     async with connected(broker, batch_bytes=1) as sink:
-        broker.acts = [0, 45]
+        broker.acts = [*before, 45]
         await sink.append("t", 0, messages, ProducerSequence(b"p", 0))
 
     assert broker.log[0] == list(messages.bodies)
