@@ -263,15 +263,16 @@ class Outbox:
         """
         return self._oldest_ready if self.ready else None
 
-    def expire(self, born_before: float) -> list[tuple[str, Chunk]]:
+    def expire(self, now: float, timeout: float) -> list[tuple[str, Chunk]]:
         """Takes back what is ready and too old to be sent still, each with its topic."""
         expired: list[tuple[str, Chunk]] = []
-        if self._oldest_ready > born_before:
+        # A sum, as in whoever waits for the moment: ``now - timeout`` may be rounded to before it.
+        if self._oldest_ready + timeout > now:
             return expired
 
         left: list[PartitionQueue] = []
         for queue in self.ready:
-            while queue.chunks and queue.chunks[0].born <= born_before:
+            while queue.chunks and queue.chunks[0].born + timeout <= now:
                 chunk = queue.chunks.popleft()
                 queue.count -= len(chunk.messages)
                 expired.append((queue.topic, chunk))

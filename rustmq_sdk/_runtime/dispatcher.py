@@ -201,7 +201,7 @@ class Dispatcher:
                     await self._alarm.wait()
 
     def _expire(self, now: float) -> None:
-        for topic, chunk in self._outbox.expire(now - self._config.send_timeout):
+        for topic, chunk in self._outbox.expire(now, self._config.send_timeout):
             self._fail(topic, chunk, self._too_late())
 
     def _closed(self) -> TransientDriverError:

@@ -146,7 +146,7 @@ def test_what_is_ready_and_too_old_is_given_back_with_what_is_young_left() -> No
     desk.put(0, "b", now=5.0, awaited=True)
     desk.put(1, "c", now=1.0, awaited=True)
     assert desk.outbox.oldest_ready() == 0.0
-    expired = desk.outbox.expire(born_before=1.0)
+    expired = desk.outbox.expire(11.0, 10.0)
     assert [(topic, chunk.messages[0].payload) for topic, chunk in expired] == [("t", b"a"), ("t", b"c")]
     assert desk.take() == "b"
     assert desk.take() is None
@@ -171,11 +171,19 @@ def test_the_oldest_that_is_ready_is_known_without_a_look_at_all_of_them() -> No
         oldest = desk.outbox.oldest_ready()
         assert oldest is not None
         assert oldest <= number
-        assert desk.outbox.expire(born_before=-1.0) == []
+        assert desk.outbox.expire(50.0, 60.0) == []
         assert desk.take() == "a"
 
     assert ready.looks == 0
     assert desk.outbox.oldest_ready() is None
+
+
+def test_what_has_its_moment_is_given_back_at_that_moment_however_it_is_rounded() -> None:
+    born, timeout = 0.2, 30.0
+    assert born + timeout - timeout < born
+    desk = Desk()
+    desk.put(0, "a", now=born, awaited=True)
+    assert len(desk.outbox.expire(born + timeout, timeout)) == 1
 
 
 def test_the_oldest_is_never_taken_for_younger_than_it_is() -> None:
@@ -188,7 +196,7 @@ def test_the_oldest_is_never_taken_for_younger_than_it_is() -> None:
     assert desk.outbox.oldest_ready() == 5.0
     desk.outbox.done(batch, 6.0)
     assert desk.outbox.oldest_ready() == 1.0, "it came last, and was born first"
-    desk.outbox.expire(born_before=1.0)
+    desk.outbox.expire(11.0, 10.0)
     assert desk.outbox.oldest_ready() == 5.0
 
 
