@@ -16,6 +16,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "stalled": "A message that was delivered is unsettled for stall_after, and holds back its partition's position.",
     # Partitions
     "rebalanced": "Partitions came to this consumer or left it; the text says why.",
+    "rebalancing": "The group has been sharing out its partitions for 5 s; the text says what is waited for.",
     "partition_stopped": "A message can be neither handled nor dead-lettered, so its partition waits there.",
     "still_stopped": "resume_partitions() lifted a pause; the partition stays stopped until it is resumed once more.",
     "position_moved": "The committed position was changed from outside; the consumer goes on from the new one.",

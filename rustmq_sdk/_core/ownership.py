@@ -43,6 +43,8 @@ class Ownership:
         self._by_assignment: dict[Assignment, Owned] = {}
         self._epochs: dict[TopicPartition, int] = {}
         """The last of each partition that ever was ours."""
+        self.released = 0
+        """How many partitions were revoked, and are neither ours again nor somebody else's yet."""
 
     def comes_back(self, tp: TopicPartition, generation: int | None, committed: Checkpoint | None) -> LogBook | None:
         """The ledger to go on with, if nobody else can have touched the partition since it was released.
@@ -86,6 +88,7 @@ class Ownership:
         if owned is None:
             return None
 
+        self.released += not owned.released
         owned.released = True
         return owned.ledger
 
@@ -95,6 +98,7 @@ class Ownership:
         if owned is None:
             return None
 
+        self.released -= owned.released
         self._by_assignment.pop(owned.assignment, None)
         return owned.ledger
 

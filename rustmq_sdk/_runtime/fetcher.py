@@ -39,6 +39,7 @@ class Fetcher:
         on_spent: takes over a queue's message that has used up its attempts, and how many these were.
         on_taken_in: something new is in flight.
         press_commit: asks for a commit because too much is uncommitted.
+        look_around: called about once a second, and after each fetch.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Fetcher:
         on_spent: Callable[[Piece, Message, int], None],
         on_taken_in: Callable[[], None],
         press_commit: Callable[[], None],
+        look_around: Callable[[], None],
     ) -> None:
         config = session.config
         self._session = session
@@ -62,6 +64,7 @@ class Fetcher:
         self._on_spent = on_spent
         self._on_taken_in = on_taken_in
         self._press_commit = press_commit
+        self._look_around = look_around
         # A reader of a log without a group commits nothing, ever.
         commits = config.group is not None or session.capabilities.kind == "queue"
         self.intake = Intake(
@@ -111,6 +114,7 @@ class Fetcher:
                 continue
 
             self._failures = 0
+            self._look_around()
             self._wants_backlog = self._wants_room = False
             if fetched:
                 self._take_in(fetched)

@@ -112,8 +112,8 @@ def _reasons(session: Session, parts: Parts) -> Iterator[Reason]:
     if session.state == "running" and not session.lanes:
         yield Reason("no_partitions", "no partition is assigned")
 
-    if parts.partitions.revoking_now:
-        yield Reason("rebalancing", "partitions are being given back; waiting for what handlers hold")
+    if (rebalancing := parts.partitions.rebalance.reason()) is not None:
+        yield rebalancing
 
     yield from _circuit_reasons(session)
     yield from _missing_topics(session)

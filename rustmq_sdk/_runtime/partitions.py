@@ -18,6 +18,7 @@ from rustmq_sdk._core.ownership import Ownership
 from rustmq_sdk._log import log
 from rustmq_sdk._runtime.acknowledger import Acknowledger
 from rustmq_sdk._runtime.failures import Failures
+from rustmq_sdk._runtime.rebalance import Rebalance
 from rustmq_sdk._runtime.redelivery import Redelivery
 from rustmq_sdk._runtime.session import Session
 from rustmq_sdk._runtime.settler import LedgerSettler
@@ -42,7 +43,7 @@ class Partitions:
         self.ownership = Ownership()
         self.spills = Spills(session, session.config.state_store)
         self.paused: set[TopicPartition] = set()
-        self.revoking_now = False
+        self.rebalance = Rebalance(session, self.ownership)
         self.arrived = anyio.Event()
         """The first assignment is there."""
         self._drain = anyio.CancelScope()
@@ -166,7 +167,7 @@ class Partitions:
             lane.draining = True
             session.buffer.hold(lane)
 
-        self.revoking_now = True
+        self.rebalance.revokes()
         try:
             if not session.closing:
                 with anyio.move_on_after(budget * DRAIN_SHARE) as self._drain:
@@ -178,9 +179,10 @@ class Partitions:
                 with anyio.move_on_after(budget * (1 - DRAIN_SHARE)):
                     await self._acknowledger.commit_now(self._ledgers(assignments))
         finally:
-            self.revoking_now = False
             for ledger in self._ledgers(assignments):
                 self.ownership.release(ledger.assignment)
+
+            self.rebalance.revoked()
 
         tps = [assignment.tp for assignment in assignments]
         log(logging.INFO, "rebalanced", "revoked %s", ", ".join(map(str, tps)))

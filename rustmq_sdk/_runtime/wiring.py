@@ -73,6 +73,7 @@ class Parts:
             on_spent=failures.spent,
             on_taken_in=self._taken_in,
             press_commit=self.acknowledger.press,
+            look_around=partitions.rebalance.look,
         )
         self.delivery = Delivery(session, low=self.fetcher.low, explain=explain)
         self.workers: Workers | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -257,6 +258,32 @@ class TestRevoked:
             assert "rebalancing" in [reason.code for reason in consumer.health().reasons]
             await ack(*messages)
             assert await handle_all(consumer) == numbered(7, 3)
+
+    async def test_health_says_for_how_long_the_group_shares_out_its_partitions_and_a_line_that_it_takes_long(
+        self, stage: Stage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        stage.send(10)
+        async with stage.consumer(lease=40) as consumer:
+            await ack(*await take(consumer, 3))
+            for _ in range(2):
+                stage.plan.breaks("source.committed")  # the partition is given up, and does not come back yet
+                stage.broker.rebalance("g")
+                await passes(4)
+                assert _rebalancing_lines(caplog) == []
+                await passes(8)
+                (reason,) = consumer.health().reasons
+                assert reason.code == "rebalancing"
+                assert "every member" in reason.text
+                assert reason.since == pytest.approx(12, abs=0.1)
+                assert consumer.health().ok
+                (line,) = _rebalancing_lines(caplog)
+                assert line.startswith("rebalancing for 5 s: partitions were given back; waiting for the group")
+                assert line.endswith("lease=40 s")
+                stage.plan.heals()
+                await passes(10)
+                assert not consumer.health().reasons
+                caplog.clear()
 
     async def test_it_waits_no_longer_than_its_budget(self, stage: Stage) -> None:
         stage.create(2)
@@ -589,3 +616,7 @@ class TestLeases:
             (message,) = await take(consumer, 1)
             await passes(200)
             assert await message.ack(durable=True) is AckResult.DURABLE
+
+
+def _rebalancing_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "rebalancing"]
