@@ -47,8 +47,8 @@ _PERMANENT: dict[type[apsw.Error], str] = {
     apsw.CorruptError: "the file is damaged. See what is wrong with it (rustmq check FILE, or python -m "
     "rustmq_sdk.drivers.sqlite FILE) and restore a backup",
     apsw.NotADBError: "not an SQLite database, or its header is damaged. Name another file, or restore a backup",
-    apsw.CantOpenError: "the file cannot be opened. Its directory must exist and be writable for this user, the disk must "
-    "have room for two more files (df -i), and this process may need more descriptors (ulimit -n)",
+    apsw.CantOpenError: "the file cannot be opened. Its directory must exist and be writable for this user, the disk "
+    "must have room for two more files (df -i), and this process may need more descriptors (ulimit -n)",
     apsw.TooBigError: "a message is larger than SQLite can hold (1 GB). Keep it elsewhere and send its name",
 }
 
