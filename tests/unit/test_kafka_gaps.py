@@ -57,9 +57,9 @@ async def told(gaps: Gaps) -> Fetched | None:
     """What comes of a position that is out of range."""
     answered = asyncio.Event()
     gaps.out_of_range(ONE, ON_ONE, answered.set)
-    assert not gaps.answers([ONE])
+    assert not gaps.answers([ONE], 1000)
     await answered.wait()
-    found = gaps.answers([ONE])
+    found = gaps.answers([ONE], 1000)
     assert not gaps.is_asked(ONE)
     return found[0] if found else None
 

@@ -168,6 +168,24 @@ async def test_a_batch_whose_checksum_is_right_is_read_once_more_and_not_oftener
         assert it.gaps.noted == [10 if bare.POSSIBLE else 13]
 
 
+async def test_no_more_is_handed_over_than_there_is_room_for_by_then() -> None:
+    async with setting({0: 30, 1: 30}) as it:
+        it.cluster.poison, it.gaps.only_notes = {0: {4}, 1: {7}}, None
+        reader = Reader(it)
+        it.offsets.gate.clear()
+        await reader.look(15, most=1000)
+        it.offsets.gate.set()
+        before = {number: len(offsets) for number, offsets in reader.offsets.items()}
+        for _ in range(40):
+            await reader.look(1, most=3)
+            after = {number: len(offsets) for number, offsets in reader.offsets.items()}
+            assert sum(after.values()) - sum(before.values()) <= 3
+            before = after
+
+        assert reader.offsets == {number: [one for one in range(30) if one != number * 3 + 4] for number in (0, 1)}
+        assert sorted(one.offset for one in reader.broken) == [4, 7]
+
+
 async def test_other_partitions_flow_while_a_batch_is_read_record_by_record() -> None:
     async with setting({0: 100, 1: 100}) as it:
         it.cluster.poison, it.gaps.only_notes = {0: {3}}, None

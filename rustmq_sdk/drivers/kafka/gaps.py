@@ -23,8 +23,8 @@ from rustmq_sdk.drivers.kafka.salvage import CORRUPT_READS, UNREADABLE, Salvaged
 from rustmq_sdk.slots import Fetched
 from rustmq_sdk.values import Assignment, Broken, Gone
 
-Decision: TypeAlias = "Callable[[], Fetched | None]"
-"""Goes on after the gap, and says what was passed."""
+Decision: TypeAlias = "Callable[[int], Fetched | None]"
+"""Goes on after the gap, as far as there is room for so many records, and says what was passed."""
 
 
 class _Question(NamedTuple):
@@ -51,8 +51,12 @@ class Gaps:
         """The position is below the first offset, or beyond the end: asks which it is, and calls ``then``."""
         self._ask(assignment, partition, self._find_range(assignment, partition), then)
 
-    def answers(self, wanted: Collection[Assignment]) -> Sequence[Fetched]:
+    def answers(self, wanted: Collection[Assignment], most: int) -> Sequence[Fetched]:
         """What was found out of these partitions since. They go on after it from here on.
+
+        Args:
+            wanted: those.
+            most: records that there is room for.
 
         Raises:
             DriverError: a question was not answered, and none of the others was looked at. It is asked again when its
@@ -69,10 +73,14 @@ class Gaps:
 
         pieces: list[Fetched] = []
         for assignment, task in answered.items():
+            if most <= 0:
+                break
+
             del self._questions[assignment]
             decide = task.result()
-            if (found := decide()) is not None:
+            if (found := decide(most)) is not None:
                 pieces.append(found)
+                most -= len(found.records)
 
         return pieces
 
@@ -143,7 +151,9 @@ class Gaps:
         end = (await self._offsets.end([tp]))[tp]
         return partial(self._enter_range, assignment, partition, start, end)
 
-    def _enter_range(self, assignment: Assignment, partition: KafkaPartition, start: int, end: int) -> Fetched | None:
+    def _enter_range(
+        self, assignment: Assignment, partition: KafkaPartition, start: int, end: int, _: int
+    ) -> Fetched | None:
         tp, at = assignment.tp, self._holdings.position(assignment)
         if at > end:
             reason = (
@@ -168,7 +178,8 @@ class Gaps:
 
         return partial(self._hand_over, assignment, partition, found)
 
-    def _hand_over(self, assignment: Assignment, partition: KafkaPartition, found: Salvaged) -> Fetched:
+    def _hand_over(self, assignment: Assignment, partition: KafkaPartition, found: Salvaged, most: int) -> Fetched:
+        found = found.at_most(most)
         self._move(assignment, partition, found.next_offset)
         piece = piece_of(assignment, found.rows, found.next_offset)
         return replace(piece, broken=found.broken)
@@ -178,5 +189,5 @@ class Gaps:
         self._holdings.move(assignment, offset)
 
 
-def _say_nothing() -> None:
+def _say_nothing(_: int) -> None:
     """Nothing was passed."""

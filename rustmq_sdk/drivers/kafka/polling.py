@@ -113,11 +113,15 @@ class Polling:
         So nothing is waited for in here (outside a reassignment aiokafka does not suspend either), and what is raised
         after something that was taken is raised by the next fetch.
         """
-        pieces = list(self._gaps.answers(wanted))
-        for assignment, partition in self._in_turn(wanted):
-            if self._consumer._subscription.reassignment_in_progress:
-                break
+        if self._consumer._subscription.reassignment_in_progress:
+            return []
 
+        pieces = list(self._gaps.answers(wanted, max_messages))
+        max_messages -= sum(len(piece.records) for piece in pieces)
+        if max_messages <= 0:
+            return pieces
+
+        for assignment, partition in self._in_turn(wanted):
             # One message that is larger than all the room still comes, alone.
             alone = not any(piece.records for piece in pieces)
             try:

@@ -24,7 +24,7 @@ from aiokafka.record.util import decode_varint
 
 from rustmq_sdk.drivers.kafka.aside import ASIDE
 from rustmq_sdk.drivers.kafka.failures import broker_error
-from rustmq_sdk.drivers.kafka.records import Row, rows_of
+from rustmq_sdk.drivers.kafka.records import OFFSET, Row, rows_of
 from rustmq_sdk.values import Broken
 
 try:
@@ -60,6 +60,14 @@ class Salvaged(NamedTuple):
     rows: Sequence[Row]
     broken: Sequence[Broken]
     next_offset: int
+
+    def at_most(self, most: int) -> Salvaged:
+        """The first of it."""
+        if len(self.rows) <= most:
+            return self
+
+        end = self.rows[most][OFFSET]
+        return Salvaged(self.rows[:most], [one for one in self.broken if one.offset < end], end)
 
 
 async def salvage(consumer: AIOKafkaConsumer, partition: KafkaPartition, at: int, most: int) -> Salvaged:
