@@ -26,7 +26,7 @@ from rustmq_sdk.errors import NotAllStored
 from rustmq_sdk.letters import as_message
 from rustmq_sdk.message import STALE
 from rustmq_sdk.slots import Sink
-from rustmq_sdk.values import DeadLetter, OutgoingMessage
+from rustmq_sdk.values import DeadLetter
 
 BATCH = 100
 """Letters written in one go."""
@@ -309,9 +309,17 @@ class TopicDeadLetters:
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Appends the letters; durable on return."""
-        by_partition: dict[int, list[OutgoingMessage]] = defaultdict(list)
-        for letter, partition in zip(letters, await self.places(letters), strict=True):
-            by_partition[partition].append(as_message(letter))
+        by_partition: dict[int, list[int]] = defaultdict(list)
+        for number, partition in enumerate(await self.places(letters)):
+            by_partition[partition].append(number)
 
-        for partition, messages in by_partition.items():
-            await self._sink.append(self._topic, partition, messages, sequence=None)
+        refused: dict[int, Exception] = {}
+        for partition, numbers in by_partition.items():
+            messages = [as_message(letters[number]) for number in numbers]
+            try:
+                await self._sink.append(self._topic, partition, messages, sequence=None)
+            except NotAllStored as partly:
+                refused |= {numbers[place]: error for place, error in partly.refused.items()}
+
+        if refused:
+            raise NotAllStored(refused, slot="dead_letters", operation="put")

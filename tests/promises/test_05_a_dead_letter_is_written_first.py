@@ -372,6 +372,69 @@ class TestOtherRoutes:
 
         assert stage.committed(1) == 2
 
+    async def test_one_that_a_partition_of_a_topic_never_takes_is_named_by_its_place_among_all(
+        self, stage: Stage
+    ) -> None:
+        stored: list[bytes | None] = []
+
+        class Sink:
+            async def partitions(self, topic: str) -> int:
+                return 2
+
+            async def append(self, topic: str, partition: int, messages: Sequence[OutgoingMessage], **_: Any) -> None:
+                error = PermanentDriverError("too large", slot="sink", operation="append")
+                refused = {place: error for place, message in enumerate(messages) if message.payload == b"bad"}
+                stored.extend(message.payload for message in messages if message.payload != b"bad")
+                if refused:
+                    raise NotAllStored(refused, slot="sink", operation="append")
+
+        letters: list[DeadLetter] = []
+
+        async def keep(given: Sequence[DeadLetter]) -> None:
+            letters.extend(given)
+
+        stage.create(2)
+        stage.send(["a", "b"], partition=0)
+        stage.send(["c", "bad", "d"], partition=1)
+        async with stage.consumer(dead_letters=keep) as consumer:
+            for message in await take(consumer, 5):
+                await message.reject()
+
+            await passes(20)
+
+        with pytest.raises(NotAllStored) as partly:
+            await TopicDeadLetters(Sink(), "dlq").put(letters)  # type: ignore[arg-type]
+
+        assert [letters[place].payload for place in partly.value.refused] == [b"bad"]
+        assert sorted(body or b"" for body in stored) == [b"a", b"b", b"c", b"d"]
+
+    async def test_any_queue_of_dead_letters_may_have_places(self, stage: Stage) -> None:
+        class Queue:
+            def __init__(self) -> None:
+                self.puts: list[list[bytes | None]] = []
+
+            async def places(self, letters: Sequence[DeadLetter]) -> Sequence[int]:
+                return [letter.tp.partition or 0 for letter in letters]
+
+            async def put(self, letters: Sequence[DeadLetter]) -> None:
+                if letters[0].payload == b"down":
+                    raise TransientDriverError("down", slot="dead_letters", operation="put")
+
+                self.puts.append([letter.payload for letter in letters])
+
+        stage.create(2)
+        stage.send(["down"], partition=0)
+        stage.send(["a", "b"], partition=1)
+        queue = Queue()
+        async with stage.consumer(dead_letters=queue) as consumer:
+            for message in await take(consumer, 3):
+                await message.reject()
+
+            await passes(60)
+            assert [stage.committed(partition) for partition in range(2)] == [0, 2]
+
+        assert [body for put in queue.puts for body in put] == [b"a", b"b"]
+
     async def test_a_topic_that_cannot_be_asked_for_its_partitions_is_asked_again(self, stage: Stage) -> None:
         class Sink:
             letters = 0
