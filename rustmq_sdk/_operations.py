@@ -7,6 +7,7 @@ _WORDS = {
     ("source", "subscribe"): "subscribing",
     ("source", "run"): "consuming",
     ("source", "join"): "joining the group",
+    ("source", "rebalance"): "sharing partitions out",
     ("source", "assign"): "taking partitions over",
     ("source", "fetch"): "fetching messages",
     ("source", "read"): "reading messages again",
