@@ -167,10 +167,11 @@ class Subscription(Protocol):
 
     @property
     def missing_topics(self) -> Mapping[str, str]:
-        """What was subscribed to and did not exist when the driver last looked: by name, a sentence. Does no I/O.
+        """What was subscribed to and could not be read when the driver last looked: by name, a sentence. Does no I/O.
 
-        ``health()`` shows the sentence: "topic 'quakes' does not exist; waiting until somebody creates it". Empty
-        before the first look, and where a topic that does not exist is an ``UnknownTopic``.
+        Topics that do not exist, and partitions that have no leader. ``health()`` shows the sentence: "topic 'quakes'
+        does not exist; waiting until somebody creates it". Empty before the first look, and where a topic that does
+        not exist is an ``UnknownTopic``.
         """
         ...
 
