@@ -64,7 +64,7 @@ class Holes:
         piece = self._hold_watermark(lane, first) if first < gone.end else None
         if piece is not None:
             # The rest of the range needs no slots: one that is not settled holds the watermark. It is passed over with
-            # what comes behind it.
+            # what comes after it.
             self._route_gone(piece, 0, gone._replace(first=first), self._failures.stop_there)
 
     def gone_retry(self, retry: ScheduledRetry, gone: Gone) -> None:

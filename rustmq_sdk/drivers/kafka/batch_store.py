@@ -135,7 +135,7 @@ class BatchStore:
 
         Raises:
             Refused: they are too many for one batch, or one of them is nothing that the topic takes.
-            PermanentDriverError: they cannot be stored, nor can what is behind them.
+            PermanentDriverError: they cannot be stored, nor can what comes after them.
             RustMQError: nobody knows whether they are, or nothing could be sent.
         """
         while True:

@@ -29,7 +29,7 @@ class _Numbers:
         self._first = 0
 
     def begin(self, letters: list[DeadLetter]) -> bool:
-        """Whether the appends that are unfinished are of these letters; what is behind them is one more."""
+        """Whether the appends that are unfinished are of these letters; what comes after them is one more."""
         known = 0
         for append in self.unfinished:
             if letters[known : known + len(append)] != append:

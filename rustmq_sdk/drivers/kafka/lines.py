@@ -90,7 +90,7 @@ class Line:
         return (first - self._origin) % _NUMBERS
 
     def skip(self, count: int) -> None:
-        """So many messages are refused: those behind them get their numbers, or the broker would miss some."""
+        """So many messages are refused: those after them get their numbers, or the broker would miss some."""
         if self._origin is not None:
             self._origin += count
 
