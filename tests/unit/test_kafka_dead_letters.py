@@ -125,7 +125,7 @@ async def test_nor_are_those_stored_again_that_were_in_front_of_them() -> None:
     assert broker.log[0] == [b"1", b"2", b"3", b"4"]
 
 
-async def test_what_is_refused_behind_them_is_named_by_its_place_among_all() -> None:
+async def test_what_is_refused_after_them_is_named_by_its_place_among_all() -> None:
     broker = Broker()
     broker.refused = {b"4": 10}
     async with dead_letters(broker) as queue:

@@ -333,7 +333,7 @@ async def test_batches_that_are_too_large_are_halved_until_they_fit() -> None:
     assert [one.offset for one in sent] == list(range(10))
 
 
-async def test_messages_that_are_never_taken_are_left_out_and_those_behind_them_go_on() -> None:
+async def test_messages_that_are_never_taken_are_left_out_and_those_after_them_go_on() -> None:
     broker = Broker()
     broker.refused = {b"2": 10, b"5": 87, b"6": 32}
     async with connected(broker) as sink:

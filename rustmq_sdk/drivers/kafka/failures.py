@@ -103,8 +103,8 @@ _AUTHENTICATION: dict[type[Exception], str] = {
     kafka.DelegationTokenAuthorizationFailed: "this user may not do that. Add an ACL for it",
 }
 _UNKNOWN_TOPIC: dict[type[Exception], str] = {
-    kafka.UnknownTopicOrPartitionError: "there is no such topic or partition. Create it first, or add create=true to "
-    "the URL",
+    kafka.UnknownTopicOrPartitionError: "there is no such topic or partition. Create it first, with "
+    "Client.create_topic() for example, or have it made: create=true in the URL",
     kafka.InvalidTopicError: "that is no name for a topic. Use at most 249 letters, digits, dots, _ and -",
 }
 _TRANSIENT: dict[type[Exception], str] = {
