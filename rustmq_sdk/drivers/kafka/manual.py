@@ -14,6 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from rustmq_sdk.drivers.kafka.assigning import Assigning
 from rustmq_sdk.drivers.kafka.holdings import Holdings
+from rustmq_sdk.drivers.kafka.quieting import said_by_us
 from rustmq_sdk.drivers.kafka.topics import Wanted
 from rustmq_sdk.slots import AssignmentListener
 from rustmq_sdk.values import TopicPartition
@@ -79,7 +80,9 @@ class ManualAssignment(Assigning):
         held = {
             partition: self._holdings.position(one) for one, partition in self._holdings.wanted(self._holdings.held)
         }
-        self._consumer.assign(list(held))
+        with said_by_us():
+            self._consumer.assign(list(held))
+
         if self._wanted.pattern is not None:
             # It would ask for the topics of these partitions only, and find no new one.
             self._consumer._client.set_topics([])

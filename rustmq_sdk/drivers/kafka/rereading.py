@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from rustmq_sdk.drivers.kafka.failures import translate
 from rustmq_sdk.drivers.kafka.leaving import leave
+from rustmq_sdk.drivers.kafka.quieting import said_by_us
 from rustmq_sdk.drivers.kafka.records import OFFSET, Row, build, rows_of, sizes_of
 from rustmq_sdk.drivers.kafka.salvage import CORRUPT_READS, UNREADABLE, Salvaged, salvage
 from rustmq_sdk.errors import TransientDriverError
@@ -71,7 +72,9 @@ class Rereading:
     async def _read(self, assignment: Assignment, offsets: Sequence[int]) -> Fetched:
         partition = KafkaPartition(*assignment.tp)
         consumer = await self._connected()
-        consumer.assign([partition])
+        with said_by_us():
+            consumer.assign([partition])
+
         search = _Search(assignment, list(offsets))
         consumer.seek(partition, offsets[0])
         while search.wanted:
