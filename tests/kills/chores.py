@@ -6,11 +6,12 @@ A topic whose retention deletes nearly everything at once, topics that come and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from unittest.mock import patch
 
 from rustmq_sdk.drivers import sqlite
 from rustmq_sdk.drivers.sqlite import housekeeping
 from rustmq_sdk.errors import UnknownTopic
-from rustmq_sdk.slots import StateStore
+from rustmq_sdk.slots import Driver, StateStore
 from rustmq_sdk.values import OutgoingMessage
 from tests.kills.journal import Event, Journal
 from tests.kills.lives import Place
@@ -22,22 +23,26 @@ ROUNDS = 4
 
 async def do_chores(url: str, journal: Journal) -> None:
     """All of them, a few times."""
-    housekeeping.RETENTION_SECONDS = 0.0
     # Nobody tries again here what others have kept locked, or a machine that stood still.
-    async with sqlite.open(f"{url}?busy_timeout=30") as driver:
-        admin, sink = driver.admin(), driver.sink()
-        await admin.create_topic(PASSING, 2, {"retention_bytes": 300})
-        for number in range(ROUNDS):
-            await _count(driver.state_store(STORE), journal)
-            for partition in range(2):
-                await sink.append(PASSING, partition, [OutgoingMessage(b"%d" % number * 100)], sequence=None)
+    with patch.object(housekeeping, "RETENTION_SECONDS", 0.0):
+        async with sqlite.open(f"{url}?busy_timeout=30") as driver:
+            await _do_chores(driver, journal)
 
-            await admin.create_topic(BRIEF, 2, {})
-            await sink.append(BRIEF, 1, [OutgoingMessage(b"soon gone")], sequence=None)
-            try:
-                await admin.delete_topic(BRIEF)
-            except UnknownTopic:
-                raise AssertionError("a topic that was made is gone") from None
+
+async def _do_chores(driver: Driver, journal: Journal) -> None:
+    admin, sink = driver.admin(), driver.sink()
+    await admin.create_topic(PASSING, 2, {"retention_bytes": 300})
+    for number in range(ROUNDS):
+        await _count(driver.state_store(STORE), journal)
+        for partition in range(2):
+            await sink.append(PASSING, partition, [OutgoingMessage(b"%d" % number * 100)], sequence=None)
+
+        await admin.create_topic(BRIEF, 2, {})
+        await sink.append(BRIEF, 1, [OutgoingMessage(b"soon gone")], sequence=None)
+        try:
+            await admin.delete_topic(BRIEF)
+        except UnknownTopic:
+            raise AssertionError("a topic that was made is gone") from None
 
 
 async def _count(store: StateStore, journal: Journal) -> None:
