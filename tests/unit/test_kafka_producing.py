@@ -145,14 +145,16 @@ async def test_an_append_that_cannot_be_made_in_time_says_why(monkeypatch: pytes
         broker.acts = [19] * 1000
         for seconds in BRIEF:
             monkeypatch.setattr("rustmq_sdk.drivers.kafka.sink.APPEND", seconds)
-            with pytest.raises(TransientDriverError) as late:
-                await sink.append("t", 0, payloads(1), ProducerSequence(b"p", 0))
+            with pytest.raises((OutcomeUnknown, TransientDriverError)) as late:
+                await sink.append("t", 0, payloads(1), ProducerSequence(b"%g" % seconds, 0))
 
-            if "no answer" not in str(late.value):
+            # The time may run out just while a request is under way: then nobody knows.
+            if isinstance(late.value, TransientDriverError) and "no answer" not in str(late.value):
                 break
 
         broker.acts = []
         assert not broker.log[0]
+        assert isinstance(late.value, TransientDriverError)
         assert "min.insync.replicas" in str(late.value)
         assert f"{seconds:g} s" in str(late.value)
 
